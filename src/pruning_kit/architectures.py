@@ -1,0 +1,241 @@
+"""The adapter: any Hugging Face decoder seen as embed → blocks → norm and head.
+
+No family's forward is copied. The model's own forward runs with every block replaced by a
+*recorder*, which returns its input untouched and keeps the arguments the model passed. That costs
+no block and yields the embedding and each block's arguments; the blocks are then called with them
+in any combination. What differs between families is data: where the stack and the final norm are.
+
+Shapes: B windows, T tokens read, S of them scored, D hidden width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pruning_kit.errors import ArchitectureError
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Where a family of checkpoints keeps its parts, as dotted module paths."""
+
+    stack: str
+    norm: str
+
+
+_GPT2_STYLE = Family("transformer.h", "transformer.ln_f")
+_LLAMA_STYLE = Family("model.layers", "model.norm")
+
+FAMILIES: dict[str, Family] = {
+    "bloom": _GPT2_STYLE,
+    "cohere2": _LLAMA_STYLE,
+    "falcon": _GPT2_STYLE,
+    "gemma2": _LLAMA_STYLE,
+    "gemma3_text": _LLAMA_STYLE,
+    "gpt2": _GPT2_STYLE,
+    "gpt_bigcode": _GPT2_STYLE,
+    "gpt_neo": _GPT2_STYLE,
+    "gpt_neox": Family("gpt_neox.layers", "gpt_neox.final_layer_norm"),
+    "gptj": _GPT2_STYLE,
+    "granite": _LLAMA_STYLE,
+    "llama": _LLAMA_STYLE,
+    "mistral": _LLAMA_STYLE,
+    "mpt": Family("transformer.blocks", "transformer.norm_f"),
+    "olmo2": _LLAMA_STYLE,
+    "opt": Family("model.decoder.layers", "model.decoder.final_layer_norm"),
+    "phi": Family("model.layers", "model.final_layernorm"),
+    "qwen2": _LLAMA_STYLE,
+    "qwen3": _LLAMA_STYLE,
+    "smollm3": _LLAMA_STYLE,
+    "stablelm": _LLAMA_STYLE,
+    "starcoder2": _LLAMA_STYLE,
+}
+
+
+def family_of(model_type: str) -> Family:
+    """Look up a family by `config.model_type`.
+
+    Raises:
+        ArchitectureError: if the kit has no entry for it.
+    """
+    if model_type not in FAMILIES:
+        raise ArchitectureError(
+            f"no adapter for model type {model_type!r}: pruning_kit knows {', '.join(FAMILIES)}. "
+            "See docs/architectures.md to add one."
+        )
+    return FAMILIES[model_type]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCall:
+    """What the model passed to one block besides the hidden state."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The embedding of a batch and the arguments of each block for that batch."""
+
+    hidden_BTD: Tensor
+    calls: tuple[BlockCall, ...]
+
+
+Recorder = Callable[..., Any]
+
+
+class Decoder:
+    """A causal language model as embed → blocks → norm and head. The model is not modified.
+
+    Args:
+        model: a Hugging Face causal language model; it is put in eval mode.
+
+    Raises:
+        ArchitectureError: if the family is unknown or the checkpoint lacks the family's parts.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model.eval()
+        family = family_of(model.config.model_type)
+        try:
+            stack = model.get_submodule(family.stack)
+            self.norm = model.get_submodule(family.norm)
+        except AttributeError as error:
+            raise ArchitectureError(
+                f"cannot drive this {model.config.model_type} model: {error}. "
+                "Is it a causal language model?"
+            ) from None
+        assert isinstance(stack, nn.ModuleList)
+        self.stack = stack
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._returns_tuple = self._probe_return_types()
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks now in the stack."""
+        return list(self.stack)
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks now in the stack."""
+        return len(self.stack)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @torch.no_grad()
+    def record(self, tokens_BT: Tensor) -> Recording:
+        """Embed a batch and learn each block's arguments, running no block."""
+        calls: list[BlockCall] = []
+        states: list[Tensor] = []
+
+        def recorder(index: int, *args: Any, **kwargs: Any) -> Any:
+            hidden, args, kwargs = _split_hidden(args, kwargs)
+            calls.append(BlockCall(args, kwargs))
+            states.append(hidden)
+            return self._wrap(index, hidden)
+
+        with self._recorders(recorder):
+            self._forward(tokens_BT, keep=torch.zeros(1, dtype=torch.long, device=self.device))
+        assert len(calls) == self.n_blocks, "the model's forward must call each block once"
+        return Recording(states[0], tuple(calls))
+
+    @torch.no_grad()
+    def run_block(self, index: int, hidden_BTD: Tensor, recording: Recording) -> Tensor:
+        """Apply one block to a hidden state, with the arguments the model passed."""
+        call = recording.calls[index]
+        out = self.stack[index](hidden_BTD, *call.args, **call.kwargs)
+        return out[0] if self._returns_tuple[index] else out
+
+    @torch.no_grad()
+    def head(self, hidden_BTD: Tensor, outputs: slice) -> Tensor:
+        """Final norm and output embedding at the positions `outputs`: the fast tail.
+
+        Families that scale or cap their logits need `head_by_forward`; `head_is_exact` tells.
+        """
+        return self.model.get_output_embeddings()(self.norm(hidden_BTD[:, outputs]))
+
+    @torch.no_grad()
+    def head_by_forward(self, hidden_BTD: Tensor, tokens_BT: Tensor, outputs: slice) -> Tensor:
+        """Logits at `outputs` by the model's own forward, the state injected after the last block.
+
+        The reference tail: it has whatever the family does to its logits. Shape (B, S, V).
+        """
+        last = self.n_blocks - 1
+
+        def recorder(index: int, *args: Any, **kwargs: Any) -> Any:
+            hidden, _, _ = _split_hidden(args, kwargs)
+            return self._wrap(index, hidden_BTD if index == last else hidden)
+
+        with self._recorders(recorder):
+            positions = torch.arange(tokens_BT.shape[1], device=self.device)[outputs]
+            return self._forward(tokens_BT, keep=positions)
+
+    def head_is_exact(self, tokens_BT: Tensor, outputs: slice) -> bool:
+        """Whether the fast tail gives the reference tail's logits on this batch, to rounding."""
+        hidden_BTD = self.record(tokens_BT).hidden_BTD
+        reference = self.head_by_forward(hidden_BTD, tokens_BT, outputs).float()
+        fast = self.head(hidden_BTD, outputs).float()
+        tolerance = 1e-5 if self.model.dtype == torch.float32 else 1e-2
+        scale = reference.abs().amax().clamp_min(1e-6)
+        return bool((fast - reference).abs().amax() <= tolerance * scale)
+
+    def _forward(self, tokens_BT: Tensor, keep: Tensor) -> Tensor:
+        """The model's own forward without cache; logits at the positions `keep`."""
+        if self._keeps_logits:
+            return self.model(tokens_BT, use_cache=False, logits_to_keep=keep).logits
+        return self.model(tokens_BT, use_cache=False).logits[:, keep]
+
+    def _wrap(self, index: int, hidden: Tensor) -> Any:
+        return (hidden,) if self._returns_tuple[index] else hidden
+
+    @contextmanager
+    def _recorders(self, recorder: Recorder) -> Iterator[None]:
+        """Let `recorder(index, *args, **kwargs)` stand in for every block's forward."""
+        try:
+            for index, block in enumerate(self.stack):
+                block.forward = _bind(recorder, index)
+            yield
+        finally:
+            for block in self.stack:
+                block.__dict__.pop("forward", None)
+
+    @torch.no_grad()
+    def _probe_return_types(self) -> list[bool]:
+        """Run two tokens through the whole model; whether each block returns a tuple."""
+        kinds: list[bool] = []
+        hooks = [
+            block.register_forward_hook(lambda _m, _i, out: kinds.append(isinstance(out, tuple)))
+            for block in self.stack
+        ]
+        try:
+            self.model(torch.zeros((1, 2), dtype=torch.long, device=self.device), use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return kinds
+
+
+def _bind(recorder: Recorder, index: int) -> Recorder:
+    return lambda *args, **kwargs: recorder(index, *args, **kwargs)
+
+
+def _split_hidden(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """Part the hidden state, positional or by name, from a block's other arguments."""
+    if args:
+        return args[0], args[1:], kwargs
+    others = dict(kwargs)
+    return others.pop("hidden_states"), args, others

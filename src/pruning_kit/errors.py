@@ -1,0 +1,51 @@
+"""User errors: what the person at the terminal can mend.
+
+    PruningKitError
+    ├── PlanError          a set of blocks that cannot be read or removed
+    ├── WindowError        a context, stride or text length that gives no windows
+    ├── CorpusError        a text that cannot be found, read or scored
+    ├── ModelError         a model that cannot be found or loaded
+    │   └── ArchitectureError   a model whose blocks the kit cannot drive
+    ├── DeviceError        a device or number format that this machine lacks
+    ├── VerificationError  a pruned model that fails its own checks
+    └── RunError           a run folder that cannot be written, resumed or read
+
+Message form: what could not be done: the value given, the fact it collides with. What to do.
+The command line prints the message without a traceback and exits with code 2.
+"""
+
+
+class PruningKitError(ValueError):
+    """Base of all errors caused by input, environment or data rather than by the kit."""
+
+
+class PlanError(PruningKitError):
+    """A set of blocks that cannot be read or removed."""
+
+
+class WindowError(PruningKitError):
+    """A context, stride or text length that gives no windows."""
+
+
+class CorpusError(PruningKitError):
+    """A text that cannot be found, read or scored."""
+
+
+class ModelError(PruningKitError):
+    """A model that cannot be found or loaded."""
+
+
+class ArchitectureError(ModelError):
+    """A model whose blocks the kit cannot drive."""
+
+
+class DeviceError(PruningKitError):
+    """A device or number format that this machine lacks."""
+
+
+class VerificationError(PruningKitError):
+    """A pruned model that fails its own checks."""
+
+
+class RunError(PruningKitError):
+    """A run folder that cannot be written, resumed or read."""
