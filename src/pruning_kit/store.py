@@ -1,0 +1,220 @@
+"""The store: a run folder that is always whole, however the process ends.
+
+    run.json          everything needed to repeat the run, written before the first part
+    parts/            NLL sums of one window group each, safetensors, written whole and renamed
+    latency.json      raw timing samples
+    results.csv, …    derived from the above at any time
+
+Window groups, batch size, kernel and threads are fixed before the first part, so a run that was
+killed goes on with the same arithmetic. Several processes may share a folder: each takes whole
+groups, and a group done twice is harmless.
+
+Schema versions: 1, the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from pruning_kit.errors import RunError
+
+SCHEMA = 1
+RUN_FILE = "run.json"
+PARTS = "parts"
+
+
+@contextmanager
+def _disk_errors(what: str) -> Iterator[None]:
+    """Turn what the disk refuses into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"cannot write {what}: no space left on the disk. "
+                "Free some space, then run the same command with --resume."
+            ) from error
+        raise RunError(
+            f"cannot write {what}: {error.strerror or error}. Choose another place with --output."
+        ) from error
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file whole: under a temporary name first, then renamed into place.
+
+    Raises:
+        RunError: if the disk refuses; nothing half-written is left.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _disk_errors(str(path)):
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole."""
+    write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunError: if the file is missing, unreadable or no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(
+            f"cannot read run file {path}: {error}. Give a folder that pruning-kit wrote."
+        ) from None
+    if not isinstance(value, dict):
+        raise RunError(f"cannot read run file {path}: it holds no JSON object.")
+    return value
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """The `run.json` of a run folder.
+
+    Raises:
+        RunError: if the folder is no run folder, or of a schema that this version cannot read.
+    """
+    if not (folder / RUN_FILE).is_file():
+        raise RunError(
+            f"cannot read run {folder}: it holds no {RUN_FILE}. Give a folder that a sweep wrote."
+        )
+    info = read_json(folder / RUN_FILE)
+    if info.get("schema") != SCHEMA:
+        raise RunError(
+            f"cannot read run {folder}: its schema is {info.get('schema')!r}, this version reads "
+            f"{SCHEMA}. Use the version of pruning-kit that wrote it."
+        )
+    missing = [key for key in ("identity", "plans", "windows", "parameters") if key not in info]
+    if missing:
+        raise RunError(f"cannot read run {folder}: its {RUN_FILE} lacks {', '.join(missing)}.")
+    return info
+
+
+class RunFolder:
+    """A run folder that is being written."""
+
+    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+        self.folder = folder
+        self.info = info
+
+    @classmethod
+    def create(cls, folder: Path, info: dict[str, Any]) -> RunFolder:
+        """Make a new folder and write its `run.json`.
+
+        Raises:
+            RunError: if the folder exists and is not empty, or cannot be written.
+        """
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RunError(
+                f"cannot write a new run to {folder}: the folder is not empty. "
+                "Choose another with --output, or go on with it by --resume."
+            )
+        if folder.exists() and not folder.is_dir():
+            raise RunError(
+                f"cannot write a run to {folder}: it is a file. Choose another --output."
+            )
+        existed = folder.is_dir()
+        try:
+            with _disk_errors(str(folder)):
+                (folder / PARTS).mkdir(parents=True, exist_ok=True)
+            write_json(folder / RUN_FILE, {"schema": SCHEMA, **info})
+        except RunError:
+            if not existed:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return cls(folder, {"schema": SCHEMA, **info})
+
+    @classmethod
+    def open(cls, folder: Path) -> RunFolder:
+        """Go on with an existing folder."""
+        return cls(folder, read_info(folder))
+
+    def part_path(self, split: str, group: int) -> Path:
+        """Where the sums of a window group are or will be."""
+        return self.folder / PARTS / f"{split}-{group:06d}.safetensors"
+
+    def has_part(self, split: str, group: int) -> bool:
+        """Whether the sums of a window group are on the disk."""
+        return self.part_path(split, group).exists()
+
+    def write_part(
+        self, split: str, group: int, nll_PW: np.ndarray, facts: Mapping[str, str]
+    ) -> None:
+        """Store the sums of one window group: nats, float64, shape (plans, windows)."""
+        content = save(
+            {"nll_nats": np.ascontiguousarray(nll_PW, dtype=np.float64)},
+            metadata={"plans": self.info["identity"]["plans_sha256"], **facts},
+        )
+        write_file(self.part_path(split, group), content)
+
+    def read_part(self, split: str, group: int) -> tuple[np.ndarray, dict[str, str]]:
+        """The sums of one window group, and the facts stored with them.
+
+        Raises:
+            RunError: if the part is missing, damaged, or of another set of plans.
+        """
+        path = self.part_path(split, group)
+        try:
+            with safe_open(path, framework="numpy") as part:
+                facts = dict(part.metadata() or {})
+                nll_PW = part.get_tensor("nll_nats")
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"cannot read part {path}: {error}. Delete it and run again with --resume."
+            ) from None
+        first, end = self.info["windows"][split]["groups"][group]
+        expected = (len(self.info["plans"]), end - first)
+        if facts.get("plans") != self.info["identity"]["plans_sha256"] or nll_PW.shape != expected:
+            raise RunError(
+                f"cannot use part {path}: it belongs to another run ({nll_PW.shape} sums, not "
+                f"{expected}). Delete it and run again with --resume."
+            )
+        return nll_PW, facts
+
+
+def first_difference(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[str, Any, Any] | None:
+    """The first fact in which two identities differ: its name, the stored and the wanted value."""
+    for name in [*wanted, *(key for key in stored if key not in wanted)]:
+        if stored.get(name) != wanted.get(name):
+            return name, stored.get(name), wanted.get(name)
+    return None
+
+
+def find_run(base: Path, identity: Mapping[str, Any]) -> Path | None:
+    """The newest run under `base` with this identity, or None."""
+    if not base.is_dir():
+        return None
+    runs = []
+    for file in base.glob(f"*/{RUN_FILE}"):
+        try:
+            info = read_info(file.parent)
+        except RunError:
+            continue  # a foreign or older folder beside ours is not what we look for
+        if info["identity"] == dict(identity):
+            runs.append((info["created"], file.parent))
+    return max(runs)[1] if runs else None
