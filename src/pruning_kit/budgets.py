@@ -54,8 +54,8 @@ class Choice:
 def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
     """The best plan within a budget, by the text chosen on.
 
-    With a limit on latency or parameters it is the plan of lowest perplexity within all limits;
-    with a limit on perplexity alone the plan of fewest parameters, then of lowest perplexity.
+    It is the plan of lowest perplexity within all limits; only with a limit on perplexity alone is
+    it the plan of fewest parameters, then of most blocks removed, then of lowest perplexity.
 
     Raises:
         RunError: if a limit is not a positive number (zero will do for perplexity), or concerns
@@ -65,7 +65,7 @@ def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
     fitting = [row for row in rows if not row.failed and _fits(row, budget)]
     if not fitting:
         return Choice(budget, None, _closest(rows, budget), ())
-    if budget.max_latency_s is None and budget.max_params is None:
+    if replace(budget, max_ppl_increase_pct=None) == Budget() != budget:
         best = min(fitting, key=lambda row: (row.parameters or 0, -row.plan.size, _cost(row)))
     else:
         best = min(fitting, key=_cost)
@@ -77,20 +77,23 @@ def _cost(row: PlanRow) -> tuple[float, Plan]:
 
 
 def _check(rows: tuple[PlanRow, ...], budget: Budget) -> None:
-    for option, value in (
-        ("--max-latency", budget.max_latency_s),
-        ("--max-params", budget.max_params),
+    latency_ms = None if budget.max_latency_s is None else 1e3 * budget.max_latency_s
+    for option, value, unit in (
+        ("--max-latency", latency_ms, " ms"),
+        ("--max-params", budget.max_params, ""),
     ):
         if value is not None and not value > 0:
-            raise RunError(f"cannot choose under {option} {value:g}: give a number above zero.")
+            raise RunError(
+                f"cannot choose under {option} {value:g}{unit}: give a number above zero."
+            )
     limit = budget.max_ppl_increase_pct
     if limit is not None and not limit >= 0:
         raise RunError(
             f"cannot choose under --max-ppl-increase {limit:g}: give a percentage from zero on."
         )
-    if budget.max_latency_s is not None and all(row.latency is None for row in rows):
+    if latency_ms is not None and all(row.latency is None for row in rows):
         raise RunError(
-            f"cannot choose under --max-latency {1e3 * budget.max_latency_s:g} ms: this run holds "
+            f"cannot choose under --max-latency {latency_ms:g} ms: this run holds "
             "no timings. Measure it again with timing switched on, or give another limit."
         )
 
@@ -140,18 +143,16 @@ def _caveats(row: PlanRow, budget: Budget) -> tuple[str, ...]:
 
 
 def turning_point(sizes: tuple[Size, ...]) -> int:
-    """Blocks to remove before the next one costs over twice the average of those before it.
+    """Blocks to remove before further ones cost over twice the average of those before them.
 
-    Costs are log PPL of the best plan of each size on the text chosen on; an average below 0.02
-    nats (2 %) counts as that much, lest the second block be called steep because the first was
-    free. The count ends at the first size that was not measured.
+    Costs are log PPL of the best plan of each size on the text chosen on, per block where sizes
+    in between were not measured. An average below 0.02 nats (2 %) counts as that much, lest the
+    second block be called steep because the first was free.
     """
     count, cost = 0, 0.0
     for size in sizes:
-        step = size.selection_increase - cost
-        if size.n_removed != count + 1 or (
-            count > 0 and step > STEEP_STEP * max(cost / count, FREE_NATS)
-        ):
+        step = (size.selection_increase - cost) / (size.n_removed - count)
+        if count > 0 and step > STEEP_STEP * max(cost / count, FREE_NATS):
             break
         count, cost = size.n_removed, size.selection_increase
     return count

@@ -22,6 +22,7 @@ LEVEL = 0.95
 MIN_WINDOWS = 50
 N_RESAMPLES = 1000
 CHUNK_VALUES = 4_000_000
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ def estimate(
 ) -> Estimates:
     """Estimate each ratio with a studentised circular block bootstrap.
 
-    A series that is zero relative to its ratio in every window has a width of zero. The p values
+    A series that follows the targets but for rounding has a width of zero. The p values
     answer "is it zero?", or with `one_sided` "is it at most zero?". Cost: three matrix products
     (R x N) (N x C); memory: some arrays of at most four million numbers beside the input.
 
@@ -113,7 +114,10 @@ def estimate(
         return Estimates(value_C, unknown, unknown, unknown, unknown)
     length = resampling.block_length
     targets_sums = circular_block_sums(np.asarray(targets_N, dtype=np.float64)[None], length)[0]
-    residual_sums = circular_block_sums(series_CN - value_C[:, None] * targets_N, length)
+    residuals_CN = series_CN - value_C[:, None] * targets_N
+    rounding_C = ROUNDING * np.abs(series_CN).max(axis=1)
+    residuals_CN[np.abs(residuals_CN).max(axis=1) <= rounding_C] = 0.0
+    residual_sums = circular_block_sums(residuals_CN, length)
     variance = np.square(residual_sums).mean(axis=1) * n_windows / length
     error_C = np.sqrt(variance / (1 - length / n_windows)) / targets_N.sum()
     statistic_C = _divide(value_C, error_C)

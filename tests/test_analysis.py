@@ -1,0 +1,172 @@
+"""The analysis of a run: laws that hold for any run, and runs of every kind."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pruning_kit.analysis import analyse, analyse_scores
+from pruning_kit.importance import NotAvailable
+from pruning_kit.plan import Plan, singles
+from pruning_kit.scores import Interval, Scores
+from tests.synthetic_scores import (
+    FakeRun,
+    additive_costs,
+    all_plans,
+    fake_timings,
+    parameters,
+    synthetic_nll,
+    synthetic_scores,
+)
+
+COSTS = (1.5, 0.1, 0.3, 0.05)
+
+
+def run_of(plans, n_blocks=4, costs=COSTS, timings=None, calibration=None, **options):
+    nll, targets = synthetic_nll(plans, additive_costs(costs), **options)
+    sums, sizes = {"test": nll}, {"test": targets}
+    if calibration is not None:
+        more = synthetic_nll(plans, additive_costs(calibration), n_windows=150, seed=5)
+        sums["calibration"], sizes["calibration"] = more
+    return FakeRun(plans, n_blocks, sums, sizes, timings)
+
+
+def test_a_run_with_one_text_says_so():
+    found = analyse(run_of(all_plans(4)))
+    assert found.selection_note == "chosen and reported on the same text"
+    assert found.selection == found.reported and found.selection_scores is found.scores
+    assert found.reported.n_windows == 200
+    assert found.reported.n_tokens == 1023 + 198 * 512 + 100
+    assert found.complete and found.shapley.method == "exact"
+    assert found.model == "synthetic"
+
+
+def test_a_run_with_two_texts_chooses_on_one_and_reports_on_the_other():
+    run = run_of(all_plans(4), calibration=(1.5, 0.04, 0.3, 0.1))
+    found = analyse(run)
+    assert found.selection_note == "chosen on the calibration text, reported on the test text"
+    assert found.selection.n_windows == 150
+    assert found.sizes[0].best == Plan((1,)) and found.sizes[0].best_reported == Plan((3,))
+    assert found.row[Plan((1,))].selection_ratio == pytest.approx(math.exp(0.04), rel=0.01)
+    assert found.row[Plan((1,))].ppl_ratio.value == pytest.approx(math.exp(0.1), rel=0.01)
+    assert found.importance.least == (3,)
+
+
+def test_latency_of_a_pool_belongs_to_all_its_plans():
+    plans = all_plans(4, empty=False)
+    pools = [tuple(plan for plan in plans if plan.size == size) for size in range(4)]
+    found = analyse(run_of(plans, timings=fake_timings(pools, [0.1, 0.08, 0.06, 0.04])))
+    latency = found.row[Plan((0, 2))].latency
+    assert latency.median_s == 0.06
+    assert latency.ratio == Interval(pytest.approx(0.6), pytest.approx(0.594), pytest.approx(0.606))
+    assert [str(row.plan) for row in found.front] == ["none", "3", "1+3", "1+2+3"]
+
+
+def test_the_order_of_plans_changes_nothing():
+    plans = all_plans(4)
+    cost = additive_costs(COSTS, {(1, 2): 0.2})
+    nll, targets = synthetic_nll(plans, cost)
+    order = np.random.default_rng(0).permutation(len(plans))
+    first = Scores.of(plans, nll, targets)
+    second = Scores.of([plans[i] for i in order], nll[order], targets)
+    one, two = (analyse_scores(s, s, 4, parameters(plans), {}) for s in (first, second))
+    for left, right in zip(one.rows, two.rows, strict=True):
+        assert left.plan == right.plan and left.on_front == right.on_front
+        assert left.adjusted_p == right.adjusted_p
+        assert left.ppl_ratio.value == pytest.approx(right.ppl_ratio.value)
+        assert left.ppl_ratio.low == pytest.approx(right.ppl_ratio.low)
+    assert [size.group for size in one.sizes] == [size.group for size in two.sizes]
+    assert one.importance.ranking == two.importance.ranking
+    assert one.shapley.ranking == two.shapley.ranking
+    assert one.recommended == two.recommended
+    for left, right in zip(one.interactions, two.interactions, strict=True):
+        assert left.excess.value == pytest.approx(right.excess.value)
+
+
+def test_the_same_run_gives_the_same_analysis_twice():
+    one, two = analyse(run_of(all_plans(4))), analyse(run_of(all_plans(4)))
+    assert one.rows == two.rows and one.sizes == two.sizes and one.shapley == two.shapley
+
+
+def test_any_two_plans_can_be_compared():
+    found = analyse(run_of(all_plans(4)))
+    difference = found.difference(Plan((2,)), Plan((1,)))
+    assert difference.low < 0.2 < difference.high
+    ratio = found.scores.ppl_ratio(Plan((2,)), Plan((1,)))
+    assert ratio.value == pytest.approx(math.exp(difference.value))
+    back = found.difference(Plan((1,)), Plan((2,)))
+    assert back == difference.negated
+
+
+def test_few_windows_give_values_without_intervals_and_say_why():
+    found = analyse(run_of(all_plans(4), n_windows=49))
+    reason = "no interval: 49 windows, at least 50 needed"
+    assert found.uncertainty_note == reason
+    for interval in (
+        found.row[Plan((1,))].ppl,
+        found.row[Plan((1,))].ppl_ratio,
+        found.shapley.values[0],
+        found.interactions[0].excess,
+        found.sizes[0].increase,
+        found.importance.items[0].increase,
+    ):
+        assert (interval.low, interval.high, interval.reason) == (None, None, reason)
+    assert found.sizes[0].n_measured == len(found.sizes[0].group)
+
+
+def test_strong_autocorrelation_is_said():
+    plans = [Plan(), *singles(4)]
+    generator = np.random.default_rng(0)
+    walk = np.cumsum(generator.standard_normal(200)) * 0.1
+    nll = (3.3 + walk + np.zeros((5, 1))) * 100
+    scores = Scores.of(plans, nll, np.full(200, 100))
+    found = analyse_scores(scores, scores, 4, parameters(plans), {})
+    assert found.autocorrelation > 0.9
+    assert "beyond the 0.5 up to which the intervals were checked" in found.uncertainty_note
+    assert "beyond" not in analyse(run_of(all_plans(4))).uncertainty_note
+
+
+def test_a_baseline_only_run_has_one_row_and_nothing_else():
+    found = analyse(run_of([Plan()]))
+    assert [row.plan for row in found.rows] == [Plan()]
+    assert found.sizes == found.interactions == found.avoid == ()
+    assert found.recommended == Plan() and not found.complete
+    assert isinstance(found.shapley, NotAvailable)
+
+
+def test_a_model_of_one_block_leaves_nothing_to_remove():
+    found = analyse(run_of([Plan(), Plan((0,))], n_blocks=1, costs=(4.0,)))
+    assert [row.plan for row in found.rows] == [Plan()]
+    assert found.shapley.values[0].value == pytest.approx(4.0, abs=0.01)
+    assert found.sizes == () and found.importance.items == ()
+
+
+def test_a_run_in_which_everything_failed_is_survived():
+    run = run_of(all_plans(4))
+    run.nll()[:] = np.nan
+    found = analyse(run)
+    assert len(found.failed) == 15 and found.front == () and found.sizes == ()
+    assert [choice.row for choice in found.ladder] == [None] * 4
+
+
+def test_huge_losses_end_in_infinity_not_in_an_error():
+    plans = [Plan(), *singles(3)]
+    found = analyse(run_of(plans, n_blocks=3, costs=(900.0, 0.1, 0.2)))
+    assert found.row[Plan((0,))].ppl.value == math.inf
+    assert found.importance.ranking.blocks == (0, 2, 1)
+
+
+def test_all_plans_of_twelve_blocks():
+    costs = np.random.default_rng(3).gamma(1, 0.15, 12)
+    plans = all_plans(12)
+    scores = synthetic_scores(plans, additive_costs(costs), n_windows=300)
+    found = analyse_scores(scores, scores, 12, parameters(plans), {})
+    assert len(found.rows) == 4095 and found.complete
+    total = sum(value.value for value in found.shapley.values)
+    assert total == pytest.approx(found.shapley.total.value)
+    for value, cost in zip(found.shapley.values, costs, strict=True):
+        assert value.value == pytest.approx(cost, abs=0.01)
+    order = np.argsort(costs)
+    for size in found.sizes:
+        cheapest = Plan(tuple(order[: size.n_removed].tolist()))
+        assert size.complete and cheapest in size.group
