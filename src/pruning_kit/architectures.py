@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,7 +26,10 @@ from pruning_kit.errors import ArchitectureError
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Where a family of checkpoints keeps its parts, as dotted module paths."""
+    """Where a family of checkpoints keeps its parts, as dotted module paths.
+
+    A checkpoint may lack the final norm (OPT 350m does); the stack it must have.
+    """
 
     stack: str
     norm: str
@@ -96,28 +100,22 @@ Recorder = Callable[..., Any]
 class Decoder:
     """A causal language model as embed → blocks → norm and head. The model is not modified.
 
+    Making one costs nothing and works on the meta device too; the first recording runs two tokens
+    through the model to learn what its blocks return.
+
     Args:
         model: a Hugging Face causal language model; it is put in eval mode.
 
     Raises:
-        ArchitectureError: if the family is unknown or the checkpoint lacks the family's parts.
+        ArchitectureError: if the family is unknown or the model lacks the family's parts.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model.eval()
-        family = family_of(model.config.model_type)
-        try:
-            stack = model.get_submodule(family.stack)
-            self.norm = model.get_submodule(family.norm)
-        except AttributeError as error:
-            raise ArchitectureError(
-                f"cannot drive this {model.config.model_type} model: {error}. "
-                "Is it a causal language model?"
-            ) from None
-        assert isinstance(stack, nn.ModuleList)
-        self.stack = stack
+        self.family = family_of(model.config.model_type)
+        self.stack = self._find_stack()
+        self.norm = _submodule(model, self.family.norm) or nn.Identity()
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._returns_tuple = self._probe_return_types()
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -134,21 +132,35 @@ class Decoder:
         """Where the weights are."""
         return self.model.device
 
+    def _find_stack(self) -> nn.ModuleList:
+        stack = _submodule(self.model, self.family.stack)
+        if stack is None or self.model.get_output_embeddings() is None:
+            kind, name = self.model.config.model_type, type(self.model).__name__
+            part = self.family.stack if stack is None else "output embedding"
+            raise ArchitectureError(
+                f"cannot drive a {kind} model of class {name}: it has no {part}. "
+                "Load a causal language model, such as with AutoModelForCausalLM."
+            )
+        assert isinstance(stack, nn.ModuleList), f"{self.family.stack} is no ModuleList"
+        return stack
+
     @torch.no_grad()
     def record(self, tokens_BT: Tensor) -> Recording:
         """Embed a batch and learn each block's arguments, running no block."""
+        order: list[int] = []
         calls: list[BlockCall] = []
         states: list[Tensor] = []
 
         def recorder(index: int, *args: Any, **kwargs: Any) -> Any:
             hidden, args, kwargs = _split_hidden(args, kwargs)
+            order.append(index)
             calls.append(BlockCall(args, kwargs))
             states.append(hidden)
-            return self._wrap(index, hidden)
+            return self._wrap(hidden)
 
         with self._recorders(recorder):
             self._forward(tokens_BT, keep=torch.zeros(1, dtype=torch.long, device=self.device))
-        assert len(calls) == self.n_blocks, "the model's forward must call each block once"
+        self._check_called_once(order)
         return Recording(states[0], tuple(calls))
 
     @torch.no_grad()
@@ -156,7 +168,7 @@ class Decoder:
         """Apply one block to a hidden state, with the arguments the model passed."""
         call = recording.calls[index]
         out = self.stack[index](hidden_BTD, *call.args, **call.kwargs)
-        return out[0] if self._returns_tuple[index] else out
+        return out[0] if self._returns_tuple else out
 
     @torch.no_grad()
     def head(self, hidden_BTD: Tensor, outputs: slice) -> Tensor:
@@ -176,55 +188,110 @@ class Decoder:
 
         def recorder(index: int, *args: Any, **kwargs: Any) -> Any:
             hidden, _, _ = _split_hidden(args, kwargs)
-            return self._wrap(index, hidden_BTD if index == last else hidden)
+            return self._wrap(hidden_BTD if index == last else hidden)
 
         with self._recorders(recorder):
             positions = torch.arange(tokens_BT.shape[1], device=self.device)[outputs]
             return self._forward(tokens_BT, keep=positions)
 
+    @torch.no_grad()
     def head_is_exact(self, tokens_BT: Tensor, outputs: slice) -> bool:
-        """Whether the fast tail gives the reference tail's logits on this batch, to rounding."""
+        """Whether the fast tail is all that this model does to its last hidden state.
+
+        True if the logits are, bit for bit, what the output embedding returned (so nothing scales
+        or caps them, however little it shows on this batch), and if that module was given the
+        final norm of the last state, to rounding (so nothing projects or scales in between).
+        """
         hidden_BTD = self.record(tokens_BT).hidden_BTD
-        reference = self.head_by_forward(hidden_BTD, tokens_BT, outputs).float()
-        fast = self.head(hidden_BTD, outputs).float()
-        tolerance = 1e-5 if self.model.dtype == torch.float32 else 1e-2
-        scale = reference.abs().amax().clamp_min(1e-6)
-        return bool((fast - reference).abs().amax() <= tolerance * scale)
+        seen: list[tuple[Tensor, Tensor]] = []
+        embedding = self.model.get_output_embeddings()
+        hook = embedding.register_forward_hook(lambda _m, args, out: seen.append((args[0], out)))
+        try:
+            logits = self.head_by_forward(hidden_BTD, tokens_BT, outputs)
+        finally:
+            hook.remove()
+        [(given, returned)] = seen
+        untouched = torch.equal(returned[:, -logits.shape[1] :].to(logits.dtype), logits)
+        normed = self.norm(hidden_BTD[:, outputs])
+        return untouched and _close(given[:, -logits.shape[1] :], normed)
 
     def _forward(self, tokens_BT: Tensor, keep: Tensor) -> Tensor:
         """The model's own forward without cache; logits at the positions `keep`."""
         if self._keeps_logits:
-            return self.model(tokens_BT, use_cache=False, logits_to_keep=keep).logits
-        return self.model(tokens_BT, use_cache=False).logits[:, keep]
+            return self.model(
+                tokens_BT, use_cache=False, return_dict=True, logits_to_keep=keep
+            ).logits
+        return self.model(tokens_BT, use_cache=False, return_dict=True).logits[:, keep]
 
-    def _wrap(self, index: int, hidden: Tensor) -> Any:
-        return (hidden,) if self._returns_tuple[index] else hidden
+    def _wrap(self, hidden: Tensor) -> Any:
+        """The hidden state as this family's blocks return it."""
+        return (hidden,) if self._returns_tuple else hidden
 
     @contextmanager
     def _recorders(self, recorder: Recorder) -> Iterator[None]:
         """Let `recorder(index, *args, **kwargs)` stand in for every block's forward."""
+        _ = self._returns_tuple  # learnt from real blocks, before the recorders stand in
+        # A library that places weights may have put its own forward on the instance.
+        own = [block.__dict__.get("forward") for block in self.stack]
         try:
             for index, block in enumerate(self.stack):
                 block.forward = _bind(recorder, index)
             yield
         finally:
-            for block in self.stack:
+            for block, forward in zip(self.stack, own, strict=True):
                 block.__dict__.pop("forward", None)
+                if forward is not None:
+                    block.forward = forward
 
-    @torch.no_grad()
-    def _probe_return_types(self) -> list[bool]:
-        """Run two tokens through the whole model; whether each block returns a tuple."""
-        kinds: list[bool] = []
+    @cached_property
+    def _returns_tuple(self) -> bool:
+        """Whether the blocks return tuples: two tokens through the whole model tell."""
+        order: list[int] = []
+        kinds: set[bool] = set()
+
+        def observe(index: int, out: Any) -> None:
+            order.append(index)
+            kinds.add(isinstance(out, tuple))
+
         hooks = [
-            block.register_forward_hook(lambda _m, _i, out: kinds.append(isinstance(out, tuple)))
-            for block in self.stack
+            block.register_forward_hook(lambda _m, _i, out, index=index: observe(index, out))
+            for index, block in enumerate(self.stack)
         ]
         try:
-            self.model(torch.zeros((1, 2), dtype=torch.long, device=self.device), use_cache=False)
+            with torch.no_grad():
+                tokens = torch.zeros((1, 2), dtype=torch.long, device=self.device)
+                self.model(tokens, use_cache=False, return_dict=True)
         finally:
             for hook in hooks:
                 hook.remove()
-        return kinds
+        self._check_called_once(order)
+        assert len(kinds) == 1, "blocks of one stack return one type"
+        return kinds.pop()
+
+    def _check_called_once(self, order: Sequence[int]) -> None:
+        if list(order) != list(range(self.n_blocks)):
+            raise ArchitectureError(
+                f"cannot drive this {self.model.config.model_type} model: its forward called the "
+                f"blocks {list(order)}, not each of 0 to {self.n_blocks - 1} once and in order. "
+                "See docs/architectures.md."
+            )
+
+
+def _submodule(model: nn.Module, path: str) -> nn.Module | None:
+    """The module at a dotted path, or None if there is none."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _close(given: Tensor, expected: Tensor) -> bool:
+    """Equal but for the rounding of one normalisation in this number format."""
+    if given.shape != expected.shape:
+        return False
+    tolerance = max(1e-5, 4 * torch.finfo(given.dtype).eps)
+    scale = expected.float().abs().amax()
+    return bool((given.float() - expected.float()).abs().amax() <= tolerance * scale)
 
 
 def _bind(recorder: Recorder, index: int) -> Recorder:
