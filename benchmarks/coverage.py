@@ -1,6 +1,6 @@
 """Do 95 % intervals cover the truth, and do groups of best plans hold the best? By simulation.
 
-    python -m benchmarks.coverage            # about two minutes on one core
+    python -m benchmarks.coverage            # about four minutes on one core
     python -m benchmarks.coverage --corpora 200 --windows 200
 
 Each corpus is an autocorrelated series of window losses for several plans: a shared part (how hard
