@@ -7,6 +7,7 @@
     ├── ModelError         a model that cannot be found or loaded
     │   └── ArchitectureError   a model whose blocks the kit cannot drive
     ├── DeviceError        a device or number format that this machine lacks
+    ├── TimingError        a latency measurement that cannot be made or read
     ├── VerificationError  a pruned model that fails its own checks
     └── RunError           a run folder that cannot be written, resumed or read
 
@@ -41,6 +42,10 @@ class ArchitectureError(ModelError):
 
 class DeviceError(PruningKitError):
     """A device or number format that this machine lacks."""
+
+
+class TimingError(PruningKitError):
+    """A latency measurement that cannot be made or read."""
 
 
 class VerificationError(PruningKitError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -22,6 +23,15 @@ DEFAULT_MODEL_ALIASES = (DEFAULT_MODEL, "distilbert/distilgpt2")
 DEMO_FOLDER = Path(__file__).parent / "demo"
 MAX_DEFAULT_CONTEXT = 2048
 REPO_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    ImportError,
+    KeyError,
+    TypeError,
+    SafetensorError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,17 @@ class ModelSource:
     revision: str | None = None
     note: str | None = None
     """What was substituted and why; None if the model is the one asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """A model as its folder gives it, and how far config and weight files agree."""
+
+    model: PreTrainedModel
+    missing: list[str]
+    """Tensors the config asks for and the files lack; they are random."""
+    unused: list[str]
+    """Tensors in the files that the config has no place for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +205,37 @@ def load_model(
     Raises:
         ModelError: if the folder holds no usable causal language model.
     """
+    weights = load_weights(source, device, dtype, attention)
+    if weights.missing:
+        raise ModelError(
+            f"cannot use model {source.name!r}: its weights lack {len(weights.missing)} tensors "
+            f"that its config asks for ({weights.missing[0]}, …), which would be random. "
+            "Mend the checkpoint."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except LOADING_ERRORS as error:
+        raise _unusable(source, error) from error
+    return LoadedModel(
+        weights.model,
+        tokenizer,
+        source,
+        stored_dtype=_stored_dtype(source.folder),
+        weights_sha256=weights_hash(source.folder),
+    )
+
+
+def load_weights(
+    source: ModelSource,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    attention: str | None = None,
+) -> LoadedWeights:
+    """Load a model without its tokenizer, whether or not config and weight files agree.
+
+    Raises:
+        ModelError: if the folder holds no causal language model that can be loaded.
+    """
     _quiet()
     config = _read_config(source)
     options = {} if attention is None else {"attn_implementation": attention}
@@ -197,24 +249,17 @@ def load_model(
             output_loading_info=True,
             **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"cannot load model {source.name!r}: {_first_line(error)}. The folder needs "
-            "config.json, safetensors weights and a tokenizer."
-        ) from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise ModelError(
-            f"cannot use model {source.name!r}: its weights lack {len(missing)} tensors that its "
-            f"config asks for ({missing[0]}, …), which would be random. Mend the checkpoint."
-        )
-    return LoadedModel(
-        model.to(device).eval(),
-        tokenizer,
-        source,
-        stored_dtype=_stored_dtype(source.folder),
-        weights_sha256=weights_hash(source.folder),
+    except LOADING_ERRORS as error:
+        raise _unusable(source, error) from error
+    return LoadedWeights(
+        model.to(device).eval(), sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    )
+
+
+def _unusable(source: ModelSource, error: Exception) -> ModelError:
+    return ModelError(
+        f"cannot load model {source.name!r}: {_first_line(error)}. The folder needs "
+        "config.json, safetensors weights and a tokenizer."
     )
 
 

@@ -35,11 +35,12 @@ COLUMNS = [
     "bits_per_byte",
     "split",
     "status",
-    "speed_low_ms",
-    "speed_high_ms",
+    "speed_change_low_pct",
+    "speed_change_high_pct",
     "speed_pooled",
     "prefill_ms",
     "decode_ms_per_token",
+    "peak_mb",
     "note",
 ]
 LATENCY_FILE = "latency.json"
@@ -118,12 +119,19 @@ class Run:
 
     def _speed(self, plan: Plan) -> dict[str, Any]:
         """The speed columns of a plan; empty if it was not timed."""
-        if self.timings is None or not self.timings.covers(plan):
+        if self.timings is None or plan not in self.timings.plans:
             return {}
-        timing, base = self.timings.summary(plan), self.timings.summary(Plan())
+        timing = self.timings.summary(plan)
+        ratio_to_whole = timing.end_to_end_s.ratio
         return {
-            "speed_ms": 1e3 * timing.end_to_end_s,
-            "speed_change_pct": 100 * (timing.end_to_end_s / base.end_to_end_s - 1),
+            "speed_ms": 1e3 * timing.end_to_end_s.median_s,
+            "speed_change_pct": 100 * (ratio_to_whole.value - 1),
+            "speed_change_low_pct": 100 * (ratio_to_whole.low - 1),
+            "speed_change_high_pct": 100 * (ratio_to_whole.high - 1),
+            "speed_pooled": timing.pooled,
+            "prefill_ms": 1e3 * timing.prefill_s.median_s,
+            "decode_ms_per_token": 1e3 * timing.decode_s_per_token.median_s,
+            "peak_mb": None if timing.peak_bytes is None else timing.peak_bytes / 1e6,
         }
 
 

@@ -1,0 +1,11 @@
+"""The historic entry: `python main.py --mode baseline|sequential|combinatorial [--save_results]`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "src"))
+
+from pruning_kit.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:], default_verb="sweep", program="python main.py"))

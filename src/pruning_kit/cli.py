@@ -1,0 +1,338 @@
+"""The command line: each verb parses, calls the library and prints.
+
+Exit codes: 0 done, 1 a check failed, 2 an input that cannot be used, 3 some plans failed, 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from pruning_kit.choosing import Mode, PlanChoice
+from pruning_kit.errors import PlanError, PruningKitError
+from pruning_kit.plan import parse_plans
+
+if TYPE_CHECKING:
+    from pruning_kit.results import Run
+    from pruning_kit.sweep import Sweep
+
+app = typer.Typer(
+    name="pruning-kit",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+notes = Console(stderr=True)
+
+VERBS = ("sweep", "prune", "verify", "report", "compare")
+Number = TypeVar("Number", int, float)
+
+WHAT, WHERE, HOW, RESULT, SPEED = (
+    "What to measure",
+    "Model and text",
+    "Arithmetic",
+    "Result",
+    "Speed",
+)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Hub id, local folder, or demo. Default: distilgpt2, or demo without it.",
+        rich_help_panel=WHERE,
+    ),
+]
+DatasetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="wikitext2, wikitext2-published, demo, a text file, or a Hub dataset. "
+        "Default: WikiText-2 test, or the embedded text where it is not to be had.",
+        rich_help_panel=WHERE,
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=HOW)
+]
+RunArgument = Annotated[Path, typer.Argument(help="Folder that a sweep wrote.", metavar="RUN")]
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    default_verb: str | None = None,
+    program: str = "pruning-kit",
+) -> int:
+    """Run the command line and return its exit code.
+
+    `default_verb` stands in where the first word is an option, as in the historic interface.
+    """
+    typed = list(sys.argv[1:] if argv is None else argv)
+    words = typed
+    if default_verb and not (typed and typed[0] in VERBS):
+        words = [default_verb, *typed]
+    command = shlex.join([*shlex.split(program), *typed])
+    try:
+        app(words, prog_name=program, obj=command)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Print what a person can mend in one or two sentences, without a traceback."""
+    try:
+        yield
+    except PruningKitError as error:
+        notes.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        raise typer.Exit(2) from None
+
+
+@app.callback()
+def kit() -> None:
+    """Remove transformer blocks from a language model and see what each choice costs and wins."""
+
+
+@app.command()
+def sweep(
+    ctx: typer.Context,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="baseline: the whole model; sequential: each block alone; "
+            "combinatorial: every set of two or more.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    plans: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Chosen sets of blocks, such as 1+3 or 1-3; may be repeated.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            help="first,last,alternate,contiguous,random at each size or ratio.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Numbers of removed blocks, such as 2,3.", rich_help_panel=WHAT),
+    ] = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option(help="Shares to remove by strategy, such as 0.25,0.5.", rich_help_panel=WHAT),
+    ] = None,
+    max_removed: Annotated[
+        int | None, typer.Option(help="Largest number of removed blocks.", rich_help_panel=WHAT)
+    ] = None,
+    max_plans: Annotated[
+        int, typer.Option(help="Refuse more plans than this.", rich_help_panel=WHAT)
+    ] = PlanChoice().max_plans,
+    seed: Annotated[int, typer.Option(help="For strategy random.", rich_help_panel=WHAT)] = 0,
+    model: ModelOption = None,
+    dataset: DatasetOption = None,
+    dataset_config: Annotated[
+        str | None, typer.Option(help="Config of a Hub dataset.", rich_help_panel=WHERE)
+    ] = None,
+    dataset_split: Annotated[
+        str, typer.Option(help="Split of a Hub dataset.", rich_help_panel=WHERE)
+    ] = "test",
+    text_column: Annotated[
+        str, typer.Option(help="Column of a Hub dataset.", rich_help_panel=WHERE)
+    ] = "text",
+    select_on: Annotated[
+        str | None,
+        typer.Option(
+            help="A second text to choose plans on: calibration (that of demo or wikitext2), "
+            "or a text file.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Tokens per window. Default: the model's.", rich_help_panel=WHERE),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Tokens windows advance by. Default: half.", rich_help_panel=WHERE),
+    ] = None,
+    max_windows: Annotated[
+        int | None,
+        typer.Option(help="A quick look: only the first N windows.", rich_help_panel=WHERE),
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="auto (float32 on CPUs, float16 on CUDA), float32, float16, bfloat16.",
+            rich_help_panel=HOW,
+        ),
+    ] = "auto",
+    attention: Annotated[
+        Literal["eager", "sdpa"] | None,
+        typer.Option(help="Attention. Default: the model family's.", rich_help_panel=HOW),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Windows at a time. Default: from free memory.", rich_help_panel=HOW),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads. Default: all cores.", rich_help_panel=HOW)
+    ] = None,
+    speed: Annotated[
+        bool, typer.Option("--speed/--no-speed", help="Time the models.", rich_help_panel=SPEED)
+    ] = True,
+    save_results: Annotated[
+        bool,
+        typer.Option(
+            "--save_results",
+            "--save-results",
+            help="Write results.csv and figures, under results/ unless --output is given.",
+            rich_help_panel=RESULT,
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The run folder to write.", rich_help_panel=RESULT)
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with a stopped run.", rich_help_panel=RESULT)
+    ] = False,
+) -> None:
+    """Measure perplexity, speed and parameters of many pruned models at once.
+
+    [bold]Examples[/]
+
+      python main.py --mode baseline
+      python main.py --mode sequential --save_results
+      python main.py --mode combinatorial --max-windows 64
+      pruning-kit sweep --mode combinatorial --sizes 2,3 --model gpt2
+      pruning-kit sweep --plans 1+3 --plans 2+4 --model demo
+      pruning-kit sweep --strategies first,last,alternate --ratios 0.25,0.5
+    """
+    with _plain_errors():
+        choice = PlanChoice(
+            mode=mode,
+            plans=tuple(parse_plans(plans or [])),
+            sizes=tuple(_numbers(sizes, int, "--sizes")),
+            max_removed=max_removed,
+            strategies=tuple(strategies.split(",")) if strategies else (),
+            ratios=tuple(_numbers(ratios, float, "--ratios")),
+            seed=seed,
+            max_plans=max_plans,
+        )
+        if not (choice.mode or choice.plans or choice.strategies):
+            raise PlanError(
+                "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
+                "sequential or combinatorial, or --plans, or --strategies."
+            )
+        from pruning_kit.corpora import HubText
+        from pruning_kit.ranks import current_ranks
+        from pruning_kit.sweep import Sweep, SweepSettings
+        from pruning_kit.terminal import SilentObserver, TerminalObserver
+
+        ranks = current_ranks()
+        settings = SweepSettings(
+            choice=choice,
+            model=model,
+            dataset=dataset,
+            hub_text=HubText(dataset_config, dataset_split, text_column),
+            select_on=select_on,
+            context=context,
+            stride=stride,
+            max_windows=max_windows,
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            batch_size=batch_size,
+            threads=threads,
+            output=output,
+            resume=resume,
+            save_results=save_results,
+            command=ctx.obj,
+        )
+        observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
+        prepared = Sweep(settings, observer, ranks)
+        _carry_out(prepared, speed, ctx.obj)
+        if ranks.leads:
+            _finish(prepared.run.folder, mode, save_results)
+
+
+def _carry_out(prepared: Sweep, speed: bool, command: str) -> None:
+    """Do the work; Ctrl-C ends it in one line that says how to go on."""
+    from pruning_kit.workload import LatencyProtocol
+
+    try:
+        prepared.measure()
+        if speed:
+            prepared.time(LatencyProtocol())
+    except KeyboardInterrupt:
+        command += "" if "--resume" in command else " --resume"
+        notes.print(
+            f"Stopped. What was measured is in {prepared.run.folder}; go on with: {command}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+
+
+def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
+    """Print the table and its conclusions, and write what was asked for."""
+    from pruning_kit.analysis import analyse
+    from pruning_kit.results import load_run, write_csv
+    from pruning_kit.sentences import summary_sentences
+    from pruning_kit.terminal import describe_run, sweep_table
+
+    run = load_run(folder)
+    for line in describe_run(run):
+        out.print(escape(line), highlight=False)
+    out.print(sweep_table(run, mode))
+    for sentence in summary_sentences(analyse(run)):
+        out.print(escape(sentence), highlight=False)
+    if save_results:
+        from pruning_kit.plots import save_figures
+
+        write_csv(run, folder / "results.csv")
+        figures = save_figures(run, folder)
+        names = ", ".join(path.name for path in figures if path.suffix == ".png")
+        out.print(f"\nSaved in {folder}: results.csv, run.json, {names}", highlight=False)
+    else:
+        out.print(
+            f"\nThe sums are in {folder}; add --save_results for CSV and figures.", highlight=False
+        )
+    _exit_if_failed(run)
+
+
+def _exit_if_failed(run: Run) -> None:
+    failed = run.frame().query("status == 'failed'")
+    if len(failed):
+        notes.print(
+            f"[bold red]{len(failed)} rows failed[/]: "
+            f"{escape('; '.join(f'{r.removed} ({r.note})' for r in failed.head(5).itertuples()))}."
+        )
+        raise typer.Exit(3)
+
+
+def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:
+    try:
+        return [kind(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise PlanError(
+            f"cannot read {text!r} in {option}: write numbers separated by commas, such as "
+            f"{'2,3' if kind is int else '0.25,0.5'}."
+        ) from None

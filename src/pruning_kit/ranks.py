@@ -1,0 +1,80 @@
+"""Several processes on one run, started by torchrun: who takes which window group.
+
+The processes share only the run folder. They meet twice, through torchrun's own key-value store:
+to agree on the folder before the first group, and to wait for the last one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+FOREVER = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among those of the run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    store: Store | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process prints, creates the folder and derives the results."""
+        return self.rank == 0
+
+    def takes(self, group: int) -> bool:
+        """Whether this process computes a window group."""
+        return group % self.size == self.rank
+
+    def share(self, name: str, value: str | None) -> str:
+        """Give every process the value that the first one has."""
+        if self.store is None:
+            assert value is not None
+            return value
+        if self.leads:
+            assert value is not None
+            self.store.set(name, value)
+        return str(self.store.get(name).decode())
+
+    def wait_for_all(self, name: str) -> None:
+        """Return when every process has called this."""
+        if self.store is not None:
+            self.store.set(f"{name}/{self.rank}", "here")
+            self.store.wait([f"{name}/{rank}" for rank in range(self.size)], FOREVER)
+            self.store.set(f"{name}/left/{self.rank}", "gone")
+            if self.leads:  # it may own the store: leave last
+                self.store.wait([f"{name}/left/{rank}" for rank in range(self.size)], FOREVER)
+
+
+def current_ranks() -> Ranks:
+    """The place of this process according to torchrun; one alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    rank = int(os.environ["RANK"])
+    # torchrun's agent may host the store itself, then every rank is a client of it
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=rank == 0 and not hosted,
+        wait_for_workers=False,
+        timeout=FOREVER,
+    )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return Ranks(
+        rank=rank,
+        size=size,
+        local_rank=int(os.environ["LOCAL_RANK"]),
+        local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+        # the keys of a restarted run are kept apart from those of the attempt before it
+        store=PrefixStore(f"pruning-kit/{attempt}", store),
+    )

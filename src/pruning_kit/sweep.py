@@ -1,0 +1,343 @@
+"""A sweep: many plans measured on the same windows, stored as they come.
+
+The order of work: find model and text, cut windows, choose the plans, open the run folder, walk
+the window groups that are not on the disk yet, time the pruned models.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pruning_kit import corpora, latency, models, provenance, store
+from pruning_kit.architectures import Decoder
+from pruning_kit.choosing import Mode, PlanChoice, count_subset_block_calls
+from pruning_kit.corpora import HubText
+from pruning_kit.errors import PlanError, RunError
+from pruning_kit.estimates import WindowCost, in_words, measure_cost
+from pruning_kit.perplexity import Kernel, ReferenceKernel, count_block_calls, nll_sums
+from pruning_kit.plan import Plan
+from pruning_kit.ranks import Ranks
+from pruning_kit.results import LATENCY_FILE
+from pruning_kit.surgery import count_parameters
+from pruning_kit.texts import PreparedText, prepare_text, window_sizes
+from pruning_kit.timings import Timings
+from pruning_kit.workload import PROMPT, LatencyProtocol
+
+Advance = Callable[[float], None]
+LONG_S = 60.0
+
+
+class Observer(Protocol):
+    """Who is told what happens."""
+
+    def say(self, text: str) -> None:
+        """A fact worth a line."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something was substituted or is doubtful."""
+        ...
+
+    def track(self, what: str, total: int) -> AbstractContextManager[Advance]:
+        """Show progress towards `total` while the context lasts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSettings:
+    """Everything a sweep is asked for; None leaves the choice to the kit."""
+
+    choice: PlanChoice = field(default_factory=PlanChoice)
+    model: str | None = None
+    dataset: str | None = None
+    hub_text: HubText | None = None
+    select_on: str | None = None
+    """A second text, on which plans are chosen: a file, a dataset, or `calibration`."""
+    context: int | None = None
+    stride: int | None = None
+    max_windows: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str | None = None
+    batch_size: int | None = None
+    threads: int | None = None
+    output: Path | None = None
+    resume: bool = False
+    save_results: bool = False
+    command: str = ""
+
+
+class Sweep:
+    """A prepared sweep whose run folder is open; `measure` does the work that is left.
+
+    Raises:
+        PruningKitError: if anything asked for cannot be had; nothing is left behind then.
+    """
+
+    def __init__(self, settings: SweepSettings, observer: Observer, ranks: Ranks) -> None:
+        self.settings = settings
+        self.observer = observer
+        self.ranks = ranks
+        self.loaded = _load_model(settings, observer, ranks)
+        self.decoder = Decoder(self.loaded.model)
+        self.texts = _prepare_texts(settings, observer, self.loaded)
+        self.kernel = self._choose_kernel(self.decoder)
+        self.plans = self._choose_plans()
+        self.run = self._open_run()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.decoder.device
+
+    def measure(self) -> None:
+        """Walk every window group that this process takes and that is not on the disk yet."""
+        for split, text in self.texts.items():
+            todo = [
+                (group, first, end)
+                for group, (first, end) in enumerate(self.run.info["windows"][split]["groups"])
+                if self.ranks.takes(group) and not self.run.has_part(split, group)
+            ]
+            self._announce(text, sum(end - first for _, first, end in todo))
+            with self.observer.track(
+                f"perplexity, {text.corpus.title}",
+                len(self.plans) * sum(end - first for _, first, end in todo),
+            ) as advance:
+                for group, first, end in todo:
+                    self._measure_group(split, group, first, end)
+                    advance(len(self.plans) * (end - first))
+        self.ranks.wait_for_all("measured")
+
+    def time(self, protocol: LatencyProtocol) -> None:
+        """Time the really cut models, unless the folder has timings; only one process does."""
+        path = self.run.folder / LATENCY_FILE
+        if not self.ranks.leads or path.exists():
+            return
+        whole = tuple(range(self.decoder.n_blocks))
+        plans = [plan for plan in self.plans if plan.removed != whole]
+        prompt_ids = self.loaded.tokenizer(PROMPT)["input_ids"]
+        with self.observer.track("latency", round(protocol.budget_s)) as advance:
+            shown_s = 0.0
+
+            def progress(so_far: Timings) -> None:
+                nonlocal shown_s
+                advance(so_far.elapsed_s - shown_s)
+                shown_s = so_far.elapsed_s
+
+            timings = latency.measure(
+                self.decoder, plans, prompt_ids, protocol, progress=progress
+            )
+        store.write_json(path, timings.to_json())
+
+    def _measure_group(self, split: str, group: int, first: int, end: int) -> None:
+        batch = self.texts[split].tensors(first, end, self.device)
+        facts = {"kernel": self.kernel.name}
+        sums_PB = nll_sums(self.kernel, self.plans, self.decoder.n_blocks, *batch)
+        if not sums_PB.isfinite().all() and self.decoder.model.dtype != torch.float32:
+            sums_PB = nll_sums(self._float32_kernel, self.plans, self.decoder.n_blocks, *batch)
+            facts["recomputed"] = "float32"
+        self.run.write_part(split, group, sums_PB.numpy(), facts)
+
+    def _choose_kernel(self, decoder: Decoder) -> Kernel:
+        text = self.texts["test"]
+        tokens_BT, _, first_output = text.tensors(0, 1, decoder.device)
+        exact = decoder.head_is_exact(tokens_BT, slice(first_output, None))
+        return ReferenceKernel(decoder, exact)
+
+    @cached_property
+    def _float32_kernel(self) -> Kernel:
+        """The reference in float32, for windows that overflow in a shorter format."""
+        self.observer.warn(
+            "A forward overflowed: its windows are computed again in float32, which is recorded."
+        )
+        loaded = models.load_model(
+            self.loaded.source, self.device, torch.float32, self.settings.attention
+        )
+        return self._choose_kernel(Decoder(loaded.model))
+
+    def _choose_plans(self) -> list[Plan]:
+        """The plans asked for, unless there are too many of them."""
+        choice, n_blocks = self.settings.choice, self.decoder.n_blocks
+        count = choice.count(n_blocks)
+        if count <= choice.max_plans:
+            return choice.resolve(n_blocks)
+        sizes = {0, 1, *choice.sizes_for(n_blocks)}
+        cost = self._cost_per_window(self.texts["test"])
+        calls = count_subset_block_calls(n_blocks, sizes)
+        seconds = cost.seconds(len(self.texts["test"].windows), calls, count)
+        raise PlanError(
+            f"cannot measure {count:,} plans of {n_blocks} blocks without your word: that is more "
+            f"than {choice.max_plans:,} and would take about {in_words(seconds)}. Choose fewer "
+            f"with --sizes 2 or --max-removed, or ask for all with --max-plans {count}."
+        )
+
+    def _cost_per_window(self, text: PreparedText) -> WindowCost:
+        first = len(text.windows) // 2
+        return measure_cost(self.kernel, *text.tensors(first, first + 1, self.device))
+
+    def _announce(self, text: PreparedText, n_windows: int) -> None:
+        """Say how long it will take, if that is long, and what would make it shorter."""
+        if not n_windows or not self.ranks.leads:
+            return
+        calls = count_block_calls(self.plans, self.decoder.n_blocks)
+        cost = self._cost_per_window(text)
+        seconds = cost.seconds(n_windows, calls, len(self.plans))
+        if seconds > LONG_S:
+            fewer = max(1, int(n_windows * LONG_S / seconds))
+            self.observer.say(
+                f"{len(self.plans)} plans on {n_windows} windows will take about "
+                f"{in_words(seconds)}. Shorter: --max-windows {fewer} (about a minute)"
+                + (", --sizes or --max-removed (fewer plans)." if len(self.plans) > 10 else ".")
+            )
+
+    # --- the run folder ----------------------------------------------------------------------
+
+    def _open_run(self) -> store.RunFolder:
+        context, stride = window_sizes(self.loaded, self.settings.context, self.settings.stride)
+        facts = provenance.identity(self.loaded, self.texts, self.plans, context, stride)
+        folder = Path(
+            self.ranks.share("folder", str(self._folder(facts)) if self.ranks.leads else None)
+        )
+        if self.ranks.leads and not (folder / store.RUN_FILE).exists():
+            store.RunFolder.create(folder, self._info(facts, context, stride))
+        self.ranks.wait_for_all("opened")
+        run = store.RunFolder.open(folder)
+        self._refuse_to_mix(run, facts)
+        torch.set_num_threads(run.info["numerics"]["threads"])
+        return run
+
+    def _folder(self, facts: Mapping[str, Any]) -> Path:
+        """The folder to go on with, or the name of a new one."""
+        settings = self.settings
+        if settings.output is not None:
+            there = (settings.output / store.RUN_FILE).exists()
+            if there and not settings.resume:
+                raise RunError(
+                    f"cannot write a new run to {settings.output}: a run is already there. "
+                    "Choose another with --output, or go on with it by --resume."
+                )
+            return settings.output
+        base = Path("results") if settings.save_results else cache_folder()
+        found = store.find_run(base, facts) if settings.resume else None
+        if settings.resume and found is None:
+            self.observer.say(f"Nothing to resume under {base}: this is a new run.")
+        return found or new_folder(base, self._run_name())
+
+    def _run_name(self) -> str:
+        model = re.sub(r"[^\w.-]+", "-", self.loaded.source.name).strip("-.") or "model"
+        return f"{Path(model).name}-{self.settings.choice.mode or Mode.BASELINE}"
+
+    def _info(self, facts: Mapping[str, Any], context: int, stride: int) -> dict[str, Any]:
+        batch_size = self.settings.batch_size or 8
+        return {
+            "command": self.settings.command,
+            "created": provenance.now(),
+            "identity": dict(facts),
+            "model": provenance.describe_model(self.loaded, self.decoder.n_blocks),
+            "texts": {split: provenance.describe_text(t) for split, t in self.texts.items()},
+            "protocol": {
+                "context": context,
+                "stride": stride,
+                "max_windows": self.settings.max_windows,
+            },
+            "numerics": {
+                "dtype": facts["dtype"],
+                "device": facts["device"],
+                "device_name": provenance.device_name(self.device),
+                "kernel": self.kernel.name,
+                "attention": facts["attention"],
+                "batch_size": batch_size,
+                "threads": self._threads(),
+            },
+            "plans": [str(plan) for plan in self.plans],
+            "parameters": self._parameters(),
+            "windows": {
+                split: provenance.describe_windows(text, batch_size)
+                for split, text in self.texts.items()
+            },
+            "versions": provenance.versions(),
+            "git_commit": provenance.git_commit(),
+        }
+
+    def _parameters(self) -> dict[str, int]:
+        """Parameters that each plan leaves, tied weights counted once."""
+        whole = count_parameters(self.loaded.model)
+        block = [count_parameters(module) for module in self.decoder.stack]
+        return {str(plan): whole - sum(block[i] for i in plan.removed) for plan in self.plans}
+
+    def _threads(self) -> int:
+        """Threads of each process; torchrun's default of one would leave cores idle."""
+        if self.settings.threads:
+            return self.settings.threads
+        if self.ranks.size == 1:
+            return torch.get_num_threads()
+        return max(1, (os.cpu_count() or 1) // self.ranks.local_size)
+
+    def _refuse_to_mix(self, run: store.RunFolder, facts: Mapping[str, Any]) -> None:
+        """Stop if the folder was measured otherwise than this run would."""
+        numerics = run.info["numerics"]
+        wanted = {**facts, "kernel": self.kernel.name}
+        stored = {**run.info["identity"], "kernel": numerics["kernel"]}
+        for name in ("batch_size", "threads"):
+            if getattr(self.settings, name) is not None:
+                wanted[name], stored[name] = getattr(self.settings, name), numerics[name]
+        difference = store.first_difference(stored, wanted)
+        if difference:
+            name, then, now = difference
+            raise RunError(
+                f"cannot resume {run.folder}: it was measured with {name}={then}, this run uses "
+                f"{now}. Leave out --resume to start a new run."
+            )
+
+
+def _load_model(settings: SweepSettings, observer: Observer, ranks: Ranks) -> models.LoadedModel:
+    device = models.choose_device(settings.device)
+    if device.type == "cuda" and device.index is None and ranks.size > 1:
+        device = torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+    dtype = models.choose_dtype(settings.dtype, device)
+    source = models.find_model(settings.model)
+    if source.note:
+        observer.warn(
+            f"{source.note}. This run uses the embedded demo model (a small GPT-2 of 6 blocks) "
+            "and NOT distilgpt2."
+        )
+    return models.load_model(source, device, dtype, settings.attention)
+
+
+def _prepare_texts(
+    settings: SweepSettings, observer: Observer, loaded: models.LoadedModel
+) -> dict[str, PreparedText]:
+    """The text that figures are reported on and, if asked for, the one to choose plans on."""
+    corpus = corpora.find_corpus(settings.dataset, loaded.source.name, settings.hub_text)
+    if corpus.note:
+        observer.warn(f"{corpus.note} This run scores the embedded text ({corpus.title}).")
+    chosen = {"test": corpus}
+    if settings.select_on:
+        chosen["calibration"] = corpora.selection_corpus(settings.select_on, corpus)
+    return {
+        split: prepare_text(text, loaded, settings.context, settings.stride, settings.max_windows)
+        for split, text in chosen.items()
+    }
+
+
+def cache_folder() -> Path:
+    """Where runs go that were not asked to be saved: the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pruning-kit" / "runs"
+
+
+def new_folder(base: Path, name: str) -> Path:
+    """A folder name under `base` that nobody has used yet."""
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = (base / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
+    return next(folder for folder in candidates if not folder.exists())
