@@ -1,0 +1,82 @@
+"""Which plans the modes measure, and how many block calls they cost."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruning_kit.choosing import Mode, PlanChoice, count_subset_block_calls
+from pruning_kit.errors import PlanError
+from pruning_kit.perplexity import count_block_calls
+from pruning_kit.plan import Plan, subsets
+
+
+def test_baseline_is_the_whole_model():
+    assert PlanChoice(mode=Mode.BASELINE).resolve(6) == [Plan()]
+
+
+def test_sequential_is_the_whole_model_and_each_single_block():
+    plans = PlanChoice(mode=Mode.SEQUENTIAL).resolve(6)
+    assert [str(plan) for plan in plans] == ["none", "0", "1", "2", "3", "4", "5"]
+
+
+def test_combinatorial_measures_all_64_sets_of_six_blocks():
+    plans = PlanChoice(mode=Mode.COMBINATORIAL).resolve(6)
+    assert len(plans) == len(set(plans)) == 64
+    assert plans[-1] == Plan(tuple(range(6)))
+    assert sum(2 <= plan.size <= 5 for plan in plans) == 56
+
+
+def test_sizes_narrow_the_combinations_and_leave_the_empty_stack_out():
+    plans = PlanChoice(mode=Mode.COMBINATORIAL, sizes=(2,)).resolve(6)
+    assert {plan.size for plan in plans} == {0, 1, 2}
+    assert len(plans) == 1 + 6 + 15
+
+
+def test_max_removed_bounds_the_combinations():
+    plans = PlanChoice(mode=Mode.COMBINATORIAL, max_removed=3).resolve(6)
+    assert max(plan.size for plan in plans) == 3
+
+
+def test_strategies_at_ratios():
+    plans = PlanChoice(strategies=("first", "last"), ratios=(0.5,)).resolve(6)
+    assert plans == sorted([Plan(), Plan((0, 1, 2)), Plan((3, 4, 5))])
+
+
+def test_strategies_without_size_or_ratio_are_measured_at_every_size():
+    plans = PlanChoice(strategies=("last",)).resolve(4)
+    assert [str(plan) for plan in plans] == ["none", "3", "2+3", "1+2+3"]
+
+
+def test_chosen_plans_are_checked():
+    with pytest.raises(PlanError, match="cannot remove block 9"):
+        PlanChoice(plans=(Plan((9,)),)).resolve(6)
+
+
+@pytest.mark.parametrize("choice", [{"sizes": (6,)}, {"sizes": (0,)}, {"max_removed": 6}])
+def test_an_impossible_size_is_refused(choice):
+    with pytest.raises(PlanError, match="of 6 blocks: choose 1 to 5"):
+        PlanChoice(mode=Mode.COMBINATORIAL, **choice).resolve(6)
+
+
+def test_a_model_of_one_block_cannot_lose_it():
+    with pytest.raises(PlanError, match="cannot remove all 1 blocks"):
+        PlanChoice(mode=Mode.SEQUENTIAL).resolve(1)
+
+
+@given(st.integers(2, 9), st.sets(st.integers(2, 8), max_size=4))
+def test_plans_are_counted_without_listing_them(n_blocks, sizes):
+    sizes = {size for size in sizes if size < n_blocks}
+    choice = PlanChoice(mode=Mode.COMBINATORIAL, sizes=tuple(sizes))
+    listed = choice.resolve(n_blocks)
+    assert choice.count(n_blocks) == len(listed) - choice.is_power_set(n_blocks)
+
+
+@given(st.integers(1, 9), st.sets(st.integers(0, 9), min_size=1))
+def test_block_calls_are_counted_as_the_walk_makes_them(n_blocks, sizes):
+    sizes = {size for size in sizes if size <= n_blocks} or {0}
+    plans = list(subsets(n_blocks, sizes))
+    assert count_subset_block_calls(n_blocks, sizes) == count_block_calls(plans, n_blocks)
+
+
+def test_a_power_set_costs_one_call_less_than_it_has_plans():
+    assert count_subset_block_calls(12, range(13)) == 2**12 - 1

@@ -1,0 +1,157 @@
+"""Plans: text form and object are inverse, kept and removed partition the blocks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruning_kit.errors import PlanError
+from pruning_kit.plan import (
+    STRATEGIES,
+    Plan,
+    count_for_ratio,
+    count_subsets,
+    parse_plans,
+    singles,
+    strategy_plan,
+    subsets,
+)
+
+blocks = st.sets(st.integers(0, 60), max_size=12)
+
+
+@given(blocks)
+def test_text_and_plan_are_inverse(removed):
+    plan = Plan(tuple(removed))
+    assert Plan.parse(str(plan)) == plan
+
+
+@given(blocks, st.integers(0, 5))
+def test_kept_and_removed_partition_the_blocks(removed, more):
+    plan = Plan(tuple(removed))
+    n_blocks = max(removed, default=0) + 1 + more
+    assert sorted((*plan.kept(n_blocks), *plan.removed)) == list(range(n_blocks))
+
+
+@pytest.mark.parametrize(
+    ("text", "removed"),
+    [
+        ("none", ()),
+        ("1+3", (1, 3)),
+        ("3,1", (1, 3)),
+        ("7-9,3", (3, 7, 8, 9)),
+        ("1+1", (1,)),
+        (" 2 , 4 ", (2, 4)),
+        ("0", (0,)),
+    ],
+)
+def test_every_written_form_is_read(text, removed):
+    assert Plan.parse(text).removed == removed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "3,x",
+            "cannot read 'x' in --remove '3,x': write block numbers and ranges, such as 3,7-9.",
+        ),
+        ("3-1", "cannot read '3-1' in --remove '3-1': a range goes upwards. Write 1-3."),
+        ("-1", "cannot read '-1' in --remove '-1'"),
+        ("1++2", "cannot read '' in --remove '1++2'"),
+        ("1.5", "cannot read '1.5'"),
+        ("0-99999999", "no model has that many blocks"),
+    ],
+)
+def test_a_malformed_plan_is_named(text, message):
+    with pytest.raises(PlanError) as error:
+        Plan.parse(text, "--remove")
+    assert message in str(error.value)
+
+
+def test_a_block_that_does_not_exist_is_named():
+    with pytest.raises(PlanError) as error:
+        Plan((1, 12)).check(12)
+    assert str(error.value) == (
+        "cannot remove block 12: the model has 12 blocks, numbered 0 to 11."
+    )
+
+
+def test_removing_every_block_is_refused():
+    with pytest.raises(PlanError, match="cannot remove all 3 blocks"):
+        Plan((0, 1, 2)).check(3)
+
+
+def test_a_negative_block_is_refused():
+    with pytest.raises(PlanError, match="cannot remove block -1"):
+        Plan((-1,))
+
+
+def test_one_option_value_may_hold_several_plans():
+    assert parse_plans(["1+3 2", "none"]) == [Plan((1, 3)), Plan((2,)), Plan()]
+
+
+@given(st.integers(1, 9), st.sets(st.integers(0, 9)))
+def test_subsets_are_all_sets_of_the_sizes_and_counted_without_listing(n_blocks, sizes):
+    plans = list(subsets(n_blocks, sizes))
+    assert len(plans) == len(set(plans)) == count_subsets(n_blocks, sizes)
+    assert {plan.size for plan in plans} <= sizes
+    assert plans == sorted(plans)
+
+
+def test_singles_remove_each_block_alone():
+    assert [str(plan) for plan in singles(3)] == ["0", "1", "2"]
+
+
+def test_the_mode_of_a_plan_follows_from_its_size():
+    assert [Plan(removed).mode for removed in [(), (4,), (1, 3), (1, 2, 3)]] == [
+        "baseline",
+        "sequential",
+        "combinatorial",
+        "combinatorial",
+    ]
+
+
+@given(st.sampled_from(sorted(STRATEGIES)), st.integers(2, 40), st.data())
+def test_every_strategy_removes_as_many_blocks_as_asked(name, n_blocks, data):
+    count = data.draw(st.integers(1, n_blocks - 1))
+    plan = strategy_plan(name, n_blocks, count, seed=3)
+    assert plan.check(n_blocks).size == count
+    assert plan == strategy_plan(name, n_blocks, count, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "plan"),
+    [
+        ("first", 2, "0+1"),
+        ("last", 2, "4+5"),
+        ("alternate", 3, "1+3+5"),
+        ("alternate", 1, "3"),
+        ("contiguous", 2, "2+3"),
+        ("contiguous", 3, "2+3+4"),
+    ],
+)
+def test_strategies_on_six_blocks(name, count, plan):
+    assert str(strategy_plan(name, 6, count)) == plan
+
+
+def test_random_plans_follow_the_seed():
+    drawn = {strategy_plan("random", 24, 6, seed) for seed in range(20)}
+    assert len(drawn) > 15
+
+
+def test_an_unknown_strategy_and_an_impossible_count_are_refused():
+    with pytest.raises(PlanError, match="cannot use strategy 'middle': the strategies are first"):
+        strategy_plan("middle", 6, 2)
+    with pytest.raises(PlanError, match="cannot remove 6 of 6 blocks by strategy 'last'"):
+        strategy_plan("last", 6, 6)
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.25, 2), (0.5, 3), (0.01, 1), (0.99, 5)])
+def test_ratios_are_rounded_to_whole_blocks(ratio, count):
+    assert count_for_ratio(ratio, 6) == count
+
+
+@pytest.mark.parametrize("ratio", [0, 1, -0.5, 1.5])
+def test_a_ratio_outside_0_to_1_is_refused(ratio):
+    with pytest.raises(PlanError, match="give a ratio between 0 and 1"):
+        count_for_ratio(ratio, 6)
