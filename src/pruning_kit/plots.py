@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pruning_kit import statistics, store
+from pruning_kit.analysis import Analysis
+from pruning_kit.choices import PlanRow
 from pruning_kit.plan import Plan
 from pruning_kit.results import Run
 from pruning_kit.wording import change, format_ppl
@@ -218,8 +220,11 @@ def _room_for_labels(axes: Axes, ppl: np.ndarray, start: float, logarithmic: boo
         axes.set_xlim(0, top * 1.4)
 
 
-def speed_against_perplexity(run: Run) -> Figure:
-    """Latency against perplexity of each plan; parameters where no latency was measured."""
+def speed_against_perplexity(run: Run, analysis: Analysis | None = None) -> Figure:
+    """Latency against perplexity of each plan; parameters where no latency was measured.
+
+    With an analysis the plans on the front carry their 95 % intervals.
+    """
     frame = measured(run)
     timed = bool(frame["speed_ms"].notna().any())
     column = "speed_ms" if timed else "params_m"
@@ -249,7 +254,11 @@ def speed_against_perplexity(run: Run) -> Figure:
     figure.colorbar(
         points, ax=axes, label="Blocks removed", ticks=MaxNLocator(integer=True), pad=0.02
     )
-    _draw_front(axes, x, y, rows["removed"].tolist())
+    names = rows["removed"].tolist()
+    front = _front(x, y)
+    if analysis is not None:
+        _draw_intervals(axes, x[front], [analysis.row[Plan.parse(names[i])] for i in front], timed)
+    _draw_front(axes, x[front], y[front], [names[i] for i in front])
     axes.set_xlabel("Latency, end to end (ms)" if timed else "Parameters (millions)")
     axes.set_ylabel(f"Perplexity{' (logarithmic axis)' if logarithmic else ''}")
     notes = [_front_note(run, frame, timed)]
@@ -267,15 +276,30 @@ def _front_note(run: Run, frame: pd.DataFrame, timed: bool) -> str:
     return f"Ringed: no measured plan is better in both {other} and perplexity.{same}"
 
 
+def _front(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """Points that no other beats in both columns, from left to right."""
+    front = np.flatnonzero(statistics.pareto_front(np.stack([x, y], axis=1).reshape(-1, 2)))
+    return front[np.argsort(x[front], kind="stable")].tolist()
+
+
+def _draw_intervals(axes: Axes, x: np.ndarray, rows: Sequence[PlanRow], timed: bool) -> None:
+    """95 % intervals of the plans on the front, where there are any."""
+    for at, row in zip(x.tolist(), rows, strict=True):
+        ppl, ratio = row.ppl, row.latency.ratio if row.latency is not None else None
+        if ppl.low is not None and ppl.high is not None:
+            axes.plot([at, at], [ppl.low, ppl.high], color=RED, linewidth=1.2)
+        if timed and ratio is not None and ratio.low is not None and ratio.high is not None:
+            ends = [at * ratio.low / ratio.value, at * ratio.high / ratio.value]
+            axes.plot(ends, [ppl.value, ppl.value], color=RED, linewidth=1.2)
+
+
 def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:
     """Ring and name the plans that no other beats, joined by a stepped line."""
     if not len(x):
         return
-    front = np.flatnonzero(statistics.pareto_front(np.stack([x, y], axis=1)))
-    front = front[np.argsort(x[front], kind="stable")]
-    axes.step(x[front], y[front], where="post", color=RED, linewidth=1, alpha=0.7)
-    axes.scatter(x[front], y[front], s=60, facecolors="none", edgecolors=RED, linewidths=1.3)
-    for index in front[_far_apart(axes, y[front])]:
+    axes.step(x, y, where="post", color=RED, linewidth=1, alpha=0.7)
+    axes.scatter(x, y, s=60, facecolors="none", edgecolors=RED, linewidths=1.3)
+    for index in _far_apart(axes, y):
         # Below and to the left of a plan on the front there is no other plan.
         axes.annotate(
             plan_label(names[index]),
