@@ -294,9 +294,12 @@ class Sweep:
         difference = store.first_difference(stored, wanted)
         if difference:
             name, then, now = difference
+            other = f"{name}={then}, this run uses {now}"
+            if name.endswith("_sha256"):
+                other = f"other {name.removesuffix('_sha256')}"
             raise RunError(
-                f"cannot resume {run.folder}: it was measured with {name}={then}, this run uses "
-                f"{now}. Leave out --resume to start a new run."
+                f"cannot resume {run.folder}: it was measured with {other}. "
+                "Leave out --resume and give another --output to start a new run."
             )
 
 

@@ -1,0 +1,302 @@
+"""Sweeps end to end on a tiny model: right numbers, nothing lost, nothing mixed."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TEXT, save_tiny_gpt2
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pruning_kit import sweep as sweep_module
+from pruning_kit.choosing import Mode, PlanChoice
+from pruning_kit.errors import CorpusError, DeviceError, ModelError, PlanError, RunError, WindowError
+from pruning_kit.plan import Plan
+from pruning_kit.ranks import Ranks
+from pruning_kit.results import load_run
+from pruning_kit.surgery import cut
+from pruning_kit.sweep import Sweep, SweepSettings
+from pruning_kit.terminal import SilentObserver
+
+COMBINATORIAL = PlanChoice(mode=Mode.COMBINATORIAL)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    return save_tiny_gpt2(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT * 3, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def settings(model_folder, text_file, tmp_path):
+    def make(**changes):
+        defaults = {
+            "choice": COMBINATORIAL,
+            "model": str(model_folder),
+            "dataset": str(text_file),
+            "batch_size": 3,
+            "threads": 1,
+            "output": tmp_path / "run",
+        }
+        return SweepSettings(**{**defaults, **changes})
+
+    return make
+
+
+def measured(settings, ranks=None):
+    sweep = Sweep(settings, SilentObserver(), ranks or Ranks())
+    sweep.measure()
+    return load_run(sweep.run.folder)
+
+
+def naive_nll(model_folder, plan, ids, context, stride):
+    """Window by window with the Hugging Face loss of a really cut model."""
+    model = cut(AutoModelForCausalLM.from_pretrained(model_folder), plan).eval()
+    total, tokens, previous = 0.0, 0, 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + context, len(ids))
+        window = torch.tensor([ids[begin:end]])
+        labels = window.clone()
+        labels[:, : -(end - previous)] = -100
+        with torch.no_grad():
+            loss = model(window, labels=labels, use_cache=False).loss
+        scored = int((labels[:, 1:] != -100).sum())
+        total, tokens, previous = total + loss.double().item() * scored, tokens + scored, end
+        if end == len(ids):
+            return total, tokens
+    raise AssertionError
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_every_row_equals_the_usual_loop_over_cut_models(settings, model_folder, attention):
+    run = measured(settings(attention=attention))
+    ids = AutoTokenizer.from_pretrained(model_folder)(TEXT * 3)["input_ids"]
+    frame = run.frame().set_index("removed")
+    assert len(frame) == 2**3
+    for plan in run.plans[:-1]:
+        nll, tokens = naive_nll(model_folder, plan, ids, 32, 16)
+        row = frame.loc[str(plan)]
+        assert row["tokens"] == tokens == len(ids) - 1
+        assert row["nll_nats"] == pytest.approx(nll, rel=1e-6)
+        assert row["ppl"] == pytest.approx(math.exp(nll / tokens), rel=1e-5)
+        assert row["bits_per_byte"] == pytest.approx(nll / math.log(2) / len((TEXT * 3).encode()))
+
+
+def test_the_rows_carry_mode_and_parameters(settings):
+    frame = measured(settings()).frame()
+    assert list(frame["mode"]) == ["baseline", *["sequential"] * 3, *["combinatorial"] * 3, "empty"]
+    assert list(frame["blocks"]) == [3, 2, 2, 2, 1, 1, 1, 0]
+    assert frame["params_m"].is_monotonic_decreasing
+    assert set(frame["status"]) == {"ok"}
+
+
+def test_a_run_that_lost_groups_resumes_bit_for_bit(settings):
+    first = measured(settings())
+    whole = first.nll().copy()
+    parts = sorted((first.folder / "parts").iterdir())
+    for part in parts[1::2]:
+        part.unlink()
+    resumed = measured(settings(resume=True))
+    np.testing.assert_array_equal(resumed.nll(), whole)
+
+
+def test_resuming_computes_only_what_is_missing(settings, monkeypatch):
+    first = measured(settings())
+    sorted((first.folder / "parts").iterdir())[0].unlink()
+    calls = []
+    original = sweep_module.Sweep._measure_group
+    monkeypatch.setattr(
+        sweep_module.Sweep,
+        "_measure_group",
+        lambda self, *args: (calls.append(args), original(self, *args))[1],
+    )
+    measured(settings(resume=True))
+    assert len(calls) == 1
+
+
+def test_any_number_of_ranks_gives_the_same_bits(settings, tmp_path):
+    alone = measured(settings()).nll()
+    together = settings(output=tmp_path / "ranks", resume=True)
+    for rank in (1, 0, 2):
+        sweep = Sweep(together, SilentObserver(), RankWithoutStore(rank=rank, size=3))
+        sweep.measure()
+    np.testing.assert_array_equal(load_run(tmp_path / "ranks").nll(), alone)
+
+
+class RankWithoutStore(Ranks):
+    """One of several processes, run one after the other in this one."""
+
+    @property
+    def leads(self):
+        return True
+
+
+def test_a_second_run_never_overwrites_a_first(settings):
+    measured(settings())
+    with pytest.raises(RunError, match="a run is already there"):
+        Sweep(settings(), SilentObserver(), Ranks())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"context": 16}, "it was measured with context=32, this run uses 16"),
+        ({"stride": 8}, "stride=16, this run uses 8"),
+        ({"max_windows": 2}, "windows="),
+        ({"batch_size": 2}, "batch_size=3, this run uses 2"),
+        ({"attention": "eager"}, "attention=sdpa, this run uses eager"),
+        ({"dtype": "bfloat16"}, "dtype=float32, this run uses bfloat16"),
+        ({"choice": PlanChoice(mode=Mode.SEQUENTIAL)}, "it was measured with other plans. Leave out"),
+    ],
+)
+def test_a_run_of_another_protocol_is_refused(settings, changes, message):
+    measured(settings())
+    with pytest.raises(RunError) as error:
+        Sweep(settings(resume=True, **changes), SilentObserver(), Ranks())
+    assert "cannot resume" in str(error.value)
+    assert message in str(error.value)
+
+
+def test_resume_finds_its_folder_by_what_was_measured(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = measured(settings(output=None))
+    assert first.folder.is_relative_to(tmp_path / "cache")
+    again = measured(settings(output=None, resume=True))
+    assert again.folder == first.folder
+    other = measured(settings(output=None, resume=True, context=16))
+    assert other.folder != first.folder
+
+
+def test_a_selection_text_is_a_second_split(settings, text_file):
+    other = text_file.with_name("other.txt")
+    other.write_text(TEXT[::-1] * 2, encoding="utf-8")
+    frame = measured(settings(select_on=str(other))).frame()
+    assert list(frame["split"].unique()) == ["test", "calibration"]
+    assert len(frame) == 16
+    assert frame.groupby("split")["ppl"].first().nunique() == 2
+
+
+def test_max_windows_is_recorded(settings):
+    run = measured(settings(max_windows=2))
+    assert run.nll().shape[1] == 2
+    assert run.info["texts"]["test"]["part"].startswith("first 2 of ")
+
+
+def poisoned(folder: Path, target: Path) -> Path:
+    """A model whose block 1 overflows: its plans are not finite unless block 1 is removed."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_proj.bias.fill_(float("inf"))
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(target)
+    return target
+
+
+def test_plans_that_are_not_finite_fail_and_the_others_are_kept(settings, model_folder, tmp_path):
+    run = measured(settings(model=str(poisoned(model_folder, tmp_path / "poisoned"))))
+    frame = run.frame().set_index("removed")
+    assert frame.loc["1", "status"] == "ok"
+    assert np.isfinite(frame.loc["1", "ppl"])
+    assert frame.loc["none", "status"] == "failed"
+    assert np.isnan(frame.loc["none", "ppl"])
+    n_windows = run.nll().shape[1]
+    assert frame.loc["0", "note"] == f"not finite in {n_windows} of {n_windows} windows"
+
+
+def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
+    settings, model_folder, monkeypatch
+):
+    exact = measured(settings()).nll()
+    original, calls = sweep_module.nll_sums, []
+
+    def overflowing(kernel, *args):
+        sums = original(kernel, *args)
+        calls.append(kernel.dtype)
+        return sums if kernel.dtype == torch.float32 else torch.full_like(sums, float("inf"))
+
+    monkeypatch.setattr(sweep_module, "nll_sums", overflowing)
+    again = settings(dtype="bfloat16", output=settings().output.with_name("again"))
+    run = measured(again)
+    np.testing.assert_allclose(run.nll(), exact, rtol=1e-6)
+    assert set(calls) == {torch.bfloat16, torch.float32}
+    folder = sweep_module.store.RunFolder.open(run.folder)
+    assert folder.read_part("test", 0)[1]["recomputed"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model": "./nowhere"}, ModelError, "cannot load model './nowhere': there is no such"),
+        ({"dataset": "./nowhere.txt"}, CorpusError, "cannot find text './nowhere.txt'"),
+        ({"context": 64}, WindowError, "reads at most 32 tokens. Choose --context 32"),
+        ({"stride": 33}, WindowError, "cannot use stride 33 with context 32"),
+        ({"max_windows": 0}, WindowError, "cannot score 0 windows"),
+        ({"device": "quantum"}, DeviceError, "cannot use device 'quantum'"),
+        ({"dtype": "float8"}, DeviceError, "cannot compute in 'float8'"),
+        ({"dtype": "float16", "device": "cpu"}, DeviceError, "cannot compute in float16 on the"),
+        (
+            {"choice": PlanChoice(plans=(Plan((3,)),))},
+            PlanError,
+            "cannot remove block 3: the model has 3 blocks, numbered 0 to 2.",
+        ),
+        (
+            {"choice": PlanChoice(mode=Mode.COMBINATORIAL, max_plans=4)},
+            PlanError,
+            "cannot measure 7 plans of 3 blocks without your word: that is more than 4",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing_behind(settings, changes, error, message):
+    asked = settings(**changes)
+    with pytest.raises(error) as caught:
+        Sweep(asked, SilentObserver(), Ranks())
+    assert message in str(caught.value)
+    assert not asked.output.exists()
+
+
+@pytest.mark.parametrize(("content", "message"), [("", "it is empty"), ("a", "at least 2 are")])
+def test_a_text_without_words_is_refused(settings, text_file, content, message):
+    text_file.write_text(content)
+    with pytest.raises(CorpusError, match=message):
+        Sweep(settings(), SilentObserver(), Ranks())
+
+
+def command(settings, *more):
+    return [
+        *(sys.executable, "-m", "pruning_kit", "sweep", "--mode", "combinatorial"),
+        *("--model", settings.model, "--dataset", str(settings.dataset), "--no-speed"),
+        *("--batch-size", "1", "--threads", "1", "--output", str(settings.output), *more),
+    ]
+
+
+def test_a_run_killed_without_warning_resumes_bit_for_bit(settings, text_file, tmp_path):
+    text_file.write_text(TEXT * 60, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    asked = settings()
+    process = subprocess.Popen(command(asked), env=env, stderr=subprocess.PIPE)
+    parts = asked.output / "parts"
+    deadline = time.monotonic() + 120
+    while not (parts.is_dir() and len(list(parts.glob("*.safetensors"))) > 3):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    groups = json.loads((asked.output / "run.json").read_text())["windows"]["test"]["groups"]
+    assert len(list(parts.glob("*.safetensors"))) < len(groups)
+    subprocess.run(command(asked, "--resume"), env=env, check=True, capture_output=True)
+    whole = measured(settings(output=tmp_path / "whole", batch_size=1))
+    np.testing.assert_array_equal(load_run(asked.output).nll(), whole.nll())
