@@ -51,7 +51,7 @@ class LoadedWeights:
 
     model: PreTrainedModel
     missing: list[str]
-    """Tensors the config asks for and the files lack; they are random."""
+    """Tensors the config asks for and the files lack, or hold in another shape: random now."""
     unused: list[str]
     """Tensors in the files that the config has no place for."""
 
@@ -247,12 +247,16 @@ def load_weights(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the caller tells about them, in its own words
             **options,
         )
     except LOADING_ERRORS as error:
         raise _unusable(source, error) from error
+    mismatched = {name for name, *_shapes in info["mismatched_keys"]}
     return LoadedWeights(
-        model.to(device).eval(), sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+        model.to(device).eval(),
+        missing=sorted(info["missing_keys"] | mismatched),
+        unused=sorted(info["unexpected_keys"]),
     )
 
 
