@@ -13,11 +13,9 @@ from pruning_kit.importance import (
     Ranking,
     interactions,
     leave_one_out,
-    prefix_plans,
-    shapley_permutations,
-    shapley_plans,
     shapley_values,
 )
+from pruning_kit.permutations import prefix_plans, shapley_permutations, shapley_plans
 from pruning_kit.plan import Plan
 from pruning_kit.scores import Scores
 from tests.synthetic_scores import additive_costs, all_plans, synthetic_scores

@@ -363,7 +363,7 @@ def test_recommendations_name_latency_where_it_was_measured():
 
 
 def test_sampled_shapley_values_name_their_error():
-    from pruning_kit.importance import shapley_plans
+    from pruning_kit.permutations import shapley_plans
 
     analysis = analysis_of(shapley_plans(7, 6), (0.9, 0.1, 0.4, 0.2, 0.3, 0.6, 0.2))
     (first, _) = section_sentences(analysis)["shapley"]

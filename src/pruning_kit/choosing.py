@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pruning_kit.errors import PlanError
+from pruning_kit.permutations import shapley_plans
 from pruning_kit.plan import (
     Plan,
     count_for_ratio,
@@ -40,6 +41,8 @@ class PlanChoice:
     """Numbers of removed blocks for the combinatorial mode and the strategies; empty: all."""
     max_removed: int | None = None
     """Upper bound of `sizes`."""
+    shapley_permutations: int = 0
+    """Sampled orders of the blocks whose plans estimate Shapley values; 0: none."""
     strategies: tuple[str, ...] = ()
     ratios: tuple[float, ...] = ()
     """Shares of the blocks that strategies remove, as an alternative to `sizes`."""
@@ -95,6 +98,8 @@ class PlanChoice:
             plans.update(subsets(n_blocks, self.sizes_for(n_blocks)))
         if self.is_power_set(n_blocks):
             plans.add(Plan(tuple(range(n_blocks))))
+        if self.shapley_permutations:
+            plans.update(shapley_plans(n_blocks, self.shapley_permutations))
         plans.update(self._by_strategy(n_blocks))
         return sorted(plans)
 

@@ -6,6 +6,7 @@ interrupted.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ out = Console()
 notes = Console(stderr=True)
 
 VERBS = ("sweep", "prune", "verify", "report", "compare")
+SHAPLEY = "shapley:"
 Number = TypeVar("Number", int, float)
 
 WHAT, WHERE, HOW, RESULT, SPEED = (
@@ -96,7 +98,8 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except PruningKitError as error:
-        notes.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        if os.environ.get("RANK", "0") == "0":  # of many processes that say the same, one speaks
+            notes.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from None
 
 
@@ -119,7 +122,8 @@ def sweep(
     plans: Annotated[
         list[str] | None,
         typer.Option(
-            help="Chosen sets of blocks, such as 1+3 or 1-3; may be repeated.",
+            help="Chosen sets of blocks, such as 1+3 or 1-3; may be repeated. "
+            "shapley:N adds those of N sampled orders of the blocks.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -226,9 +230,15 @@ def sweep(
       pruning-kit sweep --strategies first,last,alternate --ratios 0.25,0.5
     """
     with _plain_errors():
+        words = [word for text in plans or [] for word in text.split()]
         choice = PlanChoice(
             mode=mode,
-            plans=tuple(parse_plans(plans or [])),
+            plans=tuple(parse_plans(word for word in words if not word.startswith(SHAPLEY))),
+            shapley_permutations=sum(
+                _number(word.removeprefix(SHAPLEY), int, f"--plans {word}")
+                for word in words
+                if word.startswith(SHAPLEY)
+            ),
             sizes=tuple(_numbers(sizes, int, "--sizes")),
             max_removed=max_removed,
             strategies=tuple(strategies.split(",")) if strategies else (),
@@ -236,7 +246,7 @@ def sweep(
             seed=seed,
             max_plans=max_plans,
         )
-        if not (choice.mode or choice.plans or choice.strategies):
+        if choice == PlanChoice(max_plans=max_plans, seed=seed):
             raise PlanError(
                 "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
                 "sequential or combinatorial, or --plans, or --strategies."
@@ -329,10 +339,12 @@ def _exit_if_failed(run: Run) -> None:
 
 
 def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:
+    return [_number(part, kind, f"{option} {text}") for part in text.split(",")] if text else []
+
+
+def _number(text: str, kind: type[Number], option: str) -> Number:
     try:
-        return [kind(part) for part in text.split(",")] if text else []
+        return kind(text)
     except ValueError:
-        raise PlanError(
-            f"cannot read {text!r} in {option}: write numbers separated by commas, such as "
-            f"{'2,3' if kind is int else '0.25,0.5'}."
-        ) from None
+        example = "a whole number, such as 2" if kind is int else "a number, such as 0.25"
+        raise PlanError(f"cannot read {text!r} in {option!r}: write {example}.") from None

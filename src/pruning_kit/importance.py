@@ -9,14 +9,13 @@ Shapes: L blocks, P plans, C contrasts, N windows, M pairs of permutations.
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, islice, pairwise
 
 import numpy as np
 from scipy.stats import t as student_t
 
+from pruning_kit.permutations import prefix_plans, shapley_permutations
 from pruning_kit.plan import Plan
 from pruning_kit.scores import Interval, Scores, exp
 from pruning_kit.statistics import LEVEL, Array, not_worse_than_best
@@ -181,30 +180,6 @@ def interactions(scores: Scores, n_blocks: int) -> tuple[Interaction, ...]:
         Interaction(i, j, interval, p)
         for (i, j), interval, p in zip(pairs, scores.intervals(estimates), adjusted, strict=True)
     )
-
-
-def shapley_permutations(n_blocks: int, seed: int = 0) -> Iterator[tuple[int, ...]]:
-    """An endless stream of orders of the blocks, each followed by its reverse (antithetic)."""
-    generator = random.Random(f"shapley:{seed}:{n_blocks}")
-    while True:
-        order = generator.sample(range(n_blocks), n_blocks)
-        yield tuple(order)
-        yield tuple(reversed(order))
-
-
-def prefix_plans(order: tuple[int, ...]) -> list[Plan]:
-    """The plans met when blocks are added in this order, from no block to the whole model."""
-    return [Plan(order[count:]) for count in range(len(order) + 1)]
-
-
-def shapley_plans(n_blocks: int, n_permutations: int, seed: int = 0) -> list[Plan]:
-    """The plans that `n_permutations` sampled permutations need, sorted.
-
-    An odd number is rounded up, since permutations come in pairs. Among the plans are the whole
-    model and the one that removes every block, which is measured but cannot be exported.
-    """
-    orders = islice(shapley_permutations(n_blocks, seed), n_permutations + n_permutations % 2)
-    return sorted({plan for order in orders for plan in prefix_plans(order)})
 
 
 def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:

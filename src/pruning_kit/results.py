@@ -19,7 +19,7 @@ import pandas as pd
 from pruning_kit import store
 from pruning_kit.errors import RunError
 from pruning_kit.plan import Plan
-from pruning_kit.timings import Timings
+from pruning_kit.timings import END_TO_END, Timings
 
 COLUMNS = [
     "mode",
@@ -38,6 +38,7 @@ COLUMNS = [
     "speed_change_low_pct",
     "speed_change_high_pct",
     "speed_pooled",
+    "speed_claimed",
     "prefill_ms",
     "decode_ms_per_token",
     "peak_mb",
@@ -129,6 +130,7 @@ class Run:
             "speed_change_low_pct": 100 * (ratio_to_whole.low - 1),
             "speed_change_high_pct": 100 * (ratio_to_whole.high - 1),
             "speed_pooled": timing.pooled,
+            "speed_claimed": plan == Plan() or timing.claimed[END_TO_END],
             "prefill_ms": 1e3 * timing.prefill_s.median_s,
             "decode_ms_per_token": 1e3 * timing.decode_s_per_token.median_s,
             "peak_mb": None if timing.peak_bytes is None else timing.peak_bytes / 1e6,

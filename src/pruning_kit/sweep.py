@@ -20,7 +20,7 @@ import torch
 
 from pruning_kit import corpora, latency, models, provenance, store
 from pruning_kit.architectures import Decoder
-from pruning_kit.choosing import Mode, PlanChoice, count_subset_block_calls
+from pruning_kit.choosing import PlanChoice, count_subset_block_calls
 from pruning_kit.corpora import HubText
 from pruning_kit.errors import PlanError, RunError
 from pruning_kit.estimates import WindowCost, in_words, measure_cost
@@ -134,9 +134,7 @@ class Sweep:
                 advance(so_far.elapsed_s - shown_s)
                 shown_s = so_far.elapsed_s
 
-            timings = latency.measure(
-                self.decoder, plans, prompt_ids, protocol, progress=progress
-            )
+            timings = latency.measure(self.decoder, plans, prompt_ids, protocol, progress=progress)
         store.write_json(path, timings.to_json())
 
     def _measure_group(self, split: str, group: int, first: int, end: int) -> None:
@@ -235,7 +233,7 @@ class Sweep:
 
     def _run_name(self) -> str:
         model = re.sub(r"[^\w.-]+", "-", self.loaded.source.name).strip("-.") or "model"
-        return f"{Path(model).name}-{self.settings.choice.mode or Mode.BASELINE}"
+        return f"{Path(model).name}-{self.settings.choice.mode or 'plans'}"
 
     def _info(self, facts: Mapping[str, Any], context: int, stride: int) -> dict[str, Any]:
         batch_size = self.settings.batch_size or 8

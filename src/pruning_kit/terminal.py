@@ -18,7 +18,16 @@ from pruning_kit.wording import format_ppl
 
 MAX_ROWS = 80
 BEST_OF_EACH_SIZE = 5
-HEADINGS = ["Removed", "Layers", "Perplexity", "Speed ms", "Params M", "PPL change", "Speed change"]
+HEADINGS = [
+    "Removed",
+    "Layers",
+    "Perplexity",
+    "Speed\nms",
+    "Params\nM",
+    "PPL\nchange",
+    "Speed\nchange",
+]
+UNCLEAR = "unclear"
 
 
 class TerminalObserver:
@@ -90,7 +99,7 @@ def sweep_table(run: Run, mode: str | None) -> Table:
     rows = frame[frame["mode"].isin([mode] if mode else ["sequential", "combinatorial"])]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        table.add_column(heading, justify="left" if index == 0 else "right", vertical="bottom")
     for _, row in base.iterrows():
         table.add_row(*_cells(row), style="bold", end_section=True)
     sizes = list(rows.groupby("blocks", sort=False))
@@ -119,7 +128,7 @@ def _cells(row: pd.Series, mark: str = "") -> list[str]:
         _number(row["speed_ms"], ".1f"),
         f"{row['params_m']:.2f}",
         _change(row["ppl_change_pct"]),
-        _change(row["speed_change_pct"]),
+        UNCLEAR if row["speed_claimed"] is False else _change(row["speed_change_pct"]),
     ]
 
 
@@ -144,4 +153,6 @@ def _caption(rows: pd.DataFrame, limit: int | None) -> str:
         notes.append(f"the best {limit} of each size; all {len(rows):,} are in results.csv")
     if rows["speed_pooled"].eq(True).any():
         notes.append("speed of plans that do equal work is measured together")
+    if rows["speed_claimed"].eq(False).any():
+        notes.append(f"{UNCLEAR}: the difference is not larger than the noise of this machine")
     return "; ".join(notes)
