@@ -44,6 +44,11 @@ class Kernel(Protocol):
     """A way to compute batches: the reference below, or a fast path proven equal to it."""
 
     name: str
+    """What computes: recorded with every result."""
+    note: str
+    """Which faster kernels were refused and why; empty if none was."""
+    dtype: torch.dtype
+    device: torch.device
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> Batch:
         """Embed a batch whose outputs from position `first_output` on predict `targets_BS`."""
@@ -114,27 +119,23 @@ def nll_sums(
 
     Args:
         kernel: how blocks and head are computed.
-        plans: the plans to measure, unique.
+        plans: the plans to measure; duplicates are computed once.
         n_blocks: number of blocks of the whole model.
-        tokens_BT: token ids that the model reads, int64, on the kernel's device.
-        targets_BS: token ids to predict, int64, on the same device.
+        tokens_BT: token ids that the model reads, int64, on any device.
+        targets_BS: token ids to predict, int64, likewise.
         first_output: position of the output that predicts `targets_BS[:, 0]`.
 
     Returns:
         Nats, float64, on the host, shape (P, B), in the order of `plans`. Perplexity is the
         exponential of all sums of a plan over all scored tokens: never a mean of means.
     """
+    tokens_BT, targets_BS = tokens_BT.to(kernel.device), targets_BS.to(kernel.device)
     batch = kernel.open(tokens_BT, targets_BS, first_output)
-    row = {plan: index for index, plan in enumerate(plans)}
-    sums_PB = torch.empty((len(plans), len(tokens_BT)), dtype=torch.float64)
-    results = []
-    hidden = batch.hidden_BTD
-    for plan, state in walk(hidden, batch.block, plans, n_blocks):
-        results.append((row[plan], _sum_float64(batch.nll(state))))
+    sums: dict[Plan, Tensor] = {}
+    for plan, state in walk(batch.hidden_BTD, batch.block, plans, n_blocks):
+        sums[plan] = _sum_float64(batch.nll(state))
         del state
-    for index, sums_B in results:
-        sums_PB[index] = sums_B.cpu()
-    return sums_PB
+    return torch.stack([sums[plan] for plan in plans]).cpu()
 
 
 def _sum_float64(nll_BS: Tensor) -> Tensor:
@@ -155,6 +156,9 @@ class ReferenceKernel:
         self.decoder = decoder
         self.exact_head = exact_head
         self.name = "reference" if exact_head else "reference, head by forward"
+        self.note = ""
+        self.dtype, self.device = decoder.model.dtype, decoder.device
+        self.n_blocks = decoder.n_blocks
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> ReferenceBatch:
         return ReferenceBatch(self, tokens_BT, targets_BS, first_output)

@@ -1,0 +1,15 @@
+"""Kernels: ways to compute a walk. `choose_kernel` picks the fastest one that proves itself.
+
+    choice    the one place where a kernel is chosen, on a probe against the reference
+    gpt2      GPT-2 written out as functions, on CPUs and GPUs
+    generic   any other family: the model's own blocks with faster linear layers and head
+    linear    linear layers: oneDNN with packed weights, or PyTorch's
+    head      output embedding and log-sum-exp in pieces
+    fused     the same as one Triton kernel, for NVIDIA GPUs
+
+The plain reference of them all is `perplexity.ReferenceKernel`.
+"""
+
+from pruning_kit.kernels.choice import choose_kernel
+
+__all__ = ["choose_kernel"]

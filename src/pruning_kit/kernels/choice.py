@@ -1,0 +1,182 @@
+"""The one place where a kernel is chosen: the fastest of several that proves itself.
+
+A candidate is used only if it agrees with the reference on two probes cut from real text; what was
+refused, and why, stands in the chosen kernel's `note`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pruning_kit.architectures import Decoder
+from pruning_kit.kernels.generic import GenericKernel, in_format
+from pruning_kit.kernels.gpt2 import Gpt2Kernel, is_plain_gpt2
+from pruning_kit.kernels.head import CentredEmbedding, Head, PiecewiseHead
+from pruning_kit.kernels.linear import (
+    MAX_FLOAT32_ERROR,
+    DenseLinear,
+    MakeLinear,
+    PackedLinear,
+    packed_error,
+    packing_is_possible,
+    twin,
+    weight_and_bias,
+)
+from pruning_kit.perplexity import Kernel, ReferenceKernel, nll_sums
+from pruning_kit.plan import Plan
+
+TOLERANCE_NATS = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 2e-2}
+"""Largest difference of the mean NLL on a probe of some hundred tokens, by number format."""
+PROBE_TOKENS = (64, 256)
+
+Candidate = Callable[[], Kernel]
+
+
+def choose_kernel(
+    decoder: Decoder, tokens_BT: Tensor, dtype: torch.dtype, device: torch.device
+) -> Kernel:
+    """The fastest kernel for this model that agrees with the reference.
+
+    The model is neither changed nor moved; the kernel holds its own copy of the weights in its own
+    layout (and shares what it can). A 16-bit format that overflows or strays on the probe is
+    refused, and the kernel is then one in float32: `kernel.dtype` and `kernel.note` tell.
+
+    Args:
+        decoder: the model, best in float32, on any device.
+        tokens_BT: some real token ids for the probe, (B, T); 256 of one window are enough.
+        dtype: the number format wanted.
+        device: where to compute.
+    """
+    reference = ReferenceKernel(decoder, _has_plain_head(decoder, tokens_BT))
+    notes: list[str] = []
+    for build in _candidates(reference, dtype, device, notes):
+        kernel = build()
+        doubt = _doubt(kernel, reference, tokens_BT[:1])
+        if doubt is None:
+            kernel.note = "; ".join(notes)
+            return kernel
+        notes.append(f"{kernel.name} refused: {doubt}")
+    if dtype != torch.float32:
+        kernel = choose_kernel(decoder, tokens_BT, torch.float32, device)
+        kernel.note = "; ".join([*notes, *filter(None, [kernel.note])])
+        return kernel
+    reference = ReferenceKernel(in_format(decoder, dtype, device), reference.exact_head)
+    reference.note = "; ".join(notes)
+    return reference
+
+
+def _candidates(
+    reference: ReferenceKernel, dtype: torch.dtype, device: torch.device, notes: list[str]
+) -> Iterator[Candidate]:
+    """Ways to build a kernel, the fastest first."""
+    decoder = reference.decoder
+    make_linear, layout = _choose_linear(decoder, dtype, device, notes)
+
+    def head() -> tuple[Head | None, str]:
+        return _make_head(decoder, make_linear, dtype, device) if reference.exact_head else _NO_HEAD
+
+    def gpt2() -> Kernel:
+        made, how = head()
+        assert made is not None
+        name = f"gpt2, {_name(dtype)}, {layout}, {how}"
+        return Gpt2Kernel(decoder, make_linear, made, dtype, device, name)
+
+    def generic() -> Kernel:
+        made, how = head()
+        own = in_format(decoder, dtype, device)
+        packed = make_linear is PackedLinear
+        blocks = [twin(block, make_linear) for block in own.stack] if packed else own.blocks
+        return GenericKernel(own, blocks, made, f"generic, {_name(dtype)}, {layout}, {how}")
+
+    if is_plain_gpt2(decoder.model.config) and reference.exact_head:
+        yield gpt2
+    yield generic
+
+
+_NO_HEAD = (None, "head by forward")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _has_plain_head(decoder: Decoder, tokens_BT: Tensor) -> bool:
+    """Whether logits are final norm and a linear output embedding, and nothing else."""
+    if type(decoder.model.get_output_embeddings()) is not nn.Linear:
+        return False
+    return decoder.head_is_exact(tokens_BT[:1, : PROBE_TOKENS[0]].to(decoder.device), slice(None))
+
+
+def _choose_linear(
+    decoder: Decoder, dtype: torch.dtype, device: torch.device, notes: list[str]
+) -> tuple[MakeLinear, str]:
+    """oneDNN over packed weights on a CPU that computes them as exactly as it should."""
+    if device.type != "cpu":
+        return DenseLinear, "cuBLAS" if device.type == "cuda" else device.type
+    if not packing_is_possible(dtype):
+        notes.append(f"oneDNN packed refused: no {_name(dtype)} products in this PyTorch or CPU")
+        return DenseLinear, "unpacked"
+    if dtype == torch.float32:
+        error = packed_error(_one_weight_of_each_shape(decoder))
+        if error > MAX_FLOAT32_ERROR:
+            notes.append(f"oneDNN packed refused: error {error:.1e} over {MAX_FLOAT32_ERROR:.0e}")
+            return DenseLinear, "unpacked"
+    return PackedLinear, "oneDNN packed"
+
+
+def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:
+    weights = [
+        weight_and_bias(layer)[0].float().cpu()
+        for layer in decoder.stack[0].modules()
+        if type(layer).__name__ in ("Linear", "Conv1D")
+    ]
+    return list({weight.shape: weight for weight in weights}.values())
+
+
+def _make_head(
+    decoder: Decoder, make_linear: MakeLinear, dtype: torch.dtype, device: torch.device
+) -> tuple[Head, str]:
+    embedding = CentredEmbedding(decoder.model.get_output_embeddings(), dtype, device)
+    if _can_fuse(embedding):
+        from pruning_kit.kernels.fused import FusedHead  # needs Triton
+
+        return FusedHead(embedding), "fused head"
+    return PiecewiseHead(embedding, make_linear), "head by pieces"
+
+
+def _can_fuse(embedding: CentredEmbedding) -> bool:
+    """The fused head is written for 16 bits on NVIDIA's Hopper GPUs, without a bias."""
+    weight = embedding.weight_VD
+    return (
+        weight.device.type == "cuda"
+        and torch.cuda.get_device_capability(weight.device)[0] == 9
+        and weight.dtype != torch.float32
+        and weight.shape[1] % 8 == 0
+        and embedding.bias_V is None
+    )
+
+
+def _doubt(kernel: Kernel, reference: ReferenceKernel, tokens_BT: Tensor) -> str | None:
+    """What speaks against a kernel: how far it is from the reference on two probes, if too far."""
+    n_blocks = reference.n_blocks
+    plans = [Plan(), Plan((0,)), Plan((n_blocks - 1,))] if n_blocks > 1 else [Plan()]
+    for length, first_output in _probes(tokens_BT.shape[1]):
+        targets_BS = tokens_BT[:, first_output + 1 : length + 1]
+        probe = (plans, n_blocks, tokens_BT[:, :length], targets_BS, first_output)
+        found, expected = nll_sums(kernel, *probe), nll_sums(reference, *probe)
+        if not found.isfinite().all() and expected.isfinite().all():
+            return "it overflowed"
+        off = float((found - expected).abs().max()) / targets_BS.numel()
+        scale = max(1.0, float(expected.abs().max()) / targets_BS.numel())
+        if off > TOLERANCE_NATS[kernel.dtype] * scale:
+            return f"{off:.1e} nats from the reference"
+    return None
+
+
+def _probes(n_tokens: int) -> list[tuple[int, int]]:
+    """Tokens read and first scored output: one probe scored whole, one in its second half."""
+    lengths = [min(length, n_tokens - 1) for length in PROBE_TOKENS]
+    return [(lengths[0], 0), (lengths[1], lengths[1] // 2)]

@@ -1,0 +1,73 @@
+"""Any family: the model's own blocks, with faster linear layers where there are some.
+
+Shapes: B windows, T tokens read, S of them scored, D hidden width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pruning_kit.architectures import Decoder
+from pruning_kit.kernels.head import Head
+from pruning_kit.perplexity import ReferenceBatch, ReferenceKernel
+
+
+class GenericKernel(ReferenceKernel):
+    """The reference with other blocks, another head, or both.
+
+    Args:
+        decoder: gives embedding, arguments of the blocks and final norm; already on the device
+            and in the number format wanted.
+        blocks: called in place of the decoder's own.
+        head: the fast head, for families whose logits are norm and output embedding alone;
+            None ends every walk with the model's own forward.
+    """
+
+    def __init__(
+        self, decoder: Decoder, blocks: Sequence[nn.Module], head: Head | None, name: str
+    ) -> None:
+        super().__init__(decoder, exact_head=head is not None)
+        self.blocks, self.head, self.name = blocks, head, name
+
+    def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> GenericBatch:
+        return GenericBatch(self, tokens_BT, targets_BS, first_output)
+
+
+class GenericBatch(ReferenceBatch):
+    """One batch of the generic kernel."""
+
+    def __init__(
+        self, kernel: GenericKernel, tokens_BT: Tensor, targets_BS: Tensor, first_output: int
+    ) -> None:
+        super().__init__(kernel, tokens_BT, targets_BS, first_output)
+        self._blocks, self._head = kernel.blocks, kernel.head
+
+    def block(self, index: int, hidden_BTD: Tensor, last: bool) -> Tensor:
+        call = self._recording.calls[index]
+        out = self._blocks[index](hidden_BTD, *call.args, **call.kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
+    def nll(self, hidden: Tensor) -> Tensor:
+        if self._head is None:
+            return super().nll(hidden)
+        outputs = slice(self._first_output, self._first_output + self._targets_BS.shape[1])
+        normed_ND = self._decoder.norm(hidden[:, outputs]).flatten(0, 1)
+        return self._head.nll(normed_ND, self._targets_BS.flatten()).view_as(self._targets_BS)
+
+
+def in_format(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> Decoder:
+    """The decoder itself, or one over a copy of its model in that format and on that device.
+
+    Buffers keep their format: rotary frequencies in 16 bits would bend every position.
+    """
+    model = decoder.model
+    if model.dtype == dtype and model.device == device:
+        return decoder
+    copies: dict[int, Tensor] = {id(buffer): buffer.to(device) for buffer in model.buffers()}
+    for weight in model.parameters():
+        copies[id(weight)] = nn.Parameter(weight.detach().to(device, dtype), requires_grad=False)
+    return Decoder(copy.deepcopy(model, copies))

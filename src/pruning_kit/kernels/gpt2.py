@@ -1,0 +1,136 @@
+"""GPT-2 written out as functions: the model's arithmetic without the modules around it.
+
+Only what GPT-2's blocks are made of; used after a probe has found it equal to the model's forward.
+
+Shapes: B windows, T tokens read, S of them scored, D hidden width, H heads, N = B * S.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
+from transformers import PretrainedConfig
+from transformers.models.gpt2.modeling_gpt2 import GPT2Block
+
+from pruning_kit.architectures import Decoder
+from pruning_kit.kernels.head import Head
+from pruning_kit.kernels.linear import Linear, MakeLinear, weight_and_bias
+
+
+def is_plain_gpt2(config: PretrainedConfig) -> bool:
+    """Whether the config asks for nothing but the original GPT-2's arithmetic."""
+    return (
+        config.model_type == "gpt2"
+        and config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
+        and config.scale_attn_weights
+        and not config.scale_attn_by_inverse_layer_idx
+        and not config.add_cross_attention
+    )
+
+
+class LayerNorm:
+    """A layer norm's own copy of weight and bias, in the kernel's number format."""
+
+    def __init__(self, norm: nn.LayerNorm, dtype: torch.dtype, device: torch.device) -> None:
+        self._shape, self._epsilon = norm.normalized_shape, norm.eps
+        self._weight = norm.weight.detach().to(device, dtype)
+        self._bias = norm.bias.detach().to(device, dtype)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return F.layer_norm(hidden, self._shape, self._weight, self._bias, self._epsilon)
+
+
+class Gpt2Block:
+    """One block of GPT-2. Where only scored positions are wanted, only they leave the keys."""
+
+    def __init__(
+        self, block: GPT2Block, make_linear: MakeLinear, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        def linear(layer: nn.Module, rows: slice = slice(None)) -> Linear:
+            weight, bias = weight_and_bias(layer)
+            assert bias is not None
+            return make_linear(weight[rows].to(device, dtype), bias[rows].to(device, dtype))
+
+        width = block.attn.embed_dim
+        self._n_heads = block.attn.num_heads
+        self._norm_1 = LayerNorm(block.ln_1, dtype, device)
+        self._query = linear(block.attn.c_attn, slice(width))
+        self._key_value = linear(block.attn.c_attn, slice(width, None))
+        self._attention_out = linear(block.attn.c_proj)
+        self._norm_2 = LayerNorm(block.ln_2, dtype, device)
+        self._mlp_in = linear(block.mlp.c_fc)
+        self._mlp_out = linear(block.mlp.c_proj)
+
+    def __call__(self, hidden_BTD: Tensor, outputs: slice) -> Tensor:
+        """The block's result at the positions `outputs`, whose end may not leave out a key."""
+        normed_BTD = self._norm_1(hidden_BTD)
+        hidden_BSD = hidden_BTD[:, outputs]
+        query = self._heads(self._query(normed_BTD[:, outputs]))
+        key, value = (self._heads(x) for x in self._key_value(normed_BTD).chunk(2, dim=-1))
+        mixed_BSD = attend(query, key, value).transpose(1, 2).flatten(2)
+        hidden_BSD = self._attention_out.add_to(hidden_BSD, mixed_BSD)
+        return self._mlp_out.add_to(hidden_BSD, self._mlp_in.gelu(self._norm_2(hidden_BSD)))
+
+    def _heads(self, states_BTD: Tensor) -> Tensor:
+        return states_BTD.view(*states_BTD.shape[:2], self._n_heads, -1).transpose(1, 2)
+
+
+def attend(query_BHSK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
+    """Causal attention of the last S positions over all T."""
+    n_queries, n_keys = query_BHSK.shape[2], key_BHTK.shape[2]
+    if n_queries == n_keys:
+        return F.scaled_dot_product_attention(query_BHSK, key_BHTK, value_BHTK, is_causal=True)
+    return F.scaled_dot_product_attention(
+        query_BHSK, key_BHTK, value_BHTK, attn_mask=causal_lower_right(n_queries, n_keys)
+    )
+
+
+class Gpt2Kernel:
+    """GPT-2 on one device in one number format, with its own copy of the weights."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        make_linear: MakeLinear,
+        head: Head,
+        dtype: torch.dtype,
+        device: torch.device,
+        name: str,
+    ) -> None:
+        assert isinstance(decoder.norm, nn.LayerNorm)
+        body = decoder.model.transformer
+        self.name, self.note = name, ""
+        self.dtype, self.device, self.head = dtype, device, head
+        self.tokens_VD = body.wte.weight.detach().to(device)
+        self.positions_TD = body.wpe.weight.detach().to(device)
+        self.blocks = [Gpt2Block(block, make_linear, dtype, device) for block in decoder.stack]
+        self.norm = LayerNorm(decoder.norm, dtype, device)
+
+    def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> Gpt2Batch:
+        return Gpt2Batch(self, tokens_BT, targets_BS, first_output)
+
+
+class Gpt2Batch:
+    """One batch of windows; what comes after the last scored position is never computed."""
+
+    def __init__(
+        self, kernel: Gpt2Kernel, tokens_BT: Tensor, targets_BS: Tensor, first_output: int
+    ) -> None:
+        self._kernel = kernel
+        self._targets_BS = targets_BS
+        self._outputs = slice(first_output, None)
+        tokens_BT = tokens_BT[:, : first_output + targets_BS.shape[1]]
+        embedded = F.embedding(tokens_BT, kernel.tokens_VD)
+        self.hidden_BTD = (embedded + kernel.positions_TD[: tokens_BT.shape[1]]).to(kernel.dtype)
+
+    def block(self, index: int, hidden_BTD: Tensor, last: bool) -> Tensor:
+        return self._kernel.blocks[index](hidden_BTD, self._outputs if last else slice(None))
+
+    def nll(self, hidden: Tensor) -> Tensor:
+        n_scored = self._targets_BS.shape[1]
+        if hidden.shape[1] != n_scored:
+            hidden = hidden[:, self._outputs]
+        normed_ND = self._kernel.norm(hidden).flatten(0, 1)
+        return self._kernel.head.nll(normed_ND, self._targets_BS.flatten()).view(-1, n_scored)

@@ -1,0 +1,169 @@
+"""Kernels: each fast path against the plain reference, and the refusal of those that stray."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from families import N_BLOCKS, NAMES, VOCABULARY, random_tokens, tiny_model
+from torch import nn
+
+from pruning_kit.architectures import Decoder
+from pruning_kit.kernels import choice, choose_kernel
+from pruning_kit.kernels import head as head_module
+from pruning_kit.kernels.generic import in_format
+from pruning_kit.kernels.head import CentredEmbedding, PiecewiseHead
+from pruning_kit.kernels.linear import (
+    DenseLinear,
+    PackedLinear,
+    packed_error,
+    packing_is_possible,
+    twin,
+)
+from pruning_kit.perplexity import ReferenceKernel, nll_sums
+from pruning_kit.plan import Plan, subsets
+
+CPU = torch.device("cpu")
+PLANS = [*subsets(N_BLOCKS, range(N_BLOCKS)), Plan(tuple(range(N_BLOCKS)))]
+TOKENS = random_tokens(3, 41)
+WINDOWS = (TOKENS[:, :40], TOKENS[:, 21:], 20)
+LINEARS = [DenseLinear, PackedLinear] if packing_is_possible(torch.float32) else [DenseLinear]
+
+
+def reference_sums(decoder: Decoder) -> torch.Tensor:
+    exact = decoder.head_is_exact(TOKENS, slice(None))
+    return nll_sums(ReferenceKernel(decoder, exact), PLANS, N_BLOCKS, *WINDOWS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_chosen_kernel_equals_the_reference_for_every_plan(name):
+    decoder = Decoder(tiny_model(name))
+    before = {key: value.clone() for key, value in decoder.model.state_dict().items()}
+    kernel = choose_kernel(decoder, TOKENS, torch.float32, CPU)
+    sums = nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS)
+    torch.testing.assert_close(sums, reference_sums(decoder), rtol=2e-6, atol=0)
+    assert kernel.note == ""
+    assert all(torch.equal(before[k], v) for k, v in decoder.model.state_dict().items())
+
+
+@pytest.mark.skipif(not packing_is_possible(torch.bfloat16), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2"])
+def test_bfloat16_stays_within_its_rounding(name):
+    decoder = Decoder(tiny_model(name))
+    kernel = choose_kernel(decoder, TOKENS, torch.bfloat16, CPU)
+    sums = nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS)
+    assert kernel.dtype == torch.bfloat16
+    torch.testing.assert_close(sums, reference_sums(decoder), rtol=1e-2, atol=0)
+
+
+def test_gpt2_gets_its_own_kernel_and_its_variants_the_generic_one():
+    def name(family: str) -> str:
+        return choose_kernel(Decoder(tiny_model(family)), TOKENS, torch.float32, CPU).name
+
+    assert name("gpt2").startswith("gpt2, float32, ")
+    assert name("gpt2-inverse").startswith("generic, float32, ")
+    assert name("gemma2").endswith("head by forward")
+
+
+def test_a_rerun_is_bit_identical():
+    decoder = Decoder(tiny_model("gpt2"))
+    runs = [
+        nll_sums(choose_kernel(decoder, TOKENS, torch.float32, CPU), PLANS, N_BLOCKS, *WINDOWS)
+        for _ in range(2)
+    ]
+    assert torch.equal(*runs)
+
+
+def test_a_kernel_that_strays_is_refused_and_named(monkeypatch):
+    decoder = Decoder(tiny_model("gpt2"))
+
+    class WrongHead(PiecewiseHead):
+        def nll(self, normed_ND, targets_N):
+            return super().nll(normed_ND, targets_N) + 0.01
+
+    monkeypatch.setattr(choice, "PiecewiseHead", WrongHead)
+    kernel = choose_kernel(decoder, TOKENS, torch.float32, CPU)
+    assert kernel.name == "reference"
+    assert "gpt2, float32" in kernel.note and "1.0e-02 nats from the reference" in kernel.note
+    assert torch.equal(nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS), reference_sums(decoder))
+
+
+def test_an_inexact_packed_product_is_refused_and_said(monkeypatch):
+    monkeypatch.setattr(choice, "packed_error", lambda weights: 3e-3)
+    kernel = choose_kernel(Decoder(tiny_model("gpt2")), TOKENS, torch.float32, CPU)
+    assert kernel.name == "gpt2, float32, unpacked, head by pieces"
+    assert kernel.note == "oneDNN packed refused: error 3.0e-03 over 1e-06"
+
+
+def test_a_format_that_overflows_is_replaced_by_float32_and_said():
+    model = tiny_model("gpt2")
+    model.transformer.h[1].mlp.c_proj.bias.data[3] = 1e5  # more than float16 can hold
+    kernel = choose_kernel(Decoder(model), TOKENS, torch.float16, CPU)
+    assert kernel.dtype == torch.float32
+    assert "it overflowed" in kernel.note
+
+
+@pytest.mark.skipif(PackedLinear not in LINEARS, reason="this PyTorch has no packed products")
+def test_packed_products_are_as_exact_as_float32_should_be():
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=generator) for shape in ((96, 64), (300, 768))]
+    assert 0 < packed_error(weights) < 1e-6
+
+
+@pytest.mark.parametrize("make_linear", LINEARS)
+def test_linear_layers_equal_torch(make_linear):
+    torch.manual_seed(0)
+    weight, bias, residual = torch.randn(24, 16), torch.randn(24), torch.randn(2, 5, 24)
+    inputs = torch.randn(2, 9, 16)[:, 4:]  # rows that do not follow one another
+    layer, plain = make_linear(weight, bias), F.linear(inputs, weight, bias)
+    kept = residual.clone()
+    torch.testing.assert_close(layer(inputs), plain)
+    torch.testing.assert_close(layer.gelu(inputs), F.gelu(plain, approximate="tanh"))
+    torch.testing.assert_close(layer.add_to(residual, inputs), plain + residual)
+    assert torch.equal(residual, kept)
+    torch.testing.assert_close(make_linear(weight, None)(inputs), F.linear(inputs, weight))
+
+
+@pytest.mark.parametrize("offset", [0.0, -100.0])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("make_linear", LINEARS)
+def test_the_head_in_pieces_equals_cross_entropy(make_linear, bias, offset, monkeypatch):
+    monkeypatch.setattr(head_module, "PIECE_COLUMNS", 100)
+    monkeypatch.setattr(head_module, "CPU_PIECE_ROWS", 7)
+    torch.manual_seed(0)
+    layer, states, targets = nn.Linear(16, 333, bias=bias), torch.randn(20, 16), torch.arange(20)
+    states[:, 0] = 1
+    layer.weight.data[:, 0] += offset  # a constant on every logit changes nothing
+    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), make_linear)
+    expected = F.cross_entropy(layer(states), targets, reduction="none")
+    torch.testing.assert_close(head.nll(states, targets), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_the_head_survives_logits_whose_exponentials_overflow():
+    torch.manual_seed(0)
+    layer, states, targets = nn.Linear(16, 50, bias=False), torch.randn(4, 16), torch.arange(4)
+    layer.weight.data *= 1000
+    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), DenseLinear)
+    expected = F.cross_entropy(layer(states), targets, reduction="none")
+    assert expected.max() > 100
+    torch.testing.assert_close(head.nll(states, targets), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_broken_states_are_not_finite_rather_than_wrong():
+    layer = nn.Linear(8, 30, bias=False)
+    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), DenseLinear)
+    assert head.nll(torch.full((3, 8), torch.nan), torch.arange(3)).isnan().all()
+
+
+def test_a_twin_shares_every_tensor_that_is_not_repacked():
+    block = tiny_model("gpt2").transformer.h[0]
+    copied = twin(block, DenseLinear)
+    assert copied.ln_1.weight is block.ln_1.weight
+    assert type(copied.mlp.c_fc) is DenseLinear and type(block.mlp.c_fc) is not DenseLinear
+
+
+def test_a_model_in_another_format_keeps_tied_weights_and_its_buffers():
+    model = tiny_model("llama-tied")
+    copied = in_format(Decoder(model), torch.bfloat16, CPU).model
+    assert copied.dtype == torch.bfloat16 and model.dtype == torch.float32
+    assert copied.lm_head.weight is copied.model.embed_tokens.weight
+    assert copied.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert copied.lm_head.weight.shape[0] == VOCABULARY
