@@ -8,6 +8,7 @@
     │   └── ArchitectureError   a model whose blocks the kit cannot drive
     ├── DeviceError        a device or number format that this machine lacks
     ├── TimingError        a latency measurement that cannot be made or read
+    ├── ExportError        a folder that a pruned model cannot be written to
     ├── VerificationError  a pruned model that fails its own checks
     └── RunError           a run folder that cannot be written, resumed or read
 
@@ -46,6 +47,10 @@ class DeviceError(PruningKitError):
 
 class TimingError(PruningKitError):
     """A latency measurement that cannot be made or read."""
+
+
+class ExportError(PruningKitError):
+    """A folder that a pruned model cannot be written to."""
 
 
 class VerificationError(PruningKitError):

@@ -1,0 +1,402 @@
+"""Statistics of latency samples under simulated clocks: intervals, null test, pools, line, JSON."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from pruning_kit import bootstrap, latency, verdicts
+from pruning_kit.errors import TimingError
+from pruning_kit.plan import Plan, subsets
+from pruning_kit.timings import (
+    BUDGET_ENDED,
+    DECODE,
+    END_TO_END,
+    PREFILL,
+    QUANTITIES,
+    TARGET_MET,
+    Entry,
+    Round,
+    Timings,
+    compare,
+)
+
+READING = {
+    "time_s": 0.0,
+    "load_average": 0.1,
+    "cpu_busy_s": 0.0,
+    "cpu_steal_s": 0.0,
+    "cpu_own_s": 0.0,
+    "cpu_mhz": 2500.0,
+}
+WORK = {PREFILL: 0.02, DECODE: 0.004, END_TO_END: 0.3}
+
+
+def draft(n_blocks: int = 1, *, sizes=(0,), target=0.02, budget_s=60.0, seed=0, per_plan=False):
+    """A run without rounds over all plans of the given sizes of a model of equal blocks."""
+    pools = tuple(tuple(subsets(n_blocks, [size])) for size in sizes)
+    return Timings(
+        n_blocks=n_blocks,
+        protocol={
+            "seed": seed,
+            "min_rounds": 8,
+            "target": target,
+            "budget_s": budget_s,
+            "batch_size": 2,
+            "end_to_end_new_tokens": 60,
+            "warmup_rounds": 1,
+        },
+        machine={"cores": 2, "threads": 1, "device": "cpu"},
+        pools=pools,
+        entries=tuple(latency.choose_entries(pools, per_plan)),
+        start=READING,
+        rounds=(),
+        stopped_because=BUDGET_ENDED,
+        elapsed_s=0.0,
+    )
+
+
+class NoisyMachine:
+    """A clock and a workload: skewed noise, bursts of others' load, spikes, and a slow drift."""
+
+    def __init__(self, seconds: Callable[[int, str], float], seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.seconds, self.now, self.load = seconds, 0.0, 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sample(self, entry: int) -> dict[str, float]:
+        return {quantity: self._call(entry, quantity) for quantity in QUANTITIES}
+
+    def _call(self, entry: int, quantity: str) -> float:
+        self.load = 0.9 * self.load + self.random.normal(0, 0.01)
+        spike = self.random.exponential(0.4) if self.random.random() < 0.05 else 0.0
+        noise = self.random.gamma(1.5, 0.015) + spike + abs(self.load) + 0.002 * self.now
+        taken = self.seconds(entry, quantity) * (1 + noise)
+        self.now += taken
+        return taken
+
+
+def simulate(timings: Timings, seed: int, slow: dict[int, float] | None = None) -> Timings:
+    """Run the rounds of a draft on a noisy machine; `slow` multiplies an entry's time."""
+
+    def seconds(entry: int, quantity: str) -> float:
+        kept = timings.n_blocks - timings.entries[entry].plan.size
+        share = 0.25 + 0.75 * kept / timings.n_blocks
+        return WORK[quantity] * share * (slow or {}).get(entry, 1.0)
+
+    world = NoisyMachine(seconds, seed)
+    return latency.run_rounds(
+        timings, world.sample, started=0.0, clock=world.clock, read=lambda: READING
+    )
+
+
+def with_samples(timings: Timings, rows: list[list[float]], *, readings=None) -> Timings:
+    """A run whose three quantities all hold `rows`, one row a round."""
+    rounds = tuple(
+        Round(
+            tuple(range(len(row))),
+            dict.fromkeys(QUANTITIES, tuple(row)),
+            readings[i] if readings else READING,
+        )
+        for i, row in enumerate(rows)
+    )
+    return replace(timings, rounds=rounds, elapsed_s=10.0)
+
+
+def simulate_null(seed: int) -> Timings:
+    return simulate(draft(seed=seed, budget_s=15.0), seed)
+
+
+def coverage(n_runs: int) -> float:
+    covered = [
+        simulate_null(seed).null_test[quantity].passed
+        for seed in range(n_runs)
+        for quantity in QUANTITIES
+    ]
+    return float(np.mean(covered))
+
+
+def test_null_intervals_cover_one_about_as_often_as_they_say():
+    assert 0.90 <= coverage(60) <= 1.0
+
+
+@pytest.mark.slow
+def test_a_thousand_null_runs_cover_one_in_93_to_97_per_cent():
+    passed = np.array(
+        [[t.passed for t in simulate_null(seed).null_test.values()] for seed in range(1000)]
+    )
+    assert np.all((passed.mean(axis=0) >= 0.93) & (passed.mean(axis=0) <= 0.97))
+
+
+def claims(n_runs: int, factor: float) -> float:
+    """How often a plan of the whole model's cost but for `factor` is claimed to differ."""
+    timings = draft(6, sizes=(0, 1), budget_s=60.0)
+    cost = 1 / (0.25 + 0.75 * 5 / 6)
+    slowed = {2: factor * cost, 3: factor * cost}
+    return float(
+        np.mean(
+            [
+                simulate(timings, 7000 + seed, slowed).summary(Plan((0,))).claimed[END_TO_END]
+                for seed in range(n_runs)
+            ]
+        )
+    )
+
+
+def test_a_slow_down_of_five_per_cent_is_claimed():
+    assert claims(20, 1.05) == 1.0
+
+
+def test_a_slow_down_of_half_a_per_cent_is_not_claimed():
+    assert claims(20, 1.005) <= 0.05
+
+
+@pytest.mark.slow
+def test_claims_over_two_hundred_runs():
+    assert claims(200, 1.05) >= 0.98
+    assert claims(200, 1.005) <= 0.05
+
+
+def test_one_slowed_plan_of_a_depth_is_found_by_the_depth_test():
+    timings = draft(4, sizes=(0, 1, 2, 3), per_plan=True, target=0.01, budget_s=200.0)
+    equal = simulate(timings, 5)
+    assert not equal.depth_test[END_TO_END].differ
+    slowed = [entry.plan for entry in timings.entries].index(Plan((1, 2)))
+    unequal = simulate(timings, 5, {slowed: 1.05})
+    assert unequal.depth_test[END_TO_END].differ
+    assert unequal.depth_test[END_TO_END].plan == Plan((1, 2))
+    assert unequal.depth_test[END_TO_END].largest.low > 1.0
+    assert any("Try --per-plan" in text for text in verdicts.warnings(unequal))
+
+
+def test_two_runs_agree_and_a_changed_machine_does_not():
+    timings = draft(4, sizes=(0, 1, 2, 3))
+    first, second = simulate(timings, 1), simulate(timings, 2)
+    assert compare(first, second).disagreeing == []
+    assert len(compare(first, second).differences) == 9
+    changed = simulate(timings, 3, {2: 1.1})
+    assert (END_TO_END, Plan((0,))) in compare(first, changed).disagreeing
+
+
+def test_runs_without_a_common_plan_cannot_be_compared():
+    with pytest.raises(TimingError, match="they share no plan but the whole model"):
+        compare(simulate(draft(4, sizes=(0, 1)), 1), simulate(draft(4, sizes=(0, 2)), 1))
+
+
+def test_latency_falls_with_blocks_and_the_line_finds_its_parts():
+    timings = simulate(draft(6, sizes=range(6)), 11)
+    medians = [timings.summary(Plan(tuple(range(k)))).end_to_end_s.median_s for k in range(6)]
+    assert medians == sorted(medians, reverse=True)
+    fit = timings.fit[END_TO_END]
+    assert fit.fixed_share.covers(0.25)
+    assert fit.fixed_s.value == pytest.approx(0.25 * medians[0], rel=0.05)
+    assert fit.per_block_s.value == pytest.approx(0.125 * medians[0], rel=0.05)
+    assert fit.worst_residual < 0.05
+
+
+def test_the_line_through_exact_samples_is_exact():
+    row = [0.4, 0.4, *(0.1 + 0.1 * kept for kept in (2, 2, 1))]  # size 1 has two entries
+    timings = with_samples(draft(3, sizes=(0, 1, 2)), [row] * 8)
+    fit = timings.fit[PREFILL]
+    assert [fit.fixed_s.value, fit.per_block_s.value] == pytest.approx([0.1, 0.1], abs=1e-12)
+    assert fit.fixed_share.value == pytest.approx(0.25, abs=1e-12)
+    assert fit.worst_residual == pytest.approx(0.0, abs=1e-12)
+
+
+def test_summary_pairs_within_rounds_so_common_slowness_cancels():
+    rows = [[1.0 * slow, 1.0 * slow, 0.8 * slow, 0.8 * slow] for slow in (1, 3, 1, 9, 2, 1, 1, 5)]
+    summary = with_samples(draft(3, sizes=(0, 1)), rows).summary(Plan((1,)))
+    ratio = summary.end_to_end_s.ratio
+    assert [ratio.low, ratio.value, ratio.high] == pytest.approx([0.8, 0.8, 0.8])
+    assert summary.end_to_end_s.median_s == pytest.approx(0.8 * 1.5)
+    assert summary.decode_tokens_per_s == pytest.approx(2 / 1.2)
+    assert summary.end_to_end_tokens_per_s == pytest.approx(2 * 60 / 1.2)
+    assert summary.pooled
+    assert summary.claimed[END_TO_END]
+
+
+def test_the_whole_model_is_its_own_unit():
+    timings = simulate(draft(3, sizes=(0, 1)), 1)
+    whole = timings.summary(Plan())
+    assert whole.end_to_end_s.ratio == bootstrap.Estimate(1.0, 1.0, 1.0)
+    assert not whole.pooled
+    assert not whole.claimed[END_TO_END]
+
+
+def test_a_plan_that_was_not_timed_is_refused():
+    with pytest.raises(TimingError, match=r"latency of plan 0\+1: this run timed 4 other plans"):
+        simulate(draft(3, sizes=(0, 1)), 1).summary(Plan((0, 1)))
+
+
+def test_json_gives_back_every_sample():
+    timings = simulate(draft(4, sizes=(0, 1, 3)), 4)
+    again = Timings.from_json(json.loads(json.dumps(timings.to_json())))
+    assert again == timings
+    assert again.ratios == timings.ratios
+
+
+def test_another_schema_is_refused():
+    data = simulate(draft(), 1).to_json() | {"schema": 99}
+    with pytest.raises(TimingError, match="timings of schema 99: this version reads 1"):
+        Timings.from_json(data)
+
+
+def test_rounds_stop_at_the_target_and_look_only_now_and_then():
+    easy = simulate(draft(target=1e9), 1)
+    assert (len(easy.rounds), easy.stopped_because) == (8, TARGET_MET)
+    assert len(simulate(draft(target=0.02, budget_s=500.0), 1).rounds) in {12, 18, 27, 41, 62, 93}
+
+
+def test_rounds_stop_before_the_budget():
+    timings = simulate(draft(target=1e-6, budget_s=20.0), 1)
+    assert timings.stopped_because == BUDGET_ENDED
+    assert 19.0 < timings.elapsed_s <= 20.0
+
+
+def test_the_first_eight_rounds_may_take_twice_the_budget_but_no_more():
+    assert len(simulate(draft(budget_s=4.0), 1).rounds) == 8
+    short = simulate(draft(budget_s=0.9), 1)
+    assert len(short.rounds) < 8
+    assert short.elapsed_s <= 1.8
+    assert short.summary(Plan()).end_to_end_s.median_s > 0
+    assert short.null_test[PREFILL].ratio.high == math.inf
+    assert "no interval can be given" in verdicts.warnings(short)[0]
+
+
+def test_every_round_has_an_order_of_its_own():
+    timings = simulate(draft(6, sizes=range(6)), 1)
+    orders = {turn.order for turn in timings.rounds}
+    assert len(orders) > len(timings.rounds) / 2
+    assert all(sorted(order) == list(range(8)) for order in orders)
+
+
+def test_few_entries_stand_for_thousands_of_plans():
+    timings = draft(12, sizes=range(12))
+    assert len(timings.plans) == 4095
+    assert [str(entry.plan) for entry in timings.entries][:4] == ["none", "none", "0", "0+1"]
+    assert len(timings.entries) == 14
+    largest = [entry.plan for entry in timings.entries if entry.pool == 6]
+    assert largest == [Plan(tuple(range(6))), Plan(tuple(range(6, 12)))]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.integers(-1000, 1000), min_size=8, max_size=30, unique=True),
+    st.floats(-2, 2),
+    st.floats(0.1, 4),
+)
+def test_intervals_move_and_stretch_with_the_samples(values, shift, scale):
+    series = np.array(values) / 1000
+    plain, moved = bootstrap.estimate(series), bootstrap.estimate(scale * series + shift)
+    assert plain.low <= plain.value <= plain.high
+    assert moved.value == pytest.approx(scale * plain.value + shift, abs=1e-9)
+    assert moved.high - moved.low == pytest.approx(scale * (plain.high - plain.low), rel=1e-5)
+
+
+def test_trimmed_mean_and_its_error_are_those_of_scipy():
+    values = np.random.default_rng(3).exponential(size=(23, 2))
+    mean, error = bootstrap.trimmed_mean(values)
+    assert mean == pytest.approx(stats.trim_mean(values, 0.2))
+    yuen = stats.ttest_ind(values, -values, equal_var=False, trim=0.2).statistic
+    assert 2 * mean / (math.sqrt(2) * error) == pytest.approx(yuen)
+
+
+def rising(last: float, n: int = 20) -> list[list[float]]:
+    wobble = np.random.default_rng(0).normal(1, 0.004, (n, 2))
+    return (np.linspace(1, last, n)[:, None] * wobble).tolist()
+
+
+def test_drift_is_told_with_its_size():
+    texts = verdicts.warnings(with_samples(draft(), rising(1.2)))
+    assert any("whole model became 18 % slower during the run" in text for text in texts)
+    assert not any(
+        "became" in text for text in verdicts.warnings(with_samples(draft(), rising(1.0)))
+    )
+
+
+def test_a_slow_first_round_is_told_with_the_warm_up_tried():
+    rows = rising(1.0)
+    rows[0] = [3.0, 3.0]
+    texts = verdicts.warnings(with_samples(draft(), rows))
+    assert any(
+        "first round was 3.0× slower" in t and "1 warm-up round was made" in t for t in texts
+    )
+
+
+def test_outliers_are_counted_by_median_absolute_deviation():
+    rows = rising(1.0)
+    rows[3], rows[9] = [4.0, 1.0], [1.0, 2.0]
+    rows[12] = [2.0, 1.0]
+    texts = verdicts.warnings(with_samples(draft(), rows))
+    assert any(
+        text.startswith("3 of 40 samples (prefill)") and "up to 4.0×" in text for text in texts
+    )
+
+
+def test_a_failed_null_test_says_what_was_tried_and_what_to_try():
+    rows = [[1.0, 1.04 * wobble] for _, wobble in rising(1.0)]
+    timings = with_samples(draft(), rows)
+    assert not timings.null_test[PREFILL].passed
+    text = next(t for t in verdicts.warnings(timings) if "differs from itself" in t)
+    assert "1.04" in text
+    assert "20 rounds were interleaved in random order" in text
+
+
+def test_an_unmet_target_says_which_ratio_and_what_budget_would_do():
+    texts = verdicts.warnings(simulate(draft(target=0.001, budget_s=10.0), 1))
+    assert "the budget of 10 s ended after" in texts[0]
+    assert "known to 0.1 %" in texts[0]
+    assert "Try --latency-budget" in texts[0]
+
+
+def test_load_steal_and_clocks_of_the_machine_are_doubted():
+    after = READING | {
+        "time_s": 10.0,
+        "cpu_busy_s": 18.0,
+        "cpu_own_s": 10.0,
+        "cpu_steal_s": 1.0,
+        "load_average": 3.5,
+        "gpu_slowed": 1.0,
+    }
+    readings = [after | {"cpu_mhz": mhz} for mhz in (3000.0, 2000.0, 3000.0)]
+    texts = verdicts.warnings(with_samples(draft(), rising(1.0, 3), readings=readings))
+    assert any("other programs used 0.8 of 2 cores" in t and "3.5 after" in t for t in texts)
+    assert any("the host took 5.0 % of the processor time" in text for text in texts)
+    assert any("processor's clock moved between 2000 and 3000 MHz" in text for text in texts)
+    assert any("the GPU held its clock down after 3 of 3 rounds" in text for text in texts)
+
+
+def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
+    timings = with_samples(draft(6, sizes=range(6)), _quiet_rows())
+    assert verdicts.warnings(timings) == []
+    findings = verdicts.findings(timings)
+    assert findings[0] == "8 entries stand for 63 plans; 20 rounds in 10 s (budget ended)."
+    assert findings[1].startswith("Null test, the whole model against itself (1 expected): prefill")
+    assert (
+        sum("outside the blocks (embedding, head, choice of the token" in t for t in findings) == 3
+    )
+    assert findings[-1] == (
+        "Not read, because this machine does not offer it: processor temperature."
+    )
+
+
+def _quiet_rows() -> list[list[float]]:
+    kept = [6 - entry.plan.size for entry in draft(6, sizes=range(6)).entries]
+    wobble = np.random.default_rng(5).normal(1, 0.004, (20, len(kept)))
+    return (wobble * (0.1 + 0.05 * np.array(kept))).tolist()
+
+
+def test_peak_bytes_come_from_the_plan_itself_where_it_was_timed():
+    timings = draft(3, sizes=(0, 1))
+    entries = tuple(replace(entry, peak_bytes=100 + i) for i, entry in enumerate(timings.entries))
+    timings = simulate(replace(timings, entries=entries), 1)
+    assert [timings.summary(Plan((b,))).peak_bytes for b in range(3)] == [102, 102, 103]
+    assert entries[0] == Entry(Plan(), 0, 100)
