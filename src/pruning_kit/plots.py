@@ -288,8 +288,8 @@ def _draw_intervals(axes: Axes, x: np.ndarray, rows: Sequence[PlanRow], timed: b
         ppl, ratio = row.ppl, row.latency.ratio if row.latency is not None else None
         if ppl.low is not None and ppl.high is not None:
             axes.plot([at, at], [ppl.low, ppl.high], color=RED, linewidth=1.2)
-        if timed and ratio is not None and ratio.low is not None and ratio.high is not None:
-            ends = [at * ratio.low / ratio.value, at * ratio.high / ratio.value]
+        if timed and ratio is not None and ratio.low and math.isfinite(ratio.high or math.inf):
+            ends = [at * ratio.low / ratio.value, at * (ratio.high or 0.0) / ratio.value]
             axes.plot(ends, [ppl.value, ppl.value], color=RED, linewidth=1.2)
 
 
