@@ -17,7 +17,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pruning_kit import sweep as sweep_module
 from pruning_kit.choosing import Mode, PlanChoice
-from pruning_kit.errors import CorpusError, DeviceError, ModelError, PlanError, RunError, WindowError
+from pruning_kit.errors import (
+    CorpusError,
+    DeviceError,
+    ModelError,
+    PlanError,
+    RunError,
+    WindowError,
+)
 from pruning_kit.plan import Plan
 from pruning_kit.ranks import Ranks
 from pruning_kit.results import load_run
@@ -159,7 +166,10 @@ def test_a_second_run_never_overwrites_a_first(settings):
         ({"batch_size": 2}, "batch_size=3, this run uses 2"),
         ({"attention": "eager"}, "attention=sdpa, this run uses eager"),
         ({"dtype": "bfloat16"}, "dtype=float32, this run uses bfloat16"),
-        ({"choice": PlanChoice(mode=Mode.SEQUENTIAL)}, "it was measured with other plans. Leave out"),
+        (
+            {"choice": PlanChoice(mode=Mode.SEQUENTIAL)},
+            "it was measured with other plans. Leave out",
+        ),
     ],
 )
 def test_a_run_of_another_protocol_is_refused(settings, changes, message):
@@ -220,14 +230,16 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
     settings, model_folder, monkeypatch
 ):
     exact = measured(settings()).nll()
-    original, calls = sweep_module.nll_sums, []
+    original, calls = sweep_module.nll_sums_within_memory, []
 
     def overflowing(kernel, *args):
-        sums = original(kernel, *args)
+        sums, micro_batch = original(kernel, *args)
         calls.append(kernel.dtype)
-        return sums if kernel.dtype == torch.float32 else torch.full_like(sums, float("inf"))
+        if kernel.dtype != torch.float32:
+            sums = torch.full_like(sums, float("inf"))
+        return sums, micro_batch
 
-    monkeypatch.setattr(sweep_module, "nll_sums", overflowing)
+    monkeypatch.setattr(sweep_module, "nll_sums_within_memory", overflowing)
     again = settings(dtype="bfloat16", output=settings().output.with_name("again"))
     run = measured(again)
     np.testing.assert_allclose(run.nll(), exact, rtol=1e-6)

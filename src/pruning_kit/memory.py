@@ -72,7 +72,8 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _is_tensor(value: object) -> bool:
-    return isinstance(value, torch.Tensor)
+    """Whether a value is a tensor with storage of its own; packed oneDNN weights hide theirs."""
+    return isinstance(value, torch.Tensor) and not value.is_mkldnn
 
 
 def _storage_id(tensor: torch.Tensor) -> int:

@@ -21,25 +21,16 @@ PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 def identity(
-    loaded: LoadedModel,
-    texts: Mapping[str, PreparedText],
-    plans: Sequence[Plan],
-    context: int,
-    stride: int,
+    loaded: LoadedModel, texts: Mapping[str, PreparedText], plans: Sequence[Plan]
 ) -> dict[str, Any]:
-    """The facts in which two runs must agree for their sums to be mixed."""
-    model = loaded.model
+    """What is measured: the facts in which two runs must agree for their sums to be mixed."""
     return {
         "model": loaded.source.name,
         "weights_sha256": loaded.weights_sha256,
         "texts_sha256": {split: text.corpus.sha256 for split, text in texts.items()},
-        "context": context,
-        "stride": stride,
         "windows": {split: len(text.windows) for split, text in texts.items()},
         "plans_sha256": hash_plans(plans),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
-        "attention": str(model.config._attn_implementation),
+        "attention": str(loaded.model.config._attn_implementation),
         "versions": versions(),
     }
 

@@ -20,11 +20,13 @@ import torch
 
 from pruning_kit import corpora, latency, models, provenance, store
 from pruning_kit.architectures import Decoder
+from pruning_kit.batching import choose_batch_size, nll_sums_within_memory
 from pruning_kit.choosing import PlanChoice, count_subset_block_calls
 from pruning_kit.corpora import HubText
 from pruning_kit.errors import PlanError, RunError
 from pruning_kit.estimates import WindowCost, in_words, measure_cost
-from pruning_kit.perplexity import Kernel, ReferenceKernel, count_block_calls, nll_sums
+from pruning_kit.kernels import choose_kernel
+from pruning_kit.perplexity import Kernel, count_block_calls
 from pruning_kit.plan import Plan
 from pruning_kit.ranks import Ranks
 from pruning_kit.results import LATENCY_FILE
@@ -88,17 +90,16 @@ class Sweep:
         self.settings = settings
         self.observer = observer
         self.ranks = ranks
-        self.loaded = _load_model(settings, observer, ranks)
+        self.device = _choose_device(settings, ranks)
+        self.dtype = models.choose_dtype(settings.dtype, self.device)
+        self.loaded = _load_model(settings, observer)
         self.decoder = Decoder(self.loaded.model)
         self.texts = _prepare_texts(settings, observer, self.loaded)
-        self.kernel = self._choose_kernel(self.decoder)
+        self.kernel = self._choose_kernel(self.dtype)
+        if self.kernel.note:
+            observer.warn(f"Kernel: {self.kernel.name}. {self.kernel.note}.")
         self.plans = self._choose_plans()
         self.run = self._open_run()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.decoder.device
 
     def measure(self) -> None:
         """Walk every window group that this process takes and that is not on the disk yet."""
@@ -137,31 +138,38 @@ class Sweep:
             timings = latency.measure(self.decoder, plans, prompt_ids, protocol, progress=progress)
         store.write_json(path, timings.to_json())
 
+    def _decoder_to_time(self) -> Decoder:
+        """The model on the device and in the format of the run, as its user would run it."""
+        if self.device.type == "cpu" and self.dtype == torch.float32:
+            return self.decoder
+        settings = self.settings
+        source = self.loaded.source
+        loaded = models.load_model(source, self.device, self.dtype, settings.attention)
+        return Decoder(loaded.model)
+
     def _measure_group(self, split: str, group: int, first: int, end: int) -> None:
-        batch = self.texts[split].tensors(first, end, self.device)
-        facts = {"kernel": self.kernel.name}
-        sums_PB = nll_sums(self.kernel, self.plans, self.decoder.n_blocks, *batch)
-        if not sums_PB.isfinite().all() and self.decoder.model.dtype != torch.float32:
-            sums_PB = nll_sums(self._float32_kernel, self.plans, self.decoder.n_blocks, *batch)
+        """Sum the NLL of a window group; what overflows in 16 bits is computed in float32."""
+        batch = self.texts[split].tensors(first, end)
+        walk = (self.plans, self.decoder.n_blocks, *batch)
+        sums_PB, micro_batch = nll_sums_within_memory(self.kernel, *walk)
+        facts = {"kernel": self.kernel.name, "micro_batch": str(micro_batch)}
+        if not sums_PB.isfinite().all() and self.kernel.dtype != torch.float32:
+            sums_PB, micro_batch = nll_sums_within_memory(self._float32_kernel, *walk)
+            facts = {"kernel": self._float32_kernel.name, "micro_batch": str(micro_batch)}
             facts["recomputed"] = "float32"
         self.run.write_part(split, group, sums_PB.numpy(), facts)
 
-    def _choose_kernel(self, decoder: Decoder) -> Kernel:
-        text = self.texts["test"]
-        tokens_BT, _, first_output = text.tensors(0, 1, decoder.device)
-        exact = decoder.head_is_exact(tokens_BT, slice(first_output, None))
-        return ReferenceKernel(decoder, exact)
+    def _choose_kernel(self, dtype: torch.dtype) -> Kernel:
+        tokens_BT, _, _ = self.texts["test"].tensors(0, 1)
+        return choose_kernel(self.decoder, tokens_BT, dtype, self.device)
 
     @cached_property
     def _float32_kernel(self) -> Kernel:
-        """The reference in float32, for windows that overflow in a shorter format."""
+        """For windows that overflow in a shorter format."""
         self.observer.warn(
             "A forward overflowed: its windows are computed again in float32, which is recorded."
         )
-        loaded = models.load_model(
-            self.loaded.source, self.device, torch.float32, self.settings.attention
-        )
-        return self._choose_kernel(Decoder(loaded.model))
+        return self._choose_kernel(torch.float32)
 
     def _choose_plans(self) -> list[Plan]:
         """The plans asked for, unless there are too many of them."""
@@ -180,8 +188,7 @@ class Sweep:
         )
 
     def _cost_per_window(self, text: PreparedText) -> WindowCost:
-        first = len(text.windows) // 2
-        return measure_cost(self.kernel, *text.tensors(first, first + 1, self.device))
+        return measure_cost(self.kernel, *text.typical_window())
 
     def _announce(self, text: PreparedText, n_windows: int) -> None:
         """Say how long it will take, if that is long, and what would make it shorter."""
@@ -202,7 +209,13 @@ class Sweep:
 
     def _open_run(self) -> store.RunFolder:
         context, stride = window_sizes(self.loaded, self.settings.context, self.settings.stride)
-        facts = provenance.identity(self.loaded, self.texts, self.plans, context, stride)
+        facts = {
+            "context": context,
+            "stride": stride,
+            **provenance.identity(self.loaded, self.texts, self.plans),
+            "dtype": str(self.kernel.dtype).removeprefix("torch."),
+            "device": self.device.type,
+        }
         folder = Path(
             self.ranks.share("folder", str(self._folder(facts)) if self.ranks.leads else None)
         )
@@ -236,7 +249,9 @@ class Sweep:
         return f"{Path(model).name}-{self.settings.choice.mode or 'plans'}"
 
     def _info(self, facts: Mapping[str, Any], context: int, stride: int) -> dict[str, Any]:
-        batch_size = self.settings.batch_size or 8
+        batch_size = self.settings.batch_size or choose_batch_size(
+            self.kernel, self.plans, *self.texts["test"].typical_window()
+        )
         return {
             "command": self.settings.command,
             "created": provenance.now(),
@@ -253,6 +268,7 @@ class Sweep:
                 "device": facts["device"],
                 "device_name": provenance.device_name(self.device),
                 "kernel": self.kernel.name,
+                "note": self.kernel.note or None,
                 "attention": facts["attention"],
                 "batch_size": batch_size,
                 "threads": self._threads(),
@@ -301,18 +317,23 @@ class Sweep:
             )
 
 
-def _load_model(settings: SweepSettings, observer: Observer, ranks: Ranks) -> models.LoadedModel:
+def _choose_device(settings: SweepSettings, ranks: Ranks) -> torch.device:
+    """The device asked for; each of several processes takes a GPU of its own."""
     device = models.choose_device(settings.device)
-    if device.type == "cuda" and device.index is None and ranks.size > 1:
-        device = torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
-    dtype = models.choose_dtype(settings.dtype, device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+    return device
+
+
+def _load_model(settings: SweepSettings, observer: Observer) -> models.LoadedModel:
+    """The model in float32 on the host: the kernel makes its own copy where and how it computes."""
     source = models.find_model(settings.model)
     if source.note:
         observer.warn(
             f"{source.note}. This run uses the embedded demo model (a small GPT-2 of 6 blocks) "
             "and NOT distilgpt2."
         )
-    return models.load_model(source, device, dtype, settings.attention)
+    return models.load_model(source, attention=settings.attention)
 
 
 def _prepare_texts(

@@ -35,16 +35,21 @@ class PreparedText:
         """Window groups, as (first, end) indices."""
         return window_groups(self.windows, batch_size)
 
-    def tensors(self, first: int, end: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
+    def tensors(self, first: int, end: int) -> tuple[Tensor, Tensor, int]:
         """Tokens (B, T), targets (B, S) and the first scoring output of windows first … end-1."""
         windows = self.windows[first:end]
         tokens = [self.ids[window.start : window.start + window.n_inputs] for window in windows]
         targets = [self.ids[window.first_target : window.stop] for window in windows]
         return (
-            torch.from_numpy(np.stack(tokens)).to(device),
-            torch.from_numpy(np.stack(targets)).to(device),
+            torch.from_numpy(np.stack(tokens)),
+            torch.from_numpy(np.stack(targets)),
             windows[0].first_output,
         )
+
+    def typical_window(self) -> tuple[Tensor, Tensor, int]:
+        """One window of the shape that most have, as `tensors` gives it."""
+        middle = len(self.windows) // 2
+        return self.tensors(middle, middle + 1)
 
 
 def prepare_text(
