@@ -69,17 +69,21 @@ class LoadedModel:
     @property
     def context_limit(self) -> int | None:
         """Longest sequence the model's positions allow; None if they set no limit."""
-        config = self.model.config
-        for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
-            limit = getattr(config, name, None)
-            if isinstance(limit, int):
-                return limit
-        return None
+        return context_limit(self.model.config)
 
     @property
     def default_context(self) -> int:
         """The model's own context, at most 2,048 tokens."""
         return min(self.context_limit or 1024, MAX_DEFAULT_CONTEXT)
+
+
+def context_limit(config: Any) -> int | None:
+    """Longest sequence that a config's positions allow; None if it sets no limit."""
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        limit = getattr(config, name, None)
+        if isinstance(limit, int):
+            return limit
+    return None
 
 
 def find_model(name: str | None) -> ModelSource:
