@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pruning_kit import statistics
+from pruning_kit.bootstrap import MIN_ROUNDS
 from pruning_kit.budgets import Budget, Choice, choose, recommend, turning_point
 from pruning_kit.choices import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
 from pruning_kit.importance import (
@@ -150,8 +151,11 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
 
 
 def _latencies(run: Run) -> dict[Plan, PlanLatency]:
-    """End-to-end latency of the plans that were timed or do the same work as one that was."""
-    if run.timings is None:
+    """End-to-end latency of the plans that were timed or do the same work as one that was.
+
+    Too few rounds give no interval, and a latency without one supports no choice.
+    """
+    if run.timings is None or len(run.timings.rounds) < MIN_ROUNDS:
         return {}
     found: dict[Plan, PlanLatency] = {}
     for pool in run.timings.pools:

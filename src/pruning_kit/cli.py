@@ -20,11 +20,13 @@ from rich.markup import escape
 
 from pruning_kit.choosing import Mode, PlanChoice
 from pruning_kit.errors import PlanError, PruningKitError
-from pruning_kit.plan import parse_plans
+from pruning_kit.plan import Plan, parse_plans
 
 if TYPE_CHECKING:
     from pruning_kit.results import Run
     from pruning_kit.sweep import Sweep
+    from pruning_kit.verification import Check
+    from pruning_kit.workload import LatencyProtocol
 
 app = typer.Typer(
     name="pruning-kit",
@@ -202,12 +204,49 @@ def sweep(
     speed: Annotated[
         bool, typer.Option("--speed/--no-speed", help="Time the models.", rich_help_panel=SPEED)
     ] = True,
+    latency_budget: Annotated[
+        float, typer.Option(help="Seconds for timing.", rich_help_panel=SPEED)
+    ] = 15.0,
+    latency_target: Annotated[
+        float, typer.Option(help="Wanted half-width of each ratio.", rich_help_panel=SPEED)
+    ] = 0.02,
+    prompt_tokens: Annotated[
+        int, typer.Option(help="Prompt of the prefill.", rich_help_panel=SPEED)
+    ] = 128,
+    new_tokens: Annotated[
+        int, typer.Option(help="Tokens of the decode.", rich_help_panel=SPEED)
+    ] = 16,
+    batch: Annotated[
+        int, typer.Option(help="Sequences in every timed call.", rich_help_panel=SPEED)
+    ] = 1,
+    per_plan: Annotated[
+        bool,
+        typer.Option(
+            "--per-plan", help="Time every plan, not one of each depth.", rich_help_panel=SPEED
+        ),
+    ] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Time with torch.compile.", rich_help_panel=SPEED),
+    ] = False,
+    cuda_graphs: Annotated[
+        bool,
+        typer.Option("--cuda-graphs", help="Time with CUDA graphs.", rich_help_panel=SPEED),
+    ] = False,
     save_results: Annotated[
         bool,
         typer.Option(
             "--save_results",
             "--save-results",
             help="Write results.csv and figures, under results/ unless --output is given.",
+            rich_help_panel=RESULT,
+        ),
+    ] = False,
+    samples: Annotated[
+        bool,
+        typer.Option(
+            "--samples",
+            help="Keep a continuation by the whole model and the best of each size.",
             rich_help_panel=RESULT,
         ),
     ] = False,
@@ -255,6 +294,7 @@ def sweep(
         from pruning_kit.ranks import current_ranks
         from pruning_kit.sweep import Sweep, SweepSettings
         from pruning_kit.terminal import SilentObserver, TerminalObserver
+        from pruning_kit.workload import LatencyProtocol
 
         ranks = current_ranks()
         settings = SweepSettings(
@@ -277,20 +317,31 @@ def sweep(
             command=ctx.obj,
         )
         observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
+        protocol = LatencyProtocol(
+            prompt_tokens=prompt_tokens,
+            batch_size=batch,
+            new_tokens=new_tokens,
+            target=latency_target,
+            budget_s=latency_budget,
+            mode="cuda-graph" if cuda_graphs else "compile" if compiled else "eager",
+            per_plan=per_plan,
+        )
         prepared = Sweep(settings, observer, ranks)
-        _carry_out(prepared, speed, ctx.obj)
+        _carry_out(prepared, protocol if speed else None, samples, ctx.obj)
         if ranks.leads:
             _finish(prepared.run.folder, mode, save_results)
 
 
-def _carry_out(prepared: Sweep, speed: bool, command: str) -> None:
+def _carry_out(
+    prepared: Sweep, protocol: LatencyProtocol | None, samples: bool, command: str
+) -> None:
     """Do the work; Ctrl-C ends it in one line that says how to go on."""
-    from pruning_kit.workload import LatencyProtocol
-
     try:
         prepared.measure()
-        if speed:
-            prepared.time(LatencyProtocol())
+        if protocol is not None:
+            prepared.time(protocol)
+        if samples:
+            prepared.sample()
     except KeyboardInterrupt:
         command += "" if "--resume" in command else " --resume"
         notes.print(
@@ -307,6 +358,7 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
     from pruning_kit.results import load_run, write_csv
     from pruning_kit.sentences import summary_sentences
     from pruning_kit.terminal import describe_run, sweep_table
+    from pruning_kit.verdicts import warnings
 
     run = load_run(folder)
     for line in describe_run(run):
@@ -314,6 +366,9 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
     out.print(sweep_table(run, mode))
     for sentence in summary_sentences(analyse(run)):
         out.print(escape(sentence), highlight=False)
+    if run.timings is not None:
+        for sentence in warnings(run.timings):
+            notes.print(f"[yellow]Speed is doubtful:[/] {escape(sentence)}", highlight=False)
     if save_results:
         from pruning_kit.plots import save_figures
 
@@ -336,6 +391,111 @@ def _exit_if_failed(run: Run) -> None:
             f"{escape('; '.join(f'{r.removed} ({r.note})' for r in failed.head(5).itertuples()))}."
         )
         raise typer.Exit(3)
+
+
+@app.command()
+def prune(
+    ctx: typer.Context,
+    remove: Annotated[str, typer.Option(help="Blocks to remove, such as 1,3 or 7-9.")],
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="The model folder to write; it must not exist yet.")
+    ],
+    model: ModelOption = None,
+    run_folder: Annotated[
+        Path | None,
+        typer.Option("--run", help="Take the numbers for the model card from this sweep."),
+    ] = None,
+) -> None:
+    """Cut blocks out of a model, verify the result, and save it as a Hugging Face folder.
+
+    [bold]Example[/]
+
+      pruning-kit prune --remove 1,3 --out ./pruned
+    """
+    with _plain_errors():
+        from pruning_kit.export import export
+        from pruning_kit.models import find_model, load_model
+        from pruning_kit.results import load_run, measured_numbers
+
+        plan = Plan.parse(remove, "--remove")
+        run = load_run(run_folder) if run_folder else None
+        source = find_model(model or (str(run.info["model"]["name"]) if run else None))
+        if source.note:
+            notes.print(f"[bold yellow]Note:[/] {escape(source.note)}: pruning the demo model.")
+        loaded = load_model(source)
+        numbers = measured_numbers(run, plan, loaded.weights_sha256) if run else None
+        checks = export(loaded, plan, out_folder, numbers, ctx.obj)
+        _print_checks(checks)
+        out.print(f"{source.name} without {plan} is saved in {out_folder}.", highlight=False)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A model folder.", metavar="DIR")],
+    device: DeviceOption = "cpu",
+) -> None:
+    """Check a model folder: structure, weights, cache, generation, recipe.
+
+    [bold]Example[/]
+
+      pruning-kit verify ./pruned
+    """
+    with _plain_errors():
+        from pruning_kit.models import choose_device
+        from pruning_kit.verification import verify_folder
+
+        checks = verify_folder(folder, choose_device(device))
+        _print_checks(checks)
+        if not all(check.passed for check in checks):
+            raise typer.Exit(1)
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    for check in checks:
+        mark = "[green]passed[/]" if check.passed else "[bold red]FAILED[/]"
+        out.print(f"{mark}  {escape(check.name)}: {escape(check.detail)}", highlight=False)
+
+
+@app.command()
+def report(
+    run_folder: RunArgument,
+    form: Annotated[
+        Literal["terminal", "md", "html"], typer.Option("--format", help="How to write it.")
+    ] = "terminal",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File for md and html. Default: report.md or report.html in RUN."),
+    ] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Budget in milliseconds.")] = None,
+    max_params: Annotated[float | None, typer.Option(help="Budget in millions.")] = None,
+    max_ppl_increase: Annotated[float | None, typer.Option(help="Budget in per cent.")] = None,
+) -> None:
+    """Say what a stored run shows: blocks that matter, what to remove, how sure that is.
+
+    [bold]Examples[/]
+
+      pruning-kit report results/demo-combinatorial-20260101-120000
+      pruning-kit report RUN --format html
+      pruning-kit report RUN --max-ppl-increase 50
+    """
+    with _plain_errors():
+        from pruning_kit.analysis import analyse
+        from pruning_kit.budgets import Budget
+        from pruning_kit.report import terminal_report, write_report
+        from pruning_kit.results import load_run
+
+        budget = Budget(
+            max_latency_s=None if max_latency is None else max_latency / 1e3,
+            max_params=None if max_params is None else round(max_params * 1e6),
+            max_ppl_increase_pct=max_ppl_increase,
+        )
+        asked = None if budget == Budget() else budget
+        run = load_run(run_folder)
+        if form == "terminal":
+            out.print(terminal_report(run, analyse(run), asked))
+        else:
+            path = write_report(run, output or run_folder / f"report.{form}", form, asked)
+            out.print(f"The report is in {path}.", highlight=False)
 
 
 def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:

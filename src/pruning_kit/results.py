@@ -180,3 +180,32 @@ def _read_sums(run: store.RunFolder, split: str) -> np.ndarray:
 def write_csv(run: Run, path: Path) -> None:
     """Write the rows as CSV, whole."""
     store.write_file(path, run.frame().to_csv(index=False))
+
+
+def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any]:
+    """What a run measured for a plan, by the names that a model card shows.
+
+    Raises:
+        RunError: if the run is of another model or did not measure the plan.
+    """
+    if run.info["model"]["weights_sha256"] != weights_sha256:
+        raise RunError(
+            f"cannot take numbers from {run.folder}: it measured {run.info['model']['name']!r} "
+            "with other weights. Give a run of the model that is pruned."
+        )
+    if plan not in run.plans:
+        raise RunError(
+            f"cannot take numbers from {run.folder}: it did not measure plan {plan}. "
+            f"Measure it with sweep --plans {plan}."
+        )
+    rows = {row["removed"]: row for row in run.frame().to_dict("records") if row["split"] == "test"}
+    text, protocol = run.info["texts"]["test"], run.info["protocol"]
+    pruned, whole = rows[str(plan)], rows[str(Plan())]
+    return {
+        "text": text["title"] + (f", {text['part']}" if text["part"] else ""),
+        "context and stride": f"{protocol['context']} and {protocol['stride']}",
+        "tokens scored": pruned["tokens"],
+        "perplexity": pruned["ppl"],
+        "perplexity of the whole model": whole["ppl"],
+        "bits per byte": pruned["bits_per_byte"],
+    }

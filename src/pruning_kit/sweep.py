@@ -29,8 +29,8 @@ from pruning_kit.kernels import choose_kernel
 from pruning_kit.perplexity import Kernel, count_block_calls
 from pruning_kit.plan import Plan
 from pruning_kit.ranks import Ranks
-from pruning_kit.results import LATENCY_FILE
-from pruning_kit.surgery import count_parameters
+from pruning_kit.results import LATENCY_FILE, load_run
+from pruning_kit.surgery import count_parameters, recut
 from pruning_kit.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.timings import Timings
 from pruning_kit.workload import PROMPT, LatencyProtocol
@@ -137,6 +137,24 @@ class Sweep:
 
             timings = latency.measure(self.decoder, plans, prompt_ids, protocol, progress=progress)
         store.write_json(path, timings.to_json())
+
+    def sample(self, new_tokens: int = 60) -> None:
+        """Keep a continuation by the whole model and by the best plan of each size."""
+        if not self.ranks.leads:
+            return
+        frame = load_run(self.run.folder).frame().query("split == 'test' and mode != 'empty'")
+        best = frame.loc[frame.dropna(subset="ppl").groupby("blocks")["ppl"].idxmin(), "removed"]
+        decoder = self._decoder_to_time()
+        prompt = self.loaded.tokenizer(PROMPT, return_tensors="pt").to(decoder.device)
+        samples = {}
+        for plan in sorted(Plan.parse(text) for text in best):
+            with recut(decoder, plan) as model, torch.random.fork_rng():
+                torch.manual_seed(0)
+                tokens = model.generate(
+                    **prompt, max_new_tokens=new_tokens, do_sample=True, top_k=50, temperature=0.7
+                )
+            samples[str(plan)] = self.loaded.tokenizer.decode(tokens[0], skip_special_tokens=True)
+        store.write_json(self.run.folder / store.RUN_FILE, {**self.run.info, "samples": samples})
 
     def _decoder_to_time(self) -> Decoder:
         """The model on the device and in the format of the run, as its user would run it."""
