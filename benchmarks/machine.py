@@ -1,0 +1,80 @@
+"""What the machine can do at most, and clocks that wait for it."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from pruning_kit.kernels.linear import (
+    DenseLinear,
+    MakeLinear,
+    PackedLinear,
+    packing_is_possible,
+)
+from pruning_kit.machine import facts
+
+
+def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """Median seconds of a call after two unmeasured ones, the device waited for."""
+    times = [once(call, device) for _ in range(repeats + 2)]
+    return sorted(times[2:])[repeats // 2]
+
+
+def once(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, the device waited for on both sides."""
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """The most floating-point operations per second of any large product tried."""
+    if device.type == "cuda":
+        shapes = [(8192, 8192, 8192)]
+    else:
+        shapes = [(2048, 2048, 2048), (1024, 768, 3072)]
+    layouts: list[MakeLinear] = [DenseLinear]
+    if device.type == "cpu" and packing_is_possible(dtype):
+        layouts.append(PackedLinear)
+    rates = []
+    for rows, inputs, outputs in shapes:
+        x = torch.randn(rows, inputs, device=device, dtype=dtype)
+        weight = torch.randn(outputs, inputs, device=device, dtype=dtype)
+        for layout in layouts:
+            layer = layout(weight, None)
+            took = min(once(partial(layer, x), device) for _ in range(12))
+            rates.append(2 * rows * inputs * outputs / took)
+    return max(rates)
+
+
+def copy_ceiling(device: torch.device) -> float:
+    """Bytes read and written per second by a large copy."""
+    source = torch.ones(2**28 if device.type == "cuda" else 2**25, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / seconds(lambda: target.copy_(source), device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory held so far: the allocator's on a GPU, the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def name(device: torch.device) -> str:
+    """The machine as hardware: the GPU's name, or cores and processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads, {facts()['processor']}"
