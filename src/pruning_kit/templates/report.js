@@ -5,6 +5,7 @@
     "paramsText", "latency", "latencyText", "front"];
   const PAGE_ROWS = 200;
   const NEAR_PX = 22;
+  const PRINT_PX = 760;
   const data = JSON.parse(document.getElementById("data").textContent);
   const plans = data.plans.map((record, order) => {
     const plan = Object.fromEntries(FIELDS.map((field, i) => [field, record[i]]));
@@ -30,12 +31,12 @@
 
   const columns = [
     ["Removed", "order", (plan) => title(plan)],
+    ["Front", "front", (plan) => plan.front ? "●" : ""],
     ["Count", "size", (plan) => String(plan.size)],
     ["Perplexity [95 %]", "ppl", (plan) => plan.pplText],
     ["Change [95 %]", "ratio", (plan) => plan.changeText],
     ["Params M", "parameters", (plan) => plan.paramsText],
     ...(data.timed ? [["Latency ms", "latency", (plan) => plan.latencyText]] : []),
-    ["Front", "front", (plan) => plan.front ? "●" : ""],
   ];
   const table = { key: "ppl", down: false, shown: PAGE_ROWS, rows: [] };
 
@@ -235,15 +236,15 @@
     return front;
   }
 
-  function drawChart() {
+  function drawChart(wide = null) {
     const box = byId("chart");
     const key = byId("chart-x").value;
     const unit = key === "parameters" ? 1e6 : 1;
     const points = plans.filter((plan) => plan.ppl !== null && plan[key] !== null)
-      .map((plan) => ({ plan, across: (key === "size" ? 1 : 1) * plan[key] / unit }));
+      .map((plan) => ({ plan, across: plan[key] / unit }));
     box.replaceChildren();
     if (points.length === 0) { make(box, "p", {}, "No plan has a finite perplexity."); return; }
-    const width = Math.max(300, box.clientWidth), height = Math.round(Math.min(430, Math.max(280, width * 0.58)));
+    const width = wide ?? Math.max(300, box.clientWidth), height = Math.round(Math.min(430, Math.max(280, width * 0.58)));
     const left = 62, right = 12, top = 18, bottom = 46;
     const ppl = points.map((point) => point.plan.ppl);
     const logarithmic = Math.max(...ppl) / Math.min(...ppl) > 8;
@@ -349,7 +350,9 @@
     for (const [key, name] of axes) make(byId("chart-x"), "option", { value: key }, name);
     byId("chart-controls").hidden = false;
     byId("chart-help").hidden = false;
-    byId("chart-x").addEventListener("change", drawChart);
+    byId("chart-x").addEventListener("change", () => drawChart());
+    window.addEventListener("beforeprint", () => drawChart(PRINT_PX));
+    window.addEventListener("afterprint", () => drawChart());
     let drawn = 0;
     new ResizeObserver(() => {
       const width = byId("chart").clientWidth;

@@ -1,0 +1,217 @@
+"""The page in a real browser: no errors, no requests; sorting, filters, hover and keys work."""
+
+from __future__ import annotations
+
+import pytest
+from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
+
+from pruning_kit import report
+from pruning_kit.plan import Plan, singles
+from pruning_kit.results import load_run
+from tests.browser.browser import requested_addresses, set_screen, start_browser
+from tests.synthetic_runs import write_run
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chrome = start_browser()
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Pages of a 6-block run, of one of 4,096 plans, and of one with hostile names."""
+    base = tmp_path_factory.mktemp("pages")
+    few = [Plan(), *singles(6), Plan((1, 3))]
+    runs = {
+        "six": write_run(base / "six", 6),
+        "twelve": write_run(base / "twelve", 12),
+        "untimed": write_run(base / "untimed", 6, few, timed=False, failed=[Plan((0,))]),
+        "baseline": write_run(base / "baseline", 6, [Plan()], timed=False),
+        "hostile": write_run(
+            base / "hostile",
+            6,
+            few,
+            model=HOSTILE,
+            title=HOSTILE,
+            changes={"samples": {"none": HOSTILE, "1+3": "Once upon a time"}},
+        ),
+    }
+    return {
+        name: report.write_report(load_run(folder), folder / "report.html")
+        for name, folder in runs.items()
+    }
+
+
+@pytest.fixture
+def visit(browser, pages):
+    """Open a page; afterwards there must be no error and no request but for the page itself."""
+
+    def go(name):
+        set_screen(browser, 1200, 900)
+        browser.get_log("performance")
+        browser.get(pages[name].as_uri())
+        return browser
+
+    yield go
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    addresses = requested_addresses(browser)
+    assert [a for a in addresses if not a.startswith(("file:", "data:"))] == []
+    assert sum(a.startswith("file:") for a in addresses) == 1
+
+
+def find(browser, selector):
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def names(browser):
+    """The plans of the table, from top to bottom."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#table tbody tr')].map(row => row.dataset.plan)"
+    )
+
+
+def sort_by(browser, key):
+    find(browser, f"#table thead button[data-key='{key}']").click()
+
+
+@pytest.mark.parametrize("name", ["six", "twelve", "untimed", "baseline", "hostile"])
+def test_every_page_loads_without_errors_or_requests(visit, name):
+    browser = visit(name)
+    assert names(browser)
+    assert find(browser, "#chart svg").is_displayed()
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= 1200
+    broken = browser.execute_script(
+        "return [...document.images].filter(image => !image.naturalWidth).length"
+    )
+    assert broken == 0
+
+
+def test_no_page_is_wider_than_a_phone(visit):
+    browser = visit("six")
+    set_screen(browser, 390, 800)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_thousands_of_plans_open_with_few_elements_and_a_file_to_mail(visit, pages):
+    browser = visit("twelve")
+    assert len(names(browser)) == 200
+    assert browser.execute_script("return document.querySelectorAll('*').length") < 6000
+    assert pages["twelve"].stat().st_size < 2e6
+    find(browser, "#all").click()
+    assert len(names(browser)) == 4095
+
+
+def test_the_table_sorts_by_any_column_both_ways(visit):
+    browser = visit("six")
+    assert names(browser)[:3] == ["none", "3", "1"]
+    assert find(browser, "th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    sort_by(browser, "ppl")
+    assert names(browser)[0] == "0+1+2+3+4" or len(names(browser)[0]) == 9
+    assert names(browser)[-1] == "none"
+    assert find(browser, "th[aria-sort]").get_attribute("aria-sort") == "descending"
+    sort_by(browser, "parameters")
+    assert names(browser)[-1] == "none" and len(names(browser)[0]) == 9
+    sort_by(browser, "order")
+    assert names(browser)[:4] == ["none", "0", "1", "2"]
+
+
+def test_failed_plans_stay_below_all_others_whichever_way_it_sorts(visit):
+    browser = visit("untimed")
+    assert names(browser)[-1] == "0"
+    sort_by(browser, "ppl")
+    assert names(browser)[-1] == "0"
+    assert "failed" in find(browser, "tr[data-plan='0']").text
+
+
+def test_filters_narrow_the_table_and_come_off_again(visit):
+    browser = visit("six")
+    box = find(browser, "#filter-text")
+    box.send_keys("1 3 !0")
+    shown = names(browser)
+    assert "1+3" in shown and "1+3+4" in shown and len(shown) == 8
+    assert all({"1", "3"} <= set(n.split("+")) and "0" not in n for n in shown)
+    Select(find(browser, "#filter-size")).select_by_value("3")
+    assert sorted(names(browser)) == ["1+2+3", "1+3+4", "1+3+5"]
+    assert find(browser, "#table-count").text == "3 of 63 plans"
+    box.clear()
+    box.send_keys("9")
+    assert names(browser) == [] and "No plan fits" in find(browser, "#table-count").text
+    find(browser, "#filter-clear").click()
+    assert len(names(browser)) == 63
+    find(browser, "#filter-front").click()
+    assert set(names(browser)) == {"none", "3", "1+3", "1+3+4", "1+2+3+4", "1+2+3+4+5"}
+
+
+def front_point(browser, number):
+    return browser.find_elements(By.CSS_SELECTOR, "#chart circle.front")[number]
+
+
+def test_hover_names_a_plan_and_a_click_shows_its_row(visit):
+    browser = visit("twelve")
+    point = front_point(browser, 2)
+    ActionChains(browser).move_to_element(point).perform()
+    tip = find(browser, ".tip")
+    assert tip.is_displayed() and tip.text.splitlines()[0] == "5+10"
+    assert "recommended without a budget" in tip.text
+    find(browser, "#filter-text").send_keys("0")
+    ActionChains(browser).move_to_element(front_point(browser, 2)).click().perform()
+    row = find(browser, "#table tr.selected")
+    assert row.get_attribute("data-plan") == "5+10" and row.is_displayed()
+    assert find(browser, "#filter-text").get_attribute("value") == ""
+    detail = find(browser, "#detail").text
+    assert "5+10: removes 2 of 12 blocks" in detail and "--remove 5+10" in detail
+
+
+def test_a_plan_below_the_rows_shown_is_brought_into_view(visit):
+    browser = visit("twelve")
+    sort_by(browser, "order")
+    assert "1+2+3+4+5+6+7+8+9+10+11" not in names(browser)
+    first = browser.find_elements(By.CSS_SELECTOR, "#chart circle.front")[-1]
+    ActionChains(browser).move_to_element(first).click().perform()
+    chosen = find(browser, "#table tr.selected").get_attribute("data-plan")
+    assert chosen == "1+2+3+4+5+6+7+8+9+10+11"
+
+
+def test_the_chart_can_be_read_with_the_keyboard(visit):
+    browser = visit("six")
+    browser.execute_script("document.querySelector('#chart svg').focus()")
+    keys = ActionChains(browser)
+    keys.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).perform()
+    assert find(browser, ".tip").text.splitlines()[0] == "1+2+3+4"
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert find(browser, "#table tr.selected").get_attribute("data-plan") == "1+2+3+4"
+    assert browser.switch_to.active_element.text == "1+2+3+4"
+
+
+def test_the_axis_can_be_changed_and_the_selection_stays(visit):
+    browser = visit("six")
+    find(browser, "#table tbody tr[data-plan='1+3'] td").click()
+    Select(find(browser, "#chart-x")).select_by_value("size")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#chart circle.picked")) == 1
+    assert "Blocks removed" in find(browser, "#chart svg").text
+
+
+def test_hostile_names_are_shown_and_not_run(visit):
+    browser = visit("hostile")
+    assert browser.execute_script("return typeof window.hacked") == "undefined"
+    assert HOSTILE in find(browser, "h1").text
+    assert HOSTILE in find(browser, "#samples blockquote").text
+    find(browser, "#table tbody tr[data-plan='1+3'] td").click()
+    assert "window.hacked=1" in find(browser, "#detail code").text
+
+
+def test_dark_and_light_follow_the_reader(visit):
+    browser = visit("six")
+    colour = "return getComputedStyle(document.body).backgroundColor"
+    assert browser.execute_script(colour) == "rgb(255, 255, 255)"
+    set_screen(browser, 1200, 900, "dark")
+    assert browser.execute_script(colour) == "rgb(23, 24, 26)"
