@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from pruning_kit.bootstrap import MIN_ROUNDS
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.scores import Scores
 
@@ -77,7 +78,7 @@ class FakeRun:
         return self._targets[split]
 
 
-def fake_timings(pools, seconds):
+def fake_timings(pools, seconds, n_rounds=MIN_ROUNDS):
     """Timings whose pools take the given seconds each, known to 1 %."""
 
     def summary(plan):
@@ -88,4 +89,4 @@ def fake_timings(pools, seconds):
             end_to_end_s=SimpleNamespace(median_s=seconds[index], ratio=estimate)
         )
 
-    return SimpleNamespace(pools=pools, summary=summary)
+    return SimpleNamespace(pools=pools, summary=summary, rounds=[None] * n_rounds)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pruning_kit.analysis import analyse, analyse_scores
+from pruning_kit.bootstrap import MIN_ROUNDS
 from pruning_kit.importance import NotAvailable
 from pruning_kit.plan import Plan, singles
 from pruning_kit.scores import Interval, Scores
@@ -60,6 +61,13 @@ def test_latency_of_a_pool_belongs_to_all_its_plans():
     assert latency.median_s == 0.06
     assert latency.ratio == Interval(pytest.approx(0.6), pytest.approx(0.594), pytest.approx(0.606))
     assert [str(row.plan) for row in found.front] == ["none", "3", "1+3", "1+2+3"]
+
+
+def test_a_latency_from_too_few_rounds_supports_no_choice():
+    plans = all_plans(4, empty=False)
+    pools = [tuple(plan for plan in plans if plan.size == size) for size in range(4)]
+    timings = fake_timings(pools, [0.1, 0.08, 0.06, 0.04], n_rounds=MIN_ROUNDS - 1)
+    assert analyse(run_of(plans, timings=timings)).row[Plan((0, 2))].latency is None
 
 
 def test_the_order_of_plans_changes_nothing():
