@@ -218,10 +218,8 @@ class Decoder:
     def _forward(self, tokens_BT: Tensor, keep: Tensor) -> Tensor:
         """The model's own forward without cache; logits at the positions `keep`."""
         if self._keeps_logits:
-            return self.model(
-                tokens_BT, use_cache=False, return_dict=True, logits_to_keep=keep
-            ).logits
-        return self.model(tokens_BT, use_cache=False, return_dict=True).logits[:, keep]
+            return self.model(tokens_BT, use_cache=False, logits_to_keep=keep).logits
+        return self.model(tokens_BT, use_cache=False).logits[:, keep]
 
     def _wrap(self, hidden: Tensor) -> Any:
         """The hidden state as this family's blocks return it."""
@@ -260,7 +258,7 @@ class Decoder:
         try:
             with torch.no_grad():
                 tokens = torch.zeros((1, 2), dtype=torch.long, device=self.device)
-                self.model(tokens, use_cache=False, return_dict=True)
+                self.model(tokens, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -186,11 +186,11 @@ def _check_cache(model: PreTrainedModel) -> Check:
     tokens = _probe(model)
     plain = _logits(model, tokens)
     prompt = tokens.shape[1] // 2
-    step = model(tokens[:, :prompt], use_cache=True, return_dict=True)
+    step = model(tokens[:, :prompt], use_cache=True)
     pieces = [step.logits]
     for position in range(prompt, tokens.shape[1]):
         token = tokens[:, position : position + 1]
-        step = model(token, past_key_values=step.past_key_values, use_cache=True, return_dict=True)
+        step = model(token, past_key_values=step.past_key_values, use_cache=True)
         pieces.append(step.logits)
     difference, tolerance = _difference(torch.cat(pieces, dim=1), plain), _tolerance(plain)
     return Check(
@@ -246,8 +246,10 @@ def _check_reload(model: PreTrainedModel, reloaded: PreTrainedModel) -> Check:
     logits, again = _logits(model, tokens), _logits(reloaded, tokens)
     difference = _difference(again, logits)
     if _same_weights(model, reloaded):
-        # Bit for bit on the CPU; other devices may sum in another order from call to call.
-        allowed = 0.0 if model.device.type == "cpu" else _tolerance(logits)
+        # Bit for bit in float32 on the CPU. Other devices may sum in another order from call to
+        # call, and a model cast to 16 bits in memory has cast its rotary tables too.
+        exact = model.device.type == "cpu" and model.dtype == torch.float32
+        allowed = 0.0 if exact else _tolerance(logits)
         said = "identical weights"
     else:
         allowed = ROUNDED_WEIGHTS * _spread(logits)
@@ -275,7 +277,7 @@ def _probe(model: PreTrainedModel) -> Tensor:
 
 
 def _logits(model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    return model(tokens, use_cache=False, return_dict=True).logits
+    return model(tokens, use_cache=False).logits
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -1,0 +1,339 @@
+"""Export: the folder is an ordinary one, tells what it is, and appears whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from families import N_BLOCKS, VOCABULARY, random_tokens, tiny_model
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from pruning_kit import export as export_module
+from pruning_kit.errors import ExportError, ModelError, PlanError, VerificationError
+from pruning_kit.export import export
+from pruning_kit.models import LoadedModel, ModelSource, find_model, load_model, weights_hash
+from pruning_kit.plan import Plan
+from pruning_kit.recipe import Recipe, read_recipe, render_card
+from pruning_kit.surgery import count_parameters, recut, stored_copy
+from pruning_kit.verification import Check
+
+COMMAND = "pruning-kit prune --model base --remove 1,3 --out pruned"
+NUMBERS = {"perplexity": 61.234567, "perplexity of the whole model": 41.9, "text": "a | b"}
+
+
+@pytest.fixture(scope="module")
+def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedModel]:
+    """Write a tiny model with tokenizer and generation config, and load it as a user does."""
+
+    def make(name: str = "gpt2", dtype: torch.dtype = torch.float16) -> LoadedModel:
+        folder = tmp_path_factory.mktemp("base")
+        model = tiny_model(name).to(dtype)
+        model.generation_config.do_sample = True
+        model.generation_config.top_k = 7
+        model.save_pretrained(folder)
+        words = {f"w{index}": index for index in range(VOCABULARY)}
+        tokenizer = Tokenizer(WordLevel(words, unk_token="w0"))
+        tokenizer.pre_tokenizer = WhitespaceSplit()
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w0").save_pretrained(folder)
+        return load_model(find_model(str(folder)), attention="eager")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def base(make_base: Callable[..., LoadedModel]) -> LoadedModel:
+    return make_base()
+
+
+@pytest.fixture(scope="module")
+def pruned(base: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "deep" / "pruned"
+    export(base, Plan((1, 3)), folder, NUMBERS, COMMAND)
+    return folder
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(random_tokens(), use_cache=False).logits
+
+
+class TestFolder:
+    def test_plain_transformers_open_it_with_the_logits_of_the_model_in_memory(
+        self, base: LoadedModel, pruned: Path
+    ) -> None:
+        reloaded = AutoModelForCausalLM.from_pretrained(
+            pruned, dtype=torch.float32, attn_implementation="eager"
+        )
+        with recut(export_module.Decoder(base.model), Plan((1, 3))) as smaller:
+            assert torch.equal(logits(reloaded), logits(smaller))
+
+    def test_weights_are_saved_as_they_were_stored_not_as_they_run(
+        self, base: LoadedModel, pruned: Path
+    ) -> None:
+        assert base.model.dtype == torch.float32
+        tensors = load_file(pruned / "model.safetensors")
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+        assert json.loads((pruned / "config.json").read_text())["dtype"] == "float16"
+        stored = load_file(base.source.folder / "model.safetensors")
+        for new, old in enumerate((0, 2)):
+            name = "transformer.h.{}.attn.c_attn.weight"
+            assert torch.equal(tensors[name.format(new)], stored[name.format(old)])
+
+    def test_it_holds_tokenizer_generation_config_and_no_pickle(self, pruned: Path) -> None:
+        assert sorted(file.name for file in pruned.iterdir()) == [
+            "README.md",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "pruning.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
+        assert AutoTokenizer.from_pretrained(pruned)("w5 w7")["input_ids"] == [5, 7]
+        assert json.loads((pruned / "generation_config.json").read_text())["top_k"] == 7
+
+    def test_whoever_may_read_the_config_may_read_the_weights(self, pruned: Path) -> None:
+        assert len({file.stat().st_mode for file in pruned.iterdir()}) == 1
+
+    def test_all_checks_pass_and_are_returned(self, base: LoadedModel, tmp_path: Path) -> None:
+        checks = export(base, Plan((0,)), tmp_path / "out")
+        assert all(check.passed for check in checks)
+        assert [check.name for check in checks] == [
+            "weights",
+            "depth",
+            "numbering",
+            "recipe",
+            "cache",
+            "generation",
+            "reload",
+        ]
+        assert "logits differ by 0 at most" in checks[-1].detail
+
+    def test_the_base_model_keeps_its_blocks_and_its_logits(
+        self, base: LoadedModel, tmp_path: Path
+    ) -> None:
+        before, config = logits(base.model), base.model.config.to_dict()
+        export(base, Plan((0, 2)), tmp_path / "out")
+        assert torch.equal(logits(base.model), before)
+        assert base.model.config.to_dict() == config
+
+    @pytest.mark.parametrize("name", ["gpt2-inverse", "gpt_neo", "gemma3_text", "llama"])
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+    def test_other_families_and_formats_pass_their_checks(
+        self,
+        make_base: Callable[..., LoadedModel],
+        name: str,
+        dtype: torch.dtype,
+        tmp_path: Path,
+    ) -> None:
+        base = make_base(name, dtype)
+        export(base, Plan((0, 2)), tmp_path / "out")
+        again = load_model(find_model(str(tmp_path / "out")))
+        assert again.stored_dtype == str(dtype).removeprefix("torch.")
+        assert again.model.config.num_hidden_layers == 2
+
+    def test_a_pruned_folder_can_be_pruned_again(
+        self, base: LoadedModel, pruned: Path, tmp_path: Path
+    ) -> None:
+        export(load_model(find_model(str(pruned))), Plan((0,)), tmp_path / "again")
+        export(base, Plan((0, 1, 3)), tmp_path / "at once")
+        models = [
+            AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("again", "at once")
+        ]
+        assert torch.equal(*(logits(model) for model in models))
+
+
+class TestRecipe:
+    def test_it_tells_how_to_repeat_the_cut(self, base: LoadedModel, pruned: Path) -> None:
+        recipe = read_recipe(pruned)
+        assert recipe.base == str(base.source.folder)
+        assert recipe.base_sha256 == base.weights_sha256
+        assert recipe.weights_sha256 == weights_hash(pruned)
+        assert recipe.removed == (1, 3)
+        assert recipe.block_map == {0: 0, 1: 2}
+        assert recipe.whole_parameters == count_parameters(base.model)
+        assert recipe.dtype == "float16"
+        assert recipe.command == COMMAND
+        assert recipe.numbers == NUMBERS
+        assert recipe.versions["torch"] == torch.__version__
+        assert recipe.contradictions() == []
+
+    def test_the_card_shows_map_numbers_and_command(self, pruned: Path) -> None:
+        card = (pruned / "README.md").read_text()
+        assert "without blocks 1, 3" in card
+        assert "| 1 | 2 |" in card
+        assert "| perplexity | 61.2346 |" in card
+        assert r"| text | a \| b |" in card
+        assert COMMAND in card
+        assert not re.search(r"\n\n\n|[{}]", card)
+
+    def test_the_front_matter_names_a_base_model_only_if_it_is_on_the_hub(
+        self, pruned: Path
+    ) -> None:
+        local = read_recipe(pruned)
+        assert "base_model" not in front_matter(local)
+        hub = dataclasses.replace(local, base="some: one/mo'del", revision="0123abc")
+        assert front_matter(hub)["base_model"] == "some: one/mo'del"
+        assert front_matter(hub)["tags"] == ["gpt2", "layer-pruning", "pruning-kit"]
+
+    def test_a_card_without_figures_says_how_to_get_them(self, pruned: Path) -> None:
+        card = render_card(dataclasses.replace(read_recipe(pruned), numbers={}, command=None))
+        assert "Nothing was measured when this folder was written." in card
+        assert "`pruning-kit sweep --plans 1+3`" in card
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda text: text[:50], "Unterminated string|Expecting"),
+            (lambda text: text.replace('"schema": 1', '"schema": 9'), "it has schema 9, this"),
+            (lambda text: text.replace('"kept"', '"left"'), "it lacks 'kept'"),
+            (lambda text: text.replace('"1": 2', '"1": 3'), "its block map is not that of"),
+        ],
+    )
+    def test_a_broken_one_is_refused(
+        self, pruned: Path, tmp_path: Path, change: Callable[[str], str], reason: str
+    ) -> None:
+        text = (pruned / "pruning.json").read_text()
+        assert change(text) != text
+        (tmp_path / "pruning.json").write_text(change(text))
+        with pytest.raises(ModelError, match=rf"cannot read the recipe .*pruning\.json': {reason}"):
+            read_recipe(tmp_path)
+
+
+def front_matter(recipe: Recipe) -> dict[str, Any]:
+    _, head, _ = render_card(recipe).split("---\n", 2)
+    return yaml.safe_load(head)
+
+
+class TestRefusal:
+    def test_a_folder_with_content_is_not_touched(self, base: LoadedModel, tmp_path: Path) -> None:
+        (tmp_path / "precious").write_text("mine")
+        with pytest.raises(
+            ExportError,
+            match=rf"cannot write the pruned model to '{tmp_path}': the folder is not empty\.",
+        ):
+            export(base, Plan((1,)), tmp_path)
+        assert [file.name for file in tmp_path.iterdir()] == ["precious"]
+
+    def test_an_empty_folder_is_used(self, base: LoadedModel, tmp_path: Path) -> None:
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        export(base, Plan((1,)), folder)
+        assert (folder / "model.safetensors").exists()
+
+    def test_a_file_in_the_way_is_not_touched(self, base: LoadedModel, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(ExportError, match=r"/file': the path is a file\. Give a folder"):
+            export(base, Plan((1,)), tmp_path / "file")
+
+    def test_plans_that_remove_nothing_or_too_much(self, base: LoadedModel, tmp_path: Path) -> None:
+        for plan, reason in [
+            (Plan(), "cannot prune by an empty plan: it removes no block."),
+            (Plan((7,)), "cannot remove block 7: the model has 4 blocks, numbered 0 to 3."),
+            (Plan((0, 1, 2, 3)), "cannot remove all 4 blocks"),
+        ]:
+            with pytest.raises(PlanError, match=re.escape(reason)):
+                export(base, plan, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_disk_that_is_too_small_is_seen_beforehand(
+        self, base: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        with pytest.raises(
+            ExportError, match=r"it needs about 17 MB, the disk has 3 MB left\. Make room"
+        ):
+            export(base, Plan((1,)), tmp_path / "out")
+
+    def test_weights_in_a_format_that_cannot_be_written(
+        self, base: LoadedModel, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ExportError, match=r"cannot save weights as 'I8', the format"):
+            export(dataclasses.replace(base, stored_dtype="I8"), Plan((1,)), tmp_path / "out")
+
+
+def fail_with(error: BaseException) -> Callable[..., None]:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    return fail
+
+
+class TestNothingHalfWritten:
+    @pytest.mark.parametrize(
+        ("step", "error", "raised"),
+        [
+            ("_save_weights", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ExportError),
+            ("write_card", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), ExportError),
+            ("_save_tokenizer", KeyboardInterrupt(), KeyboardInterrupt),
+        ],
+    )
+    def test_a_failure_while_writing_leaves_nothing(
+        self,
+        base: LoadedModel,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        step: str,
+        error: BaseException,
+        raised: type[BaseException],
+    ) -> None:
+        monkeypatch.setattr(export_module, step, fail_with(error))
+        reason = "out': No space left on device. Make room" if raised is ExportError else None
+        with pytest.raises(raised, match=reason):
+            export(base, Plan((1,)), tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+        assert len(base.model.transformer.h) == N_BLOCKS
+
+    def test_a_tokenizer_that_meets_a_full_disk_leaves_nothing(
+        self, base: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # The Rust tokenizers raise a bare Exception for input and output errors.
+        full = Exception("No space left on device (os error 28)")
+        monkeypatch.setattr(type(base.tokenizer), "save_pretrained", fail_with(full))
+        with pytest.raises(ExportError, match=r"out': No space left on device \(os error 28\)\."):
+            export(base, Plan((1,)), tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_model_that_fails_its_checks_is_not_kept(
+        self, base: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stored_wrong(model: Any, dtype: torch.dtype) -> Any:
+            saved = stored_copy(model, dtype)
+            with torch.no_grad():
+                saved.transformer.h[0].mlp.c_fc.weight.neg_()
+            return saved
+
+        monkeypatch.setattr(export_module, "stored_copy", stored_wrong)
+        with pytest.raises(
+            VerificationError,
+            match=r"without 1 fails 1 of 7 checks: reload: weights rounded or adapted for saving, "
+            r"logits differ by \d.* at most \(allowed 0\.\d+\)\. Do not use it\.",
+        ):
+            export(base, Plan((1,)), tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+
+def test_the_source_of_the_base_is_quoted_as_the_user_gave_it(
+    base: LoadedModel, tmp_path: Path
+) -> None:
+    source = ModelSource("distilgpt2", base.source.folder, "2290a62682d0")
+    checks: list[Check] = export(
+        dataclasses.replace(base, source=source), Plan((2,)), tmp_path / "out"
+    )
+    assert "distilgpt2 without 2: 3 blocks" in checks[3].detail
+    assert read_recipe(tmp_path / "out").revision == "2290a62682d0"
