@@ -210,7 +210,7 @@ def sizes_table(analysis: Analysis) -> Table | None:
                 f"{row.plan}{' *' * star}",
                 str(row.blocks),
                 format_ppl(row.ppl.value),
-                *_change_cells(row.ppl_ratio, row.plan),
+                *split_change(row.ppl_ratio, row.plan),
                 format_params(row),
                 *([_latency_cell(row.latency)] * timed),
             )
@@ -222,7 +222,7 @@ def sizes_table(analysis: Analysis) -> Table | None:
     )
 
 
-def _change_cells(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
+def split_change(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
     """A change of perplexity and its bounds, for two columns; empty for the whole model."""
     if plan == Plan():
         return "", ""
@@ -247,7 +247,7 @@ def blocks_table(analysis: Analysis) -> Table | None:
         item = single.get(block)
         row = analysis.row.get(Plan((block,)))
         cells = [str(block), "not measured" if row is None else format_ppl(row.ppl.value)]
-        cells += ("", "") if item is None else _change_cells(item.ppl_ratio)
+        cells += ("", "") if item is None else split_change(item.ppl_ratio)
         if shapley is not None:
             value, _, bounds = format_nats(shapley[block]).partition(" [")
             cells += [value, bounds.rstrip("]")]
