@@ -167,3 +167,48 @@ def test_a_model_in_another_format_keeps_tied_weights_and_its_buffers():
     assert copied.lm_head.weight is copied.model.embed_tokens.weight
     assert copied.model.rotary_emb.inv_freq.dtype == torch.float32
     assert copied.lm_head.weight.shape[0] == VOCABULARY
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_gpu_float16_stays_within_its_rounding(name):
+    decoder, gpu = Decoder(tiny_model(name)), torch.device("cuda")
+    kernel = choose_kernel(decoder, TOKENS, torch.float16, gpu)
+    sums = nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS)
+    assert kernel.dtype == torch.float16, kernel.note
+    torch.testing.assert_close(sums, reference_sums(decoder), rtol=1e-3, atol=0)
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    ("n_vocab", "width", "rows"), [(1003, 72, 130), (1023, 64, 5), (512, 768, 300)]
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_fused_head_equals_the_head_in_pieces(n_vocab, width, rows, bias):
+    from pruning_kit.kernels.fused import FusedHead
+
+    torch.manual_seed(0)
+    layer, gpu = nn.Linear(width, n_vocab, bias=bias), torch.device("cuda")
+    layer.weight.data += 3 * torch.randn(width)
+    states = torch.randn(rows, width).half()
+    targets = torch.randint(n_vocab, (rows,))
+    embedding = CentredEmbedding(layer, torch.float16, gpu)
+    fused = FusedHead(embedding).nll(states.to(gpu), targets.to(gpu)).cpu()
+    exact = F.cross_entropy(layer(states.float()), targets, reduction="none")
+    torch.testing.assert_close(fused, exact, rtol=1e-3, atol=2e-3)
+
+
+def test_what_rounding_takes_off_the_embedding_is_put_back_on_the_mean_state():
+    torch.manual_seed(0)
+    layer, targets = nn.Linear(64, 500, bias=False), torch.randint(500, (400,))
+    states = 20 * torch.randn(64) + 0.1 * torch.randn(400, 64)  # much in common, as after a norm
+    exact = F.cross_entropy(layer(states), targets, reduction="none")
+    embedding = CentredEmbedding(layer, torch.bfloat16, CPU)
+    rounded = embedding.weight_VD.float()
+    plain = F.cross_entropy(states @ rounded.t(), targets, reduction="none")
+    put_back = states @ rounded.t() + embedding.bias(states)
+    mended = F.cross_entropy(put_back, targets, reduction="none")
+    assert (mended - exact).abs().mean() < 0.1 * (plain - exact).abs().mean()

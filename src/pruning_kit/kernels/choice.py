@@ -148,14 +148,13 @@ def _make_head(
 
 
 def _can_fuse(embedding: CentredEmbedding) -> bool:
-    """The fused head is written for 16 bits on NVIDIA's Hopper GPUs, without a bias."""
+    """The fused head is written for 16 bits on NVIDIA's Hopper GPUs."""
     weight = embedding.weight_VD
     return (
         weight.device.type == "cuda"
         and torch.cuda.get_device_capability(weight.device)[0] == 9
         and weight.dtype != torch.float32
         and weight.shape[1] % 8 == 0
-        and embedding.bias_V is None
     )
 
 

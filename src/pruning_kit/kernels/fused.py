@@ -10,6 +10,7 @@ Shapes: N scored positions, D hidden width, V vocabulary.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -28,6 +29,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 def _sum_exp_kernel(
     states,
     weights,
+    bias_ptr,
     sums_ptr,
     n_rows,
     n_tiles,
@@ -46,7 +48,8 @@ def _sum_exp_kernel(
         for k in range(0, WIDTH, DEPTH):
             weight = weights.load([tile * COLUMNS, k])
             logits = tl.dot(states.load([row, k]), weight.T, logits)
-        sums += tl.sum(tl.exp2(logits * LOG2_E), axis=1)
+        bias = tl.load(bias_ptr + tile * COLUMNS + tl.arange(0, COLUMNS))
+        sums += tl.sum(tl.exp2((logits + bias[None, :]) * LOG2_E), axis=1)
     rows = row + tl.arange(0, ROWS)
     tl.store(sums_ptr + split * n_rows + rows, sums, mask=rows < n_rows)
 
@@ -55,6 +58,7 @@ def _sum_exp_kernel(
 def _finish_kernel(
     states_ptr,
     weights_ptr,
+    bias_ptr,
     targets_ptr,
     sums_ptr,
     nll_ptr,
@@ -73,49 +77,54 @@ def _finish_kernel(
     total = -n_padding
     for split in range(n_splits):
         total += tl.load(sums_ptr + split * n_rows + row)
-    tl.store(nll_ptr + row, tl.log(total) - tl.sum(state * weight))
+    target_logit = tl.sum(state * weight) + tl.load(bias_ptr + target)
+    tl.store(nll_ptr + row, tl.log(total) - target_logit)
 
 
 class FusedHead:
     """The head as one product whose exponentials are added up before they leave the chip."""
 
     def __init__(self, embedding: CentredEmbedding) -> None:
-        assert embedding.bias_V is None
         self._embedding = embedding
+        self._n_tiles = triton.cdiv(embedding.n_vocab, COLUMNS)
+        self._n_padding = self._n_tiles * COLUMNS - embedding.n_vocab
 
     def nll(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
-        n_columns = triton.cdiv(self._embedding.n_vocab, COLUMNS) * COLUMNS
-        sums_SN = self._sum_exp(normed_ND)
+        bias_V = self._embedding.bias(normed_ND)
+        assert bias_V is not None, "16 bits always have one"
+        bias_V = F.pad(bias_V, (0, self._n_padding))
+        sums_SN = self._sum_exp(normed_ND, bias_V)
         nll_N = normed_ND.new_empty(len(normed_ND), dtype=torch.float32)
         width = normed_ND.shape[1]
         _finish_kernel[(len(normed_ND),)](
             normed_ND,
             self._embedding.weight_VD,
+            bias_V,
             targets_N,
             sums_SN,
             nll_N,
             n_rows=len(normed_ND),
             n_splits=len(sums_SN),
-            n_padding=float(n_columns - self._embedding.n_vocab),
+            n_padding=float(self._n_padding),
             WIDTH=width,
             WIDTH_PADDED=triton.next_power_of_2(width),
         )
         return nll_N
 
-    def _sum_exp(self, normed_ND: Tensor) -> Tensor:
+    def _sum_exp(self, normed_ND: Tensor, bias_V: Tensor) -> Tensor:
         """Sums of exponentials over each part of the padded vocabulary, (parts, N)."""
         n_rows, width = normed_ND.shape
         n_row_tiles = triton.cdiv(n_rows, ROWS)
-        n_tiles = triton.cdiv(self._embedding.n_vocab, COLUMNS)
-        n_splits = count_splits(n_row_tiles, n_tiles, _processors(normed_ND.device))
+        n_splits = count_splits(n_row_tiles, self._n_tiles, _processors(normed_ND.device))
         sums_SN = normed_ND.new_empty((n_splits, n_rows), dtype=torch.float32)
         _sum_exp_kernel[(n_row_tiles, n_splits)](
             TensorDescriptor.from_tensor(normed_ND, [ROWS, DEPTH]),
             TensorDescriptor.from_tensor(self._embedding.weight_VD, [COLUMNS, DEPTH]),
+            bias_V,
             sums_SN,
             n_rows,
-            n_tiles,
-            tiles_per_split=triton.cdiv(n_tiles, n_splits),
+            self._n_tiles,
+            tiles_per_split=triton.cdiv(self._n_tiles, n_splits),
             WIDTH=width,
             ROWS=ROWS,
             COLUMNS=COLUMNS,

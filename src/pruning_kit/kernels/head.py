@@ -5,11 +5,16 @@ embedding once. Centred logits average to zero, hence their exponentials sum to 
 needs no maximum first, cannot vanish, and shows its overflow as an infinite value. In 16 bits the
 centred logits also round far less (GPT-2's lie around -100).
 
+Rounding the embedding to 16 bits moves each logit by (what was rounded off) · state. Over many
+positions the part of the mean state adds up, so it is put back as a bias: on the trained demo model
+that takes the worst plan from 2e-4 nats off to 3e-5.
+
 Shapes: N scored positions, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -20,6 +25,8 @@ from pruning_kit.kernels.linear import Linear, MakeLinear, weight_and_bias
 PIECE_COLUMNS = 12_544
 """A quarter of GPT-2's vocabulary: with 256 rows 12 MB of logits, which stay in the cache."""
 CPU_PIECE_ROWS, GPU_PIECE_ROWS = 256, 8192
+ROUNDED_OFF_SCALE = 2.0**11
+"""Keeps what was rounded off out of float16's subnormal numbers."""
 
 
 class Head(Protocol):
@@ -36,17 +43,30 @@ class CentredEmbedding:
     def __init__(self, layer: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
         weight_VD, bias_V = weight_and_bias(layer)
         weight_VD = weight_VD.to(device).float()
+        weight_VD = weight_VD - weight_VD.mean(dim=0)
         self.n_vocab = len(weight_VD)
-        self.weight_VD = (weight_VD - weight_VD.mean(dim=0)).to(dtype).contiguous()
-        self.bias_V: Tensor | None = None
+        self.weight_VD = weight_VD.to(dtype).contiguous()
+        self._rounded_off_VD: Tensor | None = None
+        if dtype != torch.float32:
+            rounded_off = weight_VD - self.weight_VD.float()
+            self._rounded_off_VD = (rounded_off * ROUNDED_OFF_SCALE).to(dtype)
+        self._bias_V: Tensor | None = None
         if bias_V is not None:
             bias_V = bias_V.to(device).float()
-            self.bias_V = (bias_V - bias_V.mean()).to(dtype)
+            self._bias_V = bias_V - bias_V.mean()
 
-    def target_logits(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
+    def bias(self, normed_ND: Tensor) -> Tensor | None:
+        """What to add to the logits of these states, (V,) float32; None if nothing."""
+        if self._rounded_off_VD is None:
+            return self._bias_V
+        mean_D = normed_ND.mean(dim=0, dtype=torch.float32).to(self._rounded_off_VD.dtype)
+        put_back_V = (self._rounded_off_VD @ mean_D).float() / ROUNDED_OFF_SCALE
+        return put_back_V if self._bias_V is None else put_back_V + self._bias_V
+
+    def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
         """The centred logit of each target, in float32: (N,)."""
         logits = (normed_ND.float() * self.weight_VD[targets_N].float()).sum(dim=1)
-        return logits if self.bias_V is None else logits + self.bias_V[targets_N].float()
+        return logits if bias_V is None else logits + bias_V[targets_N]
 
 
 class PiecewiseHead:
@@ -56,35 +76,34 @@ class PiecewiseHead:
     """
 
     def __init__(self, embedding: CentredEmbedding, make_linear: MakeLinear) -> None:
-        self._pieces: list[Linear] = []
-        for start in range(0, embedding.n_vocab, PIECE_COLUMNS):
-            piece = slice(start, start + PIECE_COLUMNS)
-            bias = None if embedding.bias_V is None else embedding.bias_V[piece]
-            self._pieces.append(make_linear(embedding.weight_VD[piece], bias))
+        starts = range(0, embedding.n_vocab, PIECE_COLUMNS)
+        self._columns = [slice(start, start + PIECE_COLUMNS) for start in starts]
+        self._pieces: list[Linear] = [
+            make_linear(embedding.weight_VD[columns], None) for columns in self._columns
+        ]
         self._embedding = embedding
         on_cpu = embedding.weight_VD.device.type == "cpu"
         self._piece_rows = CPU_PIECE_ROWS if on_cpu else GPU_PIECE_ROWS
 
     def nll(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
-        sums_N = self._sum_exp(normed_ND)
-        log_sums_N = sums_N.log() if sums_N.isfinite().all() else self._stable(normed_ND)
-        return log_sums_N - self._embedding.target_logits(normed_ND, targets_N)
-
-    def _sum_exp(self, normed_ND: Tensor) -> Tensor:
+        bias_V = self._embedding.bias(normed_ND)
         sums_N = torch.zeros(len(normed_ND), device=normed_ND.device)
-        for piece in self._pieces:
-            for rows in self._row_slices(len(normed_ND)):
-                sums_N[rows] += piece(normed_ND[rows]).float().exp_().sum(dim=1)
-        return sums_N
+        for rows, logits in self._logits(normed_ND, bias_V):
+            sums_N[rows] += logits.exp_().sum(dim=1)
+        log_sums_N = sums_N.log() if sums_N.isfinite().all() else self._stable(normed_ND, bias_V)
+        return log_sums_N - self._embedding.target_logits(normed_ND, targets_N, bias_V)
 
-    def _stable(self, normed_ND: Tensor) -> Tensor:
+    def _stable(self, normed_ND: Tensor, bias_V: Tensor | None) -> Tensor:
         log_sums_N = torch.full((len(normed_ND),), -torch.inf, device=normed_ND.device)
-        for piece in self._pieces:
-            for rows in self._row_slices(len(normed_ND)):
-                part = piece(normed_ND[rows]).float().logsumexp(dim=1)
-                log_sums_N[rows] = log_sums_N[rows].logaddexp(part)
+        for rows, logits in self._logits(normed_ND, bias_V):
+            log_sums_N[rows] = log_sums_N[rows].logaddexp(logits.logsumexp(dim=1))
         return log_sums_N
 
-    def _row_slices(self, n_rows: int) -> list[slice]:
-        starts = range(0, n_rows, self._piece_rows)
-        return [slice(start, start + self._piece_rows) for start in starts]
+    def _logits(self, normed_ND: Tensor, bias_V: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """Float32 logits of some rows at some columns, one piece of the cache's size at a time."""
+        starts = range(0, len(normed_ND), self._piece_rows)
+        row_slices = [slice(start, start + self._piece_rows) for start in starts]
+        for piece, columns in zip(self._pieces, self._columns, strict=True):
+            for rows in row_slices:
+                logits = piece(normed_ND[rows]).float()
+                yield rows, logits if bias_V is None else logits.add_(bias_V[columns])
