@@ -76,6 +76,11 @@ class Run:
         """Parameters of each pruned model, tied weights counted once."""
         return {Plan.parse(text): count for text, count in self.info["parameters"].items()}
 
+    @cached_property
+    def _timed(self) -> frozenset[Plan]:
+        """Plans whose latency is known."""
+        return frozenset() if self.timings is None else frozenset(self.timings.plans)
+
     def nll(self, split: str = "test") -> np.ndarray:
         """NLL sums in nats, float64, shape (plans, windows); NaN where a forward failed."""
         return self.sums[split]
@@ -120,7 +125,7 @@ class Run:
 
     def _speed(self, plan: Plan) -> dict[str, Any]:
         """The speed columns of a plan; empty if it was not timed."""
-        if self.timings is None or plan not in self.timings.plans:
+        if self.timings is None or plan not in self._timed:
             return {}
         timing = self.timings.summary(plan)
         ratio_to_whole = timing.end_to_end_s.ratio
