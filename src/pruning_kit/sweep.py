@@ -263,8 +263,9 @@ class Sweep:
         return found or new_folder(base, self._run_name())
 
     def _run_name(self) -> str:
-        model = re.sub(r"[^\w.-]+", "-", self.loaded.source.name).strip("-.") or "model"
-        return f"{Path(model).name}-{self.settings.choice.mode or 'plans'}"
+        name = Path(self.loaded.source.name).resolve().name
+        model = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+        return f"{model}-{self.settings.choice.mode or 'plans'}"
 
     def _info(self, facts: Mapping[str, Any], context: int, stride: int) -> dict[str, Any]:
         batch_size = self.settings.batch_size or choose_batch_size(

@@ -1,0 +1,249 @@
+"""The command line from outside: what it prints, how it ends, what it leaves behind."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from tiny import TEXT, save_tiny_gpt2
+from transformers import AutoModelForCausalLM
+
+import pruning_kit
+from pruning_kit import cli, sweep
+from pruning_kit.results import COLUMNS
+
+FIRST_COLUMNS = (
+    "mode,removed,blocks,ppl,ppl_change_pct,speed_ms,speed_change_pct,params_m,nll_nats,tokens,"
+    "bits_per_byte,split,status"
+)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    return save_tiny_gpt2(tmp_path_factory.mktemp("cli") / "tiny")
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT * 3, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Call the command line in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def call(*words, **options):
+        code = cli.main([str(word) for word in words], **options)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def asked(model_folder, text_file):
+    return ("--model", model_folder, "--dataset", text_file, "--no-speed", "--threads", "1")
+
+
+def test_sequential_ends_with_a_table_conclusions_and_the_folder(run, asked, model_folder):
+    code, out, _ = run("--mode", "sequential", *asked, default_verb="sweep")
+    assert code == 0
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert lines[0].startswith(f"Model: {model_folder}"[:40])
+    rows = [line.split()[0] for line in lines if re.match(r" (none|\d)", line)]
+    assert rows == ["none", "0", "1", "2"]
+    assert "* lowest perplexity of its size" in out
+    assert "Removed alone, block" in out
+    assert "add --save_results for CSV and figures." in " ".join(out.split())
+    assert max(map(len, lines)) <= 80
+
+
+def test_save_results_writes_csv_run_file_sums_and_figures(run, asked, tmp_path):
+    code, out, _ = run("--mode", "combinatorial", "--save_results", *asked, default_verb="sweep")
+    assert code == 0
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name.startswith("tiny-combinatorial-")
+    assert {path.name for path in folder.iterdir()} == {
+        "results.csv",
+        "run.json",
+        "parts",
+        "perplexity.png",
+        "perplexity.svg",
+        "speed.png",
+        "speed.svg",
+    }
+    with (folder / "results.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    assert ",".join(rows[0]).startswith(FIRST_COLUMNS)
+    assert rows[0] == COLUMNS
+    assert [row[1] for row in rows[1:]] == ["none", "0", "1", "2", "0+1", "0+2", "1+2", "0+1+2"]
+    assert [row[0] for row in rows[1:]] == [
+        "baseline",
+        *["sequential"] * 3,
+        *["combinatorial"] * 3,
+        "empty",
+    ]
+    assert json.loads((folder / "run.json").read_text())["command"].startswith(
+        "pruning-kit --mode combinatorial --save_results --model"
+    )
+    assert folder.name in "".join(out.split())
+
+
+def test_two_runs_write_two_folders(run, asked, tmp_path):
+    for _ in range(2):
+        assert run("--mode", "baseline", "--save_results", *asked, default_verb="sweep")[0] == 0
+    assert len(list((tmp_path / "results").iterdir())) == 2
+
+
+def test_speed_is_measured_on_request(run, model_folder, text_file, tmp_path):
+    words = ("--mode", "baseline", "--model", model_folder, "--dataset", text_file)
+    quick = ("--latency-budget", "0.5", "--prompt-tokens", "8", "--new-tokens", "2")
+    code, _, err = run("sweep", *words, *quick, "--output", tmp_path / "timed")
+    assert code == 2
+    assert "context" in err  # 75 tokens do not fit into a context of 32
+    assert not (tmp_path / "timed" / "latency.json").exists()
+
+
+def test_ctrl_c_says_in_one_line_how_to_go_on(run, asked, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep.Sweep, "measure", interrupt)
+    code, _, err = run("--mode", "baseline", *asked, default_verb="sweep", program="python main.py")
+    assert code == 130
+    (line,) = [line for line in err.splitlines() if line]
+    assert line.startswith("Stopped. What was measured is in ")
+    assert line.endswith(" --threads 1 --resume")
+    assert "go on with: python main.py --mode baseline" in line
+
+
+def test_failed_plans_are_named_and_the_exit_code_is_3(run, asked, model_folder, tmp_path):
+    from test_sweep import poisoned
+
+    bad = poisoned(model_folder, tmp_path / "bad")
+    code, out, err = run("sweep", "--mode", "sequential", *asked, "--model", bad)
+    assert code == 3
+    assert "3 rows failed" in err
+    assert "failed" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sweep",), "cannot start a sweep: nothing says what to measure."),
+        (("sweep", "--plans", "1+x"), "cannot read 'x' in --plans '1+x'"),
+        (("sweep", "--plans", "9"), "cannot remove block 9: the model has 3 blocks"),
+        (("sweep", "--plans", "0-2"), "cannot remove all 3 blocks"),
+        (("sweep", "--plans", "shapley:few"), "cannot read 'few' in '--plans shapley:few'"),
+        (("sweep", "--mode", "baseline", "--sizes", "2,b"), "cannot read 'b' in '--sizes 2,b'"),
+        (("sweep", "--strategies", "middle"), "cannot use strategy 'middle'"),
+        (("sweep", "--strategies", "last", "--ratios", "1.5"), "a share of 1.5 of the blocks"),
+        (("sweep", "--mode", "baseline", "--context", "64"), "reads at most 32 tokens"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(run, asked, words, message):
+    code, out, err = run(*words, *(asked if len(words) > 1 else ()))
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_an_option_that_does_not_exist_is_explained(run):
+    code, _, err = run("sweep", "--mood", "baseline")
+    assert code == 2
+    assert "--mood" in err
+
+
+def test_prune_writes_a_folder_that_verify_and_plain_transformers_accept(
+    run, model_folder, text_file, tmp_path
+):
+    words = ("--model", model_folder, "--dataset", text_file, "--no-speed", "--threads", "1")
+    assert run("sweep", "--plans", "1", *words, "--output", tmp_path / "run")[0] == 0
+    out_folder = tmp_path / "pruned"
+    code, out, _ = run(
+        "prune", "--remove", "1", "--run", tmp_path / "run", "--out", out_folder
+    )
+    assert code == 0
+    assert "FAILED" not in out
+    assert AutoModelForCausalLM.from_pretrained(out_folder).config.n_layer == 2
+    assert "perplexity of the whole model" in (out_folder / "README.md").read_text()
+    code, out, _ = run("verify", out_folder)
+    assert code == 0
+    assert "passed" in out
+
+
+def test_verify_says_what_is_wrong_and_ends_with_1(run, model_folder, tmp_path):
+    assert run("prune", "--remove", "1", "--model", model_folder, "--out", tmp_path / "p")[0] == 0
+    config = json.loads((tmp_path / "p" / "config.json").read_text())
+    (tmp_path / "p" / "config.json").write_text(json.dumps({**config, "n_layer": 3}))
+    code, out, _ = run("verify", tmp_path / "p")
+    assert code == 1
+    assert "FAILED  weights" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("prune", "--remove", "none", "--out", "p"), "cannot prune by an empty plan"),
+        (("prune", "--remove", "0-2", "--out", "p"), "cannot remove all 3 blocks"),
+        (("prune", "--remove", "7", "--out", "p"), "cannot remove block 7"),
+    ],
+)
+def test_a_plan_that_cannot_be_cut_leaves_no_folder(run, model_folder, tmp_path, words, message):
+    code, _, err = run(*words, "--model", model_folder)
+    assert code == 2
+    assert message in " ".join(err.split())
+    assert not (tmp_path / "p").exists()
+
+
+def test_verify_of_nothing_is_one_sentence(run):
+    code, _, err = run("verify", "./nowhere")
+    assert code == 2
+    assert "there is no such folder" in " ".join(err.split())
+
+
+def test_reports_are_written_from_the_stored_run(run, asked, tmp_path):
+    folder = tmp_path / "run"
+    assert run("sweep", "--mode", "sequential", *asked, "--output", folder)[0] == 0
+    code, out, _ = run("report", folder)
+    assert code == 0
+    assert "In short" in out
+    for form in ("md", "html"):
+        assert run("report", folder, "--format", form)[0] == 0
+        assert (folder / f"report.{form}").stat().st_size > 1000
+
+
+def test_a_report_of_nothing_is_one_sentence(run, tmp_path):
+    code, _, err = run("report", tmp_path)
+    assert code == 2
+    assert "it holds no run.json" in " ".join(err.split())
+
+
+def test_every_verb_teaches_with_an_example(run):
+    for verb in cli.VERBS:
+        code, out, _ = run(verb, "--help")
+        assert code == 0
+        assert f"pruning-kit {verb}" in out
+
+
+def test_help_and_stored_runs_need_no_torch():
+    script = (
+        "import sys, pruning_kit.cli, pruning_kit.results, pruning_kit.analysis, "
+        "pruning_kit.report; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_public_names_exist():
+    for name in pruning_kit.__all__:
+        assert getattr(pruning_kit, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = pruning_kit.nothing
