@@ -19,6 +19,9 @@ from pruning_kit.plan import (
 )
 
 
+MAX_PLANS = 5000
+
+
 class Mode(StrEnum):
     """The three modes of the kit."""
 
@@ -48,7 +51,7 @@ class PlanChoice:
     """Shares of the blocks that strategies remove, as an alternative to `sizes`."""
     seed: int = 0
     """For the strategy `random`."""
-    max_plans: int = 5000
+    max_plans: int = MAX_PLANS
     """More sets than this are measured only when asked for by raising it."""
 
     def sizes_for(self, n_blocks: int) -> list[int]:

@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pruning_kit.choosing import Mode, PlanChoice
+from pruning_kit import options as opt
+from pruning_kit.choosing import MAX_PLANS, Mode, PlanChoice
 from pruning_kit.errors import PlanError, PruningKitError
 from pruning_kit.plan import Plan, parse_plans
 
@@ -42,34 +43,7 @@ VERBS = ("sweep", "prune", "verify", "report", "compare")
 SHAPLEY = "shapley:"
 Number = TypeVar("Number", int, float)
 
-WHAT, WHERE, HOW, RESULT, SPEED = (
-    "What to measure",
-    "Model and text",
-    "Arithmetic",
-    "Result",
-    "Speed",
-)
 
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="Hub id, local folder, or demo. Default: distilgpt2, or demo without it.",
-        rich_help_panel=WHERE,
-    ),
-]
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        help="wikitext2, wikitext2-published, demo, a text file, or a Hub dataset. "
-        "Default: WikiText-2 test, or the embedded text where it is not to be had.",
-        rich_help_panel=WHERE,
-    ),
-]
-DeviceOption = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=HOW)
-]
 RunArgument = Annotated[Path, typer.Argument(help="Folder that a sweep wrote.", metavar="RUN")]
 
 
@@ -113,149 +87,41 @@ def kit() -> None:
 @app.command()
 def sweep(
     ctx: typer.Context,
-    mode: Annotated[
-        Mode | None,
-        typer.Option(
-            help="baseline: the whole model; sequential: each block alone; "
-            "combinatorial: every set of two or more.",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    plans: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Chosen sets of blocks, such as 1+3 or 1-3; may be repeated. "
-            "shapley:N adds those of N sampled orders of the blocks.",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    strategies: Annotated[
-        str | None,
-        typer.Option(
-            help="first,last,alternate,contiguous,random at each size or ratio.",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    sizes: Annotated[
-        str | None,
-        typer.Option(help="Numbers of removed blocks, such as 2,3.", rich_help_panel=WHAT),
-    ] = None,
-    ratios: Annotated[
-        str | None,
-        typer.Option(help="Shares to remove by strategy, such as 0.25,0.5.", rich_help_panel=WHAT),
-    ] = None,
-    max_removed: Annotated[
-        int | None, typer.Option(help="Largest number of removed blocks.", rich_help_panel=WHAT)
-    ] = None,
-    max_plans: Annotated[
-        int, typer.Option(help="Refuse more plans than this.", rich_help_panel=WHAT)
-    ] = PlanChoice().max_plans,
-    seed: Annotated[int, typer.Option(help="For strategy random.", rich_help_panel=WHAT)] = 0,
-    model: ModelOption = None,
-    dataset: DatasetOption = None,
-    dataset_config: Annotated[
-        str | None, typer.Option(help="Config of a Hub dataset.", rich_help_panel=WHERE)
-    ] = None,
-    dataset_split: Annotated[
-        str, typer.Option(help="Split of a Hub dataset.", rich_help_panel=WHERE)
-    ] = "test",
-    text_column: Annotated[
-        str, typer.Option(help="Column of a Hub dataset.", rich_help_panel=WHERE)
-    ] = "text",
-    select_on: Annotated[
-        str | None,
-        typer.Option(
-            help="A second text to choose plans on: calibration (that of demo or wikitext2), "
-            "or a text file.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(help="Tokens per window. Default: the model's.", rich_help_panel=WHERE),
-    ] = None,
-    stride: Annotated[
-        int | None,
-        typer.Option(help="Tokens windows advance by. Default: half.", rich_help_panel=WHERE),
-    ] = None,
-    max_windows: Annotated[
-        int | None,
-        typer.Option(help="A quick look: only the first N windows.", rich_help_panel=WHERE),
-    ] = None,
-    device: DeviceOption = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="auto (float32 on CPUs, float16 on CUDA), float32, float16, bfloat16.",
-            rich_help_panel=HOW,
-        ),
-    ] = "auto",
-    attention: Annotated[
-        Literal["eager", "sdpa"] | None,
-        typer.Option(help="Attention. Default: the model family's.", rich_help_panel=HOW),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Windows at a time. Default: from free memory.", rich_help_panel=HOW),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads. Default: all cores.", rich_help_panel=HOW)
-    ] = None,
-    speed: Annotated[
-        bool, typer.Option("--speed/--no-speed", help="Time the models.", rich_help_panel=SPEED)
-    ] = True,
-    latency_budget: Annotated[
-        float, typer.Option(help="Seconds for timing.", rich_help_panel=SPEED)
-    ] = 15.0,
-    latency_target: Annotated[
-        float, typer.Option(help="Wanted half-width of each ratio.", rich_help_panel=SPEED)
-    ] = 0.02,
-    prompt_tokens: Annotated[
-        int, typer.Option(help="Prompt of the prefill.", rich_help_panel=SPEED)
-    ] = 128,
-    new_tokens: Annotated[
-        int, typer.Option(help="Tokens of the decode.", rich_help_panel=SPEED)
-    ] = 16,
-    batch: Annotated[
-        int, typer.Option(help="Sequences in every timed call.", rich_help_panel=SPEED)
-    ] = 1,
-    per_plan: Annotated[
-        bool,
-        typer.Option(
-            "--per-plan", help="Time every plan, not one of each depth.", rich_help_panel=SPEED
-        ),
-    ] = False,
-    compiled: Annotated[
-        bool,
-        typer.Option("--compile", help="Time with torch.compile.", rich_help_panel=SPEED),
-    ] = False,
-    cuda_graphs: Annotated[
-        bool,
-        typer.Option("--cuda-graphs", help="Time with CUDA graphs.", rich_help_panel=SPEED),
-    ] = False,
-    save_results: Annotated[
-        bool,
-        typer.Option(
-            "--save_results",
-            "--save-results",
-            help="Write results.csv and figures, under results/ unless --output is given.",
-            rich_help_panel=RESULT,
-        ),
-    ] = False,
-    samples: Annotated[
-        bool,
-        typer.Option(
-            "--samples",
-            help="Keep a continuation by the whole model and the best of each size.",
-            rich_help_panel=RESULT,
-        ),
-    ] = False,
-    output: Annotated[
-        Path | None, typer.Option(help="The run folder to write.", rich_help_panel=RESULT)
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Go on with a stopped run.", rich_help_panel=RESULT)
-    ] = False,
+    mode: opt.Mode = None,
+    plans: opt.Plans = None,
+    strategies: opt.Strategies = None,
+    sizes: opt.Sizes = None,
+    ratios: opt.Ratios = None,
+    max_removed: opt.MaxRemoved = None,
+    max_plans: opt.MaxPlans = MAX_PLANS,
+    seed: opt.Seed = 0,
+    model: opt.Model = None,
+    dataset: opt.Dataset = None,
+    dataset_config: opt.DatasetConfig = None,
+    dataset_split: opt.DatasetSplit = "test",
+    text_column: opt.TextColumn = "text",
+    select_on: opt.SelectOn = None,
+    context: opt.Context = None,
+    stride: opt.Stride = None,
+    max_windows: opt.MaxWindows = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    attention: opt.Attention = None,
+    batch_size: opt.BatchSize = None,
+    threads: opt.Threads = None,
+    speed: opt.Speed = True,
+    latency_budget: opt.LatencyBudget = 15.0,
+    latency_target: opt.LatencyTarget = 0.02,
+    prompt_tokens: opt.PromptTokens = 128,
+    new_tokens: opt.NewTokens = 16,
+    batch: opt.Batch = 1,
+    per_plan: opt.PerPlan = False,
+    compiled: opt.Compiled = False,
+    cuda_graphs: opt.CudaGraphs = False,
+    save_results: opt.SaveResults = False,
+    samples: opt.Samples = False,
+    output: opt.Output = None,
+    resume: opt.Resume = False,
 ) -> None:
     """Measure perplexity, speed and parameters of many pruned models at once.
 
@@ -400,7 +266,7 @@ def prune(
     out_folder: Annotated[
         Path, typer.Option("--out", help="The model folder to write; it must not exist yet.")
     ],
-    model: ModelOption = None,
+    model: opt.Model = None,
     run_folder: Annotated[
         Path | None,
         typer.Option("--run", help="Take the numbers for the model card from this sweep."),
@@ -432,7 +298,7 @@ def prune(
 @app.command()
 def verify(
     folder: Annotated[Path, typer.Argument(help="A model folder.", metavar="DIR")],
-    device: DeviceOption = "cpu",
+    device: opt.Device = "cpu",
 ) -> None:
     """Check a model folder: structure, weights, cache, generation, recipe.
 

@@ -1,0 +1,164 @@
+"""The options of a sweep: what each takes and how `--help` explains it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pruning_kit import choosing
+
+WHAT, WHERE, HOW, RESULT, SPEED = (
+    "What to measure",
+    "Model and text",
+    "Arithmetic",
+    "Result",
+    "Speed",
+)
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Hub id, local folder, or demo. Default: distilgpt2, or demo without it.",
+        rich_help_panel=WHERE,
+    ),
+]
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="wikitext2, wikitext2-published, demo, a text file, or a Hub dataset. "
+        "Default: WikiText-2 test, or the embedded text where it is not to be had.",
+        rich_help_panel=WHERE,
+    ),
+]
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=HOW)]
+
+Mode = Annotated[
+    choosing.Mode | None,
+    typer.Option(
+        help="baseline: the whole model; sequential: each block alone; "
+        "combinatorial: every set of two or more.",
+        rich_help_panel=WHAT,
+    ),
+]
+Plans = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Chosen sets of blocks, such as 1+3 or 1-3; may be repeated. "
+        "shapley:N adds those of N sampled orders of the blocks.",
+        rich_help_panel=WHAT,
+    ),
+]
+Strategies = Annotated[
+    str | None,
+    typer.Option(
+        help="first,last,alternate,contiguous,random at each size or ratio.",
+        rich_help_panel=WHAT,
+    ),
+]
+Sizes = Annotated[
+    str | None,
+    typer.Option(help="Numbers of removed blocks, such as 2,3.", rich_help_panel=WHAT),
+]
+Ratios = Annotated[
+    str | None,
+    typer.Option(help="Shares to remove by strategy, such as 0.25,0.5.", rich_help_panel=WHAT),
+]
+MaxRemoved = Annotated[
+    int | None, typer.Option(help="Largest number of removed blocks.", rich_help_panel=WHAT)
+]
+MaxPlans = Annotated[int, typer.Option(help="Refuse more plans than this.", rich_help_panel=WHAT)]
+Seed = Annotated[int, typer.Option(help="For strategy random.", rich_help_panel=WHAT)]
+DatasetConfig = Annotated[
+    str | None, typer.Option(help="Config of a Hub dataset.", rich_help_panel=WHERE)
+]
+DatasetSplit = Annotated[str, typer.Option(help="Split of a Hub dataset.", rich_help_panel=WHERE)]
+TextColumn = Annotated[str, typer.Option(help="Column of a Hub dataset.", rich_help_panel=WHERE)]
+SelectOn = Annotated[
+    str | None,
+    typer.Option(
+        help="A second text to choose plans on: calibration (that of demo or wikitext2), "
+        "or a text file.",
+        rich_help_panel=WHERE,
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(help="Tokens per window. Default: the model's.", rich_help_panel=WHERE),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(help="Tokens windows advance by. Default: half.", rich_help_panel=WHERE),
+]
+MaxWindows = Annotated[
+    int | None,
+    typer.Option(help="A quick look: only the first N windows.", rich_help_panel=WHERE),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="auto (float32 on CPUs, float16 on CUDA), float32, float16, bfloat16.",
+        rich_help_panel=HOW,
+    ),
+]
+Attention = Annotated[
+    Literal["eager", "sdpa"] | None,
+    typer.Option(help="Attention. Default: the model family's.", rich_help_panel=HOW),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Windows at a time. Default: from free memory.", rich_help_panel=HOW),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads. Default: all cores.", rich_help_panel=HOW)
+]
+Speed = Annotated[
+    bool, typer.Option("--speed/--no-speed", help="Time the models.", rich_help_panel=SPEED)
+]
+LatencyBudget = Annotated[float, typer.Option(help="Seconds for timing.", rich_help_panel=SPEED)]
+LatencyTarget = Annotated[
+    float, typer.Option(help="Wanted half-width of each ratio.", rich_help_panel=SPEED)
+]
+PromptTokens = Annotated[int, typer.Option(help="Prompt of the prefill.", rich_help_panel=SPEED)]
+NewTokens = Annotated[int, typer.Option(help="Tokens of the decode.", rich_help_panel=SPEED)]
+Batch = Annotated[int, typer.Option(help="Sequences in every timed call.", rich_help_panel=SPEED)]
+PerPlan = Annotated[
+    bool,
+    typer.Option(
+        "--per-plan", help="Time every plan, not one of each depth.", rich_help_panel=SPEED
+    ),
+]
+Compiled = Annotated[
+    bool,
+    typer.Option("--compile", help="Time with torch.compile.", rich_help_panel=SPEED),
+]
+CudaGraphs = Annotated[
+    bool,
+    typer.Option("--cuda-graphs", help="Time with CUDA graphs.", rich_help_panel=SPEED),
+]
+SaveResults = Annotated[
+    bool,
+    typer.Option(
+        "--save_results",
+        "--save-results",
+        help="Write results.csv and figures, under results/ unless --output is given.",
+        rich_help_panel=RESULT,
+    ),
+]
+Samples = Annotated[
+    bool,
+    typer.Option(
+        "--samples",
+        help="Keep a continuation by the whole model and the best of each size.",
+        rich_help_panel=RESULT,
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option(help="The run folder to write.", rich_help_panel=RESULT)
+]
+Resume = Annotated[bool, typer.Option(help="Go on with a stopped run.", rich_help_panel=RESULT)]
