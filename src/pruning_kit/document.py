@@ -17,9 +17,11 @@ from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.results import Run
 from pruning_kit.scores import Interval
 from pruning_kit.sentences import section_sentences
+from pruning_kit.timings import END_TO_END
 from pruning_kit.wording import factor, format_change, format_nats, format_ppl, listed
 
 INTERVAL = "95 % interval"
+UNCLEAR = "unclear"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
             "choices",
             "What to choose",
             said["choices"] + said["front"],
-            sizes_table(analysis),
+            sizes_table(run, analysis),
             ("speed",),
         ),
         Section(
@@ -195,7 +197,7 @@ def format_latency(latency: PlanLatency | None) -> str:
     return f"{1e3 * latency.median_s:.3g} ms ({latency.ratio.value:.2f} times)"
 
 
-def sizes_table(analysis: Analysis) -> Table | None:
+def sizes_table(run: Run, analysis: Analysis) -> Table | None:
     """The whole model and the best set of each size; the recommended plan stands out."""
     if not analysis.sizes:
         return None
@@ -203,6 +205,7 @@ def sizes_table(analysis: Analysis) -> Table | None:
     timed = any(row.latency is not None for row in rows)
     headings = ["Removed", "Blocks", "PPL", "Change", INTERVAL, "Params M"]
     starred = [row.plan == analysis.recommended for row in rows]
+    unclear = any(UNCLEAR in latency_cell(run, row) for row in rows)
     return Table(
         tuple(headings + ["ms (ratio)"] * timed),
         tuple(
@@ -212,12 +215,14 @@ def sizes_table(analysis: Analysis) -> Table | None:
                 format_ppl(row.ppl.value),
                 *split_change(row.ppl_ratio, row.plan),
                 format_params(row),
-                *([_latency_cell(row.latency)] * timed),
+                *([latency_cell(run, row)] * timed),
             )
             for row, star in zip(rows, starred, strict=True)
         ),
         "The whole model and the best set of each size; * is what to take without a budget "
-        f"({analysis.selection_note}).",
+        f"({analysis.selection_note})."
+        + f" {UNCLEAR}: no larger than the noise of this machine."
+        * unclear,
         tuple(number for number, star in enumerate(starred) if star),
     )
 
@@ -230,10 +235,14 @@ def split_change(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
     return value, bounds.rstrip("]")
 
 
-def _latency_cell(latency: PlanLatency | None) -> str:
-    if latency is None:
+def latency_cell(run: Run, row: PlanRow) -> str:
+    """Milliseconds and the ratio to the whole model, or `unclear` where none may be claimed."""
+    if row.latency is None or run.timings is None:
         return ""
-    return f"{1e3 * latency.median_s:.3g} ({latency.ratio.value:.2f})"
+    claimed = run.timings.summary(row.plan).claimed[END_TO_END]
+    clear = row.plan == Plan() or claimed
+    ratio = f"{row.latency.ratio.value:.2f}" if clear else UNCLEAR
+    return f"{1e3 * row.latency.median_s:.3g} ({ratio})"
 
 
 def blocks_table(analysis: Analysis) -> Table | None:

@@ -131,7 +131,7 @@ def _samples(run: Run, analysis: Analysis) -> list[dict[str, str]]:
         {
             "plan": plan_name(plan),
             "ppl": format_ppl(analysis.row[plan].ppl.value) if plan in analysis.row else "",
-            "text": stored[plan],
+            "text": stored[plan].strip(),
         }
         for plan in sorted(stored)
     ]

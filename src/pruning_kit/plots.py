@@ -273,7 +273,9 @@ def _front_note(run: Run, frame: pd.DataFrame, timed: bool) -> str:
     pooled = timed and bool(frame["speed_pooled"].eq(True).any())
     same = " Plans that do equal work were timed together." if pooled else ""
     other = "latency" if timed else "parameters"
-    return f"Ringed: no measured plan is better in both {other} and perplexity.{same}"
+    unclear = int(frame["speed_claimed"].eq(False).sum())
+    doubt = f" For {unclear:,} plans the gain in speed is not clear of noise." if unclear else ""
+    return f"Ringed: no measured plan is better in both {other} and perplexity.{same}{doubt}"
 
 
 def _front(x: np.ndarray, y: np.ndarray) -> list[int]:
