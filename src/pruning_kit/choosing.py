@@ -18,7 +18,6 @@ from pruning_kit.plan import (
     subsets,
 )
 
-
 MAX_PLANS = 5000
 
 

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from pruning_kit import options as opt
 from pruning_kit.choosing import MAX_PLANS, Mode, PlanChoice
-from pruning_kit.errors import PlanError, PruningKitError
+from pruning_kit.errors import PlanError, PruningKitError, RunError
 from pruning_kit.plan import Plan, parse_plans
 
 if TYPE_CHECKING:
@@ -362,6 +362,43 @@ def report(
         else:
             path = write_report(run, output or run_folder / f"report.{form}", form, asked)
             out.print(f"The report is in {path}.", highlight=False)
+
+
+@app.command()
+def compare(
+    first: RunArgument,
+    second: Annotated[
+        Path | None, typer.Argument(help="Another run; leave out with --published.", metavar="RUN2")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Against the published distilgpt2 table.")
+    ] = False,
+) -> None:
+    """Lay two runs side by side, or a run of distilgpt2 beside the published table.
+
+    [bold]Examples[/]
+
+      pruning-kit compare RUN1 RUN2
+      pruning-kit compare RUN --published
+    """
+    with _plain_errors():
+        from pruning_kit.comparison import compare_runs
+        from pruning_kit.comparison_document import comparison_document, published_document
+        from pruning_kit.published import compare_published
+        from pruning_kit.report import renderable
+        from pruning_kit.results import load_run
+
+        if published == (second is not None):
+            raise RunError(
+                f"cannot compare {first}: give either a second run or --published, and not both."
+            )
+        run = load_run(first)
+        document = (
+            published_document(compare_published(run))
+            if second is None
+            else comparison_document(compare_runs(run, load_run(second)))
+        )
+        out.print(renderable(document))
 
 
 def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:
