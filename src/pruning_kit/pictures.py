@@ -5,6 +5,7 @@ Each function gives a figure, or None where the run does not hold what it shows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
     values = np.array([interval.value for interval in ppl])
     logarithmic = plots.scale_perplexity(axes, [*values, base], "y")
     start = base if logarithmic else 0.0
+    values = np.where(np.isfinite(values), values, start)
     blocks = [item.block for item in items]
     axes.bar(blocks, values - start, bottom=start, color=BLUE, width=0.7)
     _error_bars(axes, blocks, ppl, "y")
@@ -60,12 +62,12 @@ def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
             top = interval.value if interval.high is None else interval.high
             axes.annotate(
                 format_ppl(interval.value),
-                (block, max(top, start)),
+                (block, max(top, start) if math.isfinite(top) else start),
                 (0, 3),
                 textcoords="offset points",
                 ha="center",
             )
-    _margins(axes, min(start, *values), float(values.max()), logarithmic)
+    _margins(axes, min(start, *values), max(base, *values), logarithmic)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(items) <= 2 * MAX_CELL_TEXT:
         axes.set_xticks(blocks)
@@ -89,7 +91,7 @@ def _margins(axes: Axes, low: float, high: float, logarithmic: bool) -> None:
 def _error_bars(axes: Axes, at: Sequence[float], values: Sequence[Interval], which: str) -> None:
     """95 % intervals as thin lines, where there are any."""
     for position, value in zip(at, values, strict=True):
-        if value.low is not None and value.high is not None:
+        if value.low is not None and value.high is not None and math.isfinite(value.high):
             ends, here = [value.low, value.high], [position, position]
             x, y = (here, ends) if which == "y" else (ends, here)
             axes.plot(x, y, color="black", linewidth=1.4, solid_capstyle="butt")
@@ -241,9 +243,9 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     removed = [0, *(size.n_removed for size in sizes)]
     ratio = {row.plan: row.selection_ratio for row in analysis.rows}
     lines = {
-        "worst": (RED, [1.0, *(ratio[size.worst] for size in sizes)]),
-        "median": (ORANGE, [1.0, *(size.median_ratio for size in sizes)]),
-        "best": (BLUE, [1.0, *(ratio[size.best] for size in sizes)]),
+        "worst": (RED, _finite([1.0, *(ratio[size.worst] for size in sizes)])),
+        "median": (ORANGE, _finite([1.0, *(size.median_ratio for size in sizes)])),
+        "best": (BLUE, _finite([1.0, *(ratio[size.best] for size in sizes)])),
     }
     figure, axes = plots.new_figure(4.6, "Perplexity by number of blocks removed")
     everything = [value for _, values in lines.values() for value in values]
@@ -265,7 +267,9 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
         points = [(count, ratio[plan]) for count, plan in plans if plan is not None]
         if points:
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, marker, markersize=5, color=GREEN, fillstyle="none", label=name)
+            axes.plot(
+                x, _finite(y), marker, markersize=5, color=GREEN, fillstyle="none", label=name
+            )
     if axes.get_legend_handles_labels()[0]:
         axes.legend(title="Fixed strategies", frameon=False, fontsize=8, loc="upper left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -278,10 +282,16 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     return figure
 
 
-def _widest_gap(lines: Sequence[Sequence[float]]) -> int:
+def _widest_gap(lines: Sequence[np.ndarray]) -> int:
     """Where three lines, the highest first, lie farthest apart, so that their names do too."""
     logs = np.log(np.array(lines))
-    return int(np.minimum(logs[0] - logs[1], logs[1] - logs[2]).argmax())
+    gaps = np.minimum(logs[0] - logs[1], logs[1] - logs[2])
+    return int(np.nan_to_num(gaps, nan=-1.0).argmax())
+
+
+def _finite(values: Sequence[float]) -> np.ndarray:
+    """Values to draw; what is beyond float64 leaves a gap."""
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _size_notes(analysis: Analysis) -> list[str]:

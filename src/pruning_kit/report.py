@@ -44,10 +44,15 @@ def render(run: Run, form: Format | str = Format.terminal, budget: Budget | None
         case Format.md:
             return markdown(document)
         case Format.terminal:
-            console = Console(file=io.StringIO(), width=TERMINAL_WIDTH, color_system=None)
-            with console.capture() as captured:
-                console.print(renderable(document))
-            return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+            return plain_text(document)
+
+
+def plain_text(document: Document) -> str:
+    """A document as it stands on a terminal of 80 columns, without colour."""
+    console = Console(file=io.StringIO(), width=TERMINAL_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(renderable(document))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
 def write_report(

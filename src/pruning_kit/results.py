@@ -100,6 +100,12 @@ class Run:
             ["split"], key=lambda names: names.map(self.splits.index), kind="stable"
         )
 
+    def _repr_html_(self) -> str:
+        """The summary of the run, for notebooks."""
+        from pruning_kit.notebook import run_html  # it reads runs, so it imports this module
+
+        return run_html(self)
+
     def _row(self, plan: Plan, index: int, split: str) -> dict[str, Any]:
         tokens = int(self.targets(split).sum())
         nll_nats = float(self.nll(split)[index].sum())

@@ -1,0 +1,232 @@
+"""Comparisons: paired where windows are the same, plain where not; published figures quoted."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pruning_kit import report, store
+from pruning_kit.comparison import compare_runs, order_agreement, why_unpaired
+from pruning_kit.comparison_document import comparison_document, published_document
+from pruning_kit.errors import RunError
+from pruning_kit.plan import Plan, singles
+from pruning_kit.published import compare_published, published_rows
+from pruning_kit.results import load_run
+from tests.synthetic_runs import costs_of, synthetic_timings, write_run
+
+FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    def get(name="run", plans=FEW, **options):
+        return load_run(write_run(tmp_path_factory.mktemp("base") / name, plans=plans, **options))
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def run(run_of):
+    return run_of("first")
+
+
+def shifted(run, shift, noise=0.0, seed=0):
+    """The same run with `shift` nats per token more for plans without block 2, and noise."""
+    generator = np.random.default_rng(seed)
+    nll = run.nll().copy()
+    more = np.array([shift * (2 in plan.removed) for plan in run.plans])
+    nll += (more[:, None] + noise * generator.standard_normal(nll.shape)) * run.targets()
+    return replace(run, sums={"test": nll})
+
+
+def test_a_run_agrees_with_itself_to_the_last_bit(run):
+    comparison = compare_runs(run, run)
+    assert comparison.largest_difference == 0 and comparison.differences == ()
+    assert all(row.ratio.value == 1 and not row.differs for row in comparison.rows)
+    text = report.plain_text(comparison_document(comparison))
+    assert "all sums of the 9 plans agree to the last bit" in text
+    assert "Nothing that was recorded." in text
+
+
+def test_a_small_change_on_the_same_windows_is_found_and_no_other(run):
+    comparison = compare_runs(run, shifted(run, 0.004, noise=0.002))
+    assert {row.plan for row in comparison.rows if row.differs} == {Plan((2,)), Plan((2, 3))}
+    row = next(row for row in comparison.rows if row.plan == Plan((2,)))
+    assert row.ratio.low < math.exp(0.004) < row.ratio.high
+    width = row.ratio.high - row.ratio.low
+    assert width < 0.01 < row.first.ppl * 0.01
+
+
+def test_turning_two_runs_round_inverts_the_ratios(run):
+    other = shifted(run, 0.004, noise=0.002)
+    forth, back = compare_runs(run, other), compare_runs(other, run)
+    for one, two in zip(forth.rows, back.rows, strict=True):
+        assert one.ratio.value * two.ratio.value == pytest.approx(1)
+        assert one.ratio.low * two.ratio.high == pytest.approx(1)
+        assert one.differs == two.differs
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "because"),
+    [
+        ({"text_sha256": "dd" * 32}, {}, "the texts differ"),
+        ({}, {"texts": {"n_tokens": 5}}, "the tokenizers differ"),
+        ({}, {"protocol": {"stride": 256}}, "context or stride differ"),
+        ({"n_windows": 100}, {"texts": {}}, "different parts of the text were scored"),
+    ],
+)
+def test_other_windows_are_not_paired(run, run_of, options, changes, because):
+    other = run_of("second", **options)
+    other.info["texts"]["test"]["n_tokens"] = run.info["texts"]["test"]["n_tokens"]
+    other.info["texts"]["test"] |= changes.get("texts", {})
+    other.info["protocol"] |= changes.get("protocol", {})
+    assert why_unpaired(run, other) == because
+    comparison = compare_runs(run, other)
+    assert math.isnan(comparison.largest_difference)
+    assert all(row.adjusted_p is None and row.ratio.low is None for row in comparison.rows)
+    text = report.plain_text(comparison_document(comparison))
+    assert f"not paired, because {because}" in " ".join(text.split())
+    assert "Bits/byte" in text and max(map(len, text.splitlines())) <= 80
+
+
+def test_bits_per_byte_are_compared_whatever_the_tokens(run):
+    side = compare_runs(run, run).rows[0].first
+    frame = run.frame().set_index("removed")
+    assert side.bits_per_byte == pytest.approx(frame.loc["none", "bits_per_byte"])
+    assert side.ppl == pytest.approx(frame.loc["none", "ppl"]) and side.change == 1
+
+
+def test_with_few_windows_nothing_is_tested_and_that_is_said(run_of):
+    run = run_of(n_windows=30)
+    text = report.plain_text(comparison_document(compare_runs(run, shifted(run, 0.1))))
+    assert "Nothing was tested (no interval: 30 windows, at least 50 needed)." in text
+
+
+def test_what_differs_is_listed_by_name(run, run_of):
+    other = run_of("second", model="gpt2")
+    other.info["numerics"]["device_name"] = "NVIDIA H100"
+    found = {d.name: (d.first, d.second) for d in compare_runs(run, other).differences}
+    assert found == {
+        "model": ("distilgpt2", "gpt2"),
+        "device_name": ("AMD EPYC 9B14", "NVIDIA H100"),
+    }
+
+
+def test_plans_of_one_run_alone_and_failed_ones_are_left_out(run, run_of):
+    other = run_of("second", [*FEW, Plan((0, 5))], failed=[Plan((1, 3))])
+    comparison = compare_runs(run, other)
+    assert [row.plan for row in comparison.rows] == [p for p in FEW if p != Plan((1, 3))]
+    assert (comparison.n_only_first, comparison.n_only_second) == (1, 2)
+
+
+def test_runs_without_a_common_plan_are_refused(run, run_of):
+    other = run_of("second", [Plan()], failed=[Plan()], timed=False)
+    with pytest.raises(RunError, match=r"cannot compare .*first with .*second: they have no"):
+        compare_runs(run, other)
+
+
+def test_a_whole_model_that_failed_leaves_the_other_plans(run_of):
+    run = run_of("broken", failed=[Plan()])
+    comparison = compare_runs(run, run)
+    assert len(comparison.rows) == len(FEW) - 1
+    assert comparison_document(comparison).sections[2].table is not None
+
+
+def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
+    text = report.plain_text(comparison_document(compare_runs(run, run)))
+    assert "None of the 6 speed ratios" in text
+    faster = run_of("second")
+    data = synthetic_timings(FEW, 6, whole_s=0.1).to_json()
+    for turn in data["rounds"]:
+        values = turn["samples"]["end_to_end_s"]
+        values[2] *= 0.5
+    store.write_json(faster.folder / "latency.json", data)
+    comparison = compare_runs(run, load_run(faster.folder))
+    assert comparison.speed.disagreeing == [("end_to_end_s", Plan((0,)))]
+    text = " ".join(report.plain_text(comparison_document(comparison)).split())
+    assert "1 of 6 speed ratios" in text and "end to end of 0." in text
+    untimed = run_of("third", timed=False)
+    assert compare_runs(run, untimed).speed is None
+
+
+def test_of_thousands_of_plans_those_that_differ_most_are_shown(run_of):
+    run = run_of("many", None, timed=False)
+    table = comparison_document(compare_runs(run, shifted(run, 0.1))).sections[2].table
+    assert len(table.rows) <= 41 and table.rows[0][0] == "none"
+    differing = [row for row in table.rows if row[-1] == "yes"]
+    assert len(differing) == 31 and all("2" in row[0].split("+") for row in differing)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tau"),
+    [([1, 2, 3], [2, 4, 9], 1.0), ([1, 2, 3], [9, 4, 2], -1.0), ([1, 2], [1, 2], None)],
+)
+def test_the_agreement_of_orders(first, second, tau):
+    assert order_agreement(first, second) == tau
+    assert order_agreement([1, 1, 1], [1, 2, 3]) is None
+
+
+# --- the published table ----------------------------------------------------------------------
+
+
+def test_the_published_table_is_read_as_printed():
+    rows = {row.plan: row for row in published_rows()}
+    assert len(rows) == 15
+    assert rows[Plan()].ppl == 39.29 and rows[Plan()].params_m == 81.91
+    assert rows[Plan((1, 3))].ppl == 156.42 and rows[Plan((0, 1))].ppl == 195311.70
+    assert rows[Plan((0,))].speed_ms == 460.28
+
+
+def published_costs():
+    """A run that reproduces the published perplexities exactly, but for noise."""
+    rows = {row.plan: math.log(row.ppl) - math.log(39.29) for row in published_rows()}
+    return rows.__getitem__
+
+
+def test_a_run_that_reproduces_the_table_has_ratios_near_one(run_of):
+    plans = [row.plan for row in published_rows()]
+    comparison = compare_published(run_of("same", plans, cost=published_costs(), timed=False))
+    ratios = [row.ratio for row in comparison.rows]
+    assert np.ptp(np.log(ratios)) < 0.02 and comparison.agreement == 1
+    assert [row.params_m for row in comparison.rows][:2] == pytest.approx([81.91, 74.82], abs=0.01)
+    text = report.plain_text(published_document(comparison))
+    assert "15 of 15 published plans were measured" in text and "quoted" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_published_rows_that_were_not_measured_stay_empty(run):
+    table = published_document(compare_published(run)).sections[1].table
+    cells = {row[0]: row for row in table.rows}
+    assert cells["1+4"][1:4] == ("187", "", "") and cells["1+3"][2] == "50.10"
+
+
+def test_other_protocols_are_noted(run_of):
+    run = run_of("other")
+    run.info["protocol"]["stride"] = 256
+    run.info["texts"]["test"]["part"] = "first 8 of 561 windows"
+    text = " ".join(compare_published(run).notes)
+    assert "Sweep with --dataset wikitext2-published" in text
+    assert "the table used 512, this run 256" in text and "first 8 of 561 windows" in text
+
+
+def test_a_copy_of_distilgpt2_under_another_name_is_recognised_and_said(run_of):
+    notes = compare_published(run_of("copy", model="./my-model")).notes
+    assert "./my-model is taken for distilgpt2 by its blocks and parameters." in notes
+
+
+def test_another_model_is_refused_with_its_facts(run_of):
+    run = run_of("demo", [Plan()], n_blocks=4, model="demo", cost=costs_of(4))
+    with pytest.raises(RunError) as caught:
+        compare_published(run)
+    assert str(caught.value) == (
+        f"cannot compare {run.folder} with the published table: the table belongs to distilgpt2 "
+        "(6 blocks, 81.91 M parameters), this run measured demo (4 blocks, 81.91 M). Sweep with "
+        "--model distilgpt2, or compare two runs."
+    )
+
+
+def test_a_run_without_any_published_plan_is_refused(run_of):
+    run = run_of("failed", [Plan()], failed=[Plan()], timed=False)
+    with pytest.raises(RunError, match="it measured none of its plans"):
+        compare_published(run)

@@ -1,0 +1,228 @@
+"""Figures: what they show, for ordinary and for extreme runs. Looks are checked by eye."""
+
+import math
+
+import matplotlib.colors
+import numpy as np
+import pytest
+
+from pruning_kit import pictures, plots
+from pruning_kit.analysis import analyse
+from pruning_kit.plan import Plan, singles
+from pruning_kit.results import load_run
+from tests.synthetic_runs import costs_of, write_run
+
+FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    def get(**options):
+        return load_run(write_run(tmp_path_factory.mktemp("run") / "run", **options))
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def full(run_of):
+    return run_of()
+
+
+@pytest.fixture(scope="module")
+def analysis(full):
+    return analyse(full)
+
+
+def bars(figure):
+    return [patch.get_width() for patch in figure.axes[0].patches]
+
+
+def labels(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def ticks(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def caption(figure):
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def test_bars_have_the_length_of_the_perplexities_and_say_them(run_of):
+    run = run_of(plans=FEW, cost=lambda plan: 0.1 * plan.size)
+    figure = plots.perplexity_bars(run)
+    frame = run.frame().sort_values(["blocks", "ppl"], ascending=[False, True])
+    assert bars(figure) == pytest.approx(frame["ppl"].tolist())
+    assert ticks(figure.axes[0].yaxis)[0] == "whole model"
+    assert labels(figure)[0] == f"{frame['ppl'].iloc[0]:.2f}"
+    assert "(+10." in labels(figure)[1] and figure.axes[0].get_xscale() == "linear"
+
+
+def test_exploding_perplexities_get_a_logarithmic_axis_with_bars_from_the_whole_model(full):
+    axes = plots.perplexity_bars(full).axes[0]
+    assert axes.get_xscale() == "log"
+    base = full.frame().set_index("removed").loc["none", "ppl"]
+    assert {round(patch.get_x(), 6) for patch in axes.patches} == {round(base, 6)}
+
+
+def test_of_many_plans_the_singles_and_the_best_of_each_size_are_shown(full):
+    names = ticks(plots.perplexity_bars(full).axes[0].yaxis)
+    assert 18 <= len(names) <= plots.MAX_BARS
+    assert set(map(str, range(6))) < set(names) and {"1+3", "1+2+3+4+5"} < set(names)
+    assert "out of 63" in caption(plots.perplexity_bars(full))
+
+
+def test_deep_models_also_get_at_most_24_bars(run_of):
+    run = run_of(n_blocks=30, plans=[Plan(), *singles(30), Plan(tuple(range(1, 29)))], timed=False)
+    names = ticks(plots.perplexity_bars(run).axes[0].yaxis)
+    assert len(names) == plots.MAX_BARS and "1-28" in names
+
+
+def test_a_failed_plan_has_a_name_and_no_bar(run_of):
+    run = run_of(plans=FEW, failed=[Plan((0,))])
+    figure = plots.perplexity_bars(run)
+    at = ticks(figure.axes[0].yaxis).index("0")
+    assert bars(figure)[at] == 0 and labels(figure)[at] == "failed: not finite"
+    assert "1 failed plans are not drawn." in caption(plots.speed_against_perplexity(run))
+
+
+@pytest.mark.parametrize(
+    ("removed", "label"),
+    [
+        ("none", "whole model"),
+        ("1+3", "1+3"),
+        ("0+1+2+3", "0+1+2+3"),
+        ("1+2+3+5+6+8+9+10", "1-3+5+6+8-10"),
+        ("0+2+4+6+8+10+12+14+16+18+20", "0+2+4+6+8+10+12+14+16+1…"),
+    ],
+)
+def test_long_plans_are_written_with_ranges(removed, label):
+    assert plots.plan_label(removed) == label
+    if removed != "none" and "…" not in label:
+        assert Plan.parse(label) == Plan.parse(removed)
+
+
+def test_the_scatter_rings_exactly_the_plans_that_no_other_beats(full):
+    figure = plots.speed_against_perplexity(full)
+    ringed = figure.axes[0].collections[-1].get_offsets()
+    frame = full.frame().query("mode != 'empty'")
+    for speed, ppl in ringed:
+        assert not ((frame["speed_ms"] <= speed) & (frame["ppl"] < ppl)).any()
+    assert len(ringed) == 6 and "whole model" in labels(figure)
+    assert figure.axes[0].get_xlabel() == "Latency, end to end (ms)"
+
+
+def test_without_timings_the_scatter_is_of_parameters_and_says_so(run_of):
+    figure = plots.speed_against_perplexity(run_of(plans=FEW, timed=False))
+    assert figure.axes[0].get_xlabel() == "Parameters (millions)"
+    assert "no latency was measured" in figure.axes[0].get_title(loc="left")
+
+
+def test_the_front_carries_intervals_when_an_analysis_is_given(full, analysis):
+    plain, detailed = (
+        len(plots.speed_against_perplexity(full, given).axes[0].lines) for given in (None, analysis)
+    )
+    assert detailed - plain == 2 * 6
+
+
+def test_captions_name_model_text_and_protocol_and_what_was_substituted(run_of):
+    run = run_of(plans=FEW, model="demo")
+    run.info["texts"]["test"]["part"] = "first 8 of 561 windows"
+    text = caption(plots.perplexity_bars(run))
+    assert "Model: demo (6 blocks). Text: WikiText-2 raw, test, first 8 of 561 windows;" in text
+    assert "61,539 tokens scored, context 1024, stride 512." in text
+    assert "not distilgpt2" in text
+
+
+@pytest.mark.parametrize("name", ["a_{b}$c^$d", "<b>&amp;", "模型", "x" * 300])
+def test_any_name_can_be_drawn(run_of, name):
+    run = run_of(plans=FEW, model=name)
+    assert plots.image(plots.perplexity_bars(run), "svg").startswith(b"<?xml")
+    assert name[:20] in caption(plots.perplexity_bars(run))
+
+
+def test_figures_are_written_whole_as_png_and_svg_and_always_the_same(run_of, tmp_path):
+    run = run_of(plans=FEW)
+    paths = plots.save_figures(run, tmp_path)
+    names = ["perplexity.png", "perplexity.svg", "speed.png", "speed.svg"]
+    assert [path.name for path in paths] == names == sorted(f.name for f in tmp_path.iterdir())
+    first = [path.read_bytes() for path in paths]
+    assert first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
+    assert [path.read_bytes() for path in plots.save_figures(run, tmp_path)] == first
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"plans": [Plan()], "timed": False},
+        {"plans": FEW, "failed": FEW, "timed": False},
+        {"plans": FEW, "cost": lambda plan: 800.0 * plan.size},
+        {"plans": FEW, "n_windows": 20},
+        {"n_blocks": 1},
+    ],
+)
+def test_extreme_runs_are_drawn_without_a_warning(run_of, options):
+    run = run_of(**options)
+    analysis = analyse(run)
+    figures = [draw(run) for draw in plots.SWEEP_FIGURES.values()]
+    figures += [plots.speed_against_perplexity(run, analysis)]
+    figures += pictures.draw_all(run, analysis).values()
+    assert all(len(plots.image(figure, "png")) > 1000 for figure in figures)
+
+
+def test_a_full_run_has_every_picture_and_a_bare_one_none(full, analysis, run_of):
+    assert list(pictures.draw_all(full, analysis)) == list(pictures.PICTURES)
+    bare = run_of(plans=[Plan()], timed=False)
+    assert pictures.draw_all(bare, analyse(bare)) == {}
+
+
+def test_single_removals_are_drawn_with_their_intervals(full, analysis):
+    axes = pictures.perplexity_by_removed_block(full, analysis).axes[0]
+    tops = [patch.get_y() + patch.get_height() for patch in axes.patches]
+    assert tops == pytest.approx([analysis.row[Plan((b,))].ppl.value for b in range(6)])
+    ends = [line.get_ydata() for line in axes.lines if len(set(line.get_xdata())) == 1]
+    expected = [[r.low, r.high] for b in range(6) for r in [analysis.row[Plan((b,))].ppl]]
+    assert np.array(ends) == pytest.approx(np.array(expected))
+
+
+def test_the_heat_map_holds_singles_and_pairs_and_leaves_the_rest_blank(full, analysis):
+    axes = pictures.pair_heatmap(full, analysis).axes[0]
+    shown = np.ma.filled(axes.images[0].get_array().astype(float), math.nan)
+    assert np.isnan(shown[np.triu_indices(6, 1)]).all()
+    assert shown[3, 1] == pytest.approx(analysis.row[Plan((1, 3))].ppl.value)
+    assert shown[2, 2] == pytest.approx(analysis.row[Plan((2,))].ppl.value)
+    assert isinstance(axes.images[0].norm, matplotlib.colors.LogNorm)
+
+
+def test_the_interaction_matrix_frames_what_is_clear(full, analysis):
+    axes = pictures.interaction_matrix(full, analysis).axes[0]
+    clear = {(p.first, p.second) for p in analysis.interactions if p.is_clear}
+    framed = {(round(patch.get_x() + 0.46), round(patch.get_y() + 0.46)) for patch in axes.patches}
+    assert framed == clear and (0, 1) in clear
+    assert "+1.50" in [text.get_text() for text in axes.texts]
+
+
+def test_shapley_bars_stand_in_their_order_with_intervals(full, analysis):
+    figure = pictures.shapley_values(full, analysis)
+    order = analysis.shapley.ranking.blocks
+    assert ticks(figure.axes[0].yaxis) == [str(block) for block in order]
+    assert bars(figure) == pytest.approx([analysis.shapley.values[b].value for b in order])
+    assert "Exact, from all plans." in caption(figure)
+
+
+def test_sizes_are_drawn_from_the_text_chosen_on(run_of):
+    run = run_of(calibration=True)
+    analysis = analyse(run)
+    figure = pictures.perplexity_by_size(run, analysis)
+    best = next(line for line in figure.axes[0].lines if line.get_color() == plots.BLUE)
+    expected = [1.0, *(analysis.row[size.best].selection_ratio for size in analysis.sizes)]
+    assert list(best.get_ydata()) == pytest.approx(expected)
+    assert "Here perplexities are those on WikiText-2 raw, valid." in caption(figure)
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["first", "last", "alternate", "contiguous", "random"]
+
+
+def test_thousands_of_plans_stay_a_small_file(run_of):
+    run = run_of(n_blocks=12, cost=costs_of(12))
+    assert len(plots.image(plots.speed_against_perplexity(run), "svg")) < 400_000

@@ -1,0 +1,328 @@
+"""Reports: the same facts in every format, nothing from outside read as markup."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pruning_kit import page, report, store
+from pruning_kit.analysis import analyse
+from pruning_kit.budgets import Budget
+from pruning_kit.document import (
+    Document,
+    Section,
+    Table,
+    blocks_table,
+    build_document,
+    notes,
+    sizes_table,
+    strategies_table,
+)
+from pruning_kit.errors import RunError
+from pruning_kit.plan import Plan, singles
+from pruning_kit.results import load_run
+from tests.synthetic_runs import synthetic_timings, write_run
+
+FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]
+HOSTILE = "</script><script>alert(1)</script> [link](x) a|b *c* _d_"
+KINDS = {
+    "all plans": {},
+    "two texts": {"calibration": True},
+    "chosen plans": {"plans": FEW},
+    "sequential": {"plans": [Plan(), *singles(6)], "timed": False},
+    "baseline only": {"plans": [Plan()], "timed": False},
+    "baseline only, timed": {"plans": [Plan()]},
+    "some failed": {"plans": FEW, "failed": [Plan((0,)), Plan((1, 3))]},
+    "whole model failed": {"plans": FEW, "failed": [Plan()], "timed": False},
+    "all failed": {"plans": FEW, "failed": FEW, "timed": False},
+    "few windows": {"plans": FEW, "n_windows": 20},
+    "one block": {"n_blocks": 1},
+    "exploding": {"plans": FEW, "cost": lambda plan: 9.0 * plan.size},
+    "beyond float64": {"plans": FEW, "cost": lambda plan: 800.0 * plan.size},
+    "hostile names": {"plans": FEW, "model": HOSTILE, "title": HOSTILE},
+}
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    runs = {}
+
+    def get(kind):
+        if kind not in runs:
+            folder = tmp_path_factory.mktemp("run") / "run"
+            runs[kind] = load_run(write_run(folder, **KINDS[kind]))
+        return runs[kind]
+
+    return get
+
+
+DOCUMENT = Document(
+    "Removing blocks from a_model",
+    "a text, 3 plans",
+    ("Only a part was scored.",),
+    (
+        Section(
+            "summary",
+            "In short",
+            (
+                "Block 0 [matters] most; a long sentence goes on and is wrapped where the eighty "
+                "columns of the terminal end.",
+                "`pruning-kit sweep` measures <more> of a|b.",
+            ),
+            Table(
+                ("Removed", "PPL", "Change"),
+                (("none", "27.70", ""), ("1+3 *", "50.10", "+80.9 %")),
+                "* recommended",
+                (1,),
+            ),
+        ),
+        Section("facts", "How", (), Table(("", ""), (("Model", "a|b"),)), (), "kit --remove 1+3"),
+    ),
+)
+
+TERMINAL = """\
+Removing blocks from a_model
+a text, 3 plans
+Note: Only a part was scored.
+
+In short
+- Block 0 [matters] most; a long sentence goes on and is wrapped where the
+  eighty columns of the terminal end.
+- `pruning-kit sweep` measures <more> of a|b.
+
+ Removed    PPL   Change
+ ───────────────────────
+ none     27.70
+ 1+3 *    50.10  +80.9 %
+
+* recommended
+
+How
+
+ Model  a|b
+
+  kit --remove 1+3
+"""
+
+MARKDOWN = """\
+# Removing blocks from a\\_model
+
+a text, 3 plans
+
+> **Note:** Only a part was scored.
+
+## In short
+
+- Block 0 [matters] most; a long sentence goes on and is wrapped where the eighty columns of \
+the terminal end.
+- `pruning-kit sweep` measures \\<more> of a|b.
+
+| Removed | PPL | Change |
+|---|---:|---:|
+| none | 27.70 |  |
+| **1+3 \\*** | **50.10** | **+80.9 %** |
+
+\\* recommended
+
+## How
+
+|  |  |
+|---|---|
+| Model | a\\|b |
+
+    kit --remove 1+3
+"""
+
+
+def test_a_document_on_the_terminal_word_for_word():
+    assert report.plain_text(DOCUMENT) == TERMINAL
+
+
+def test_a_document_as_markdown_word_for_word():
+    assert report.markdown(DOCUMENT) == MARKDOWN
+
+
+DRAWN = ["baseline only", "whole model failed", "few windows", "one block", "beyond float64"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        *((kind, form) for kind in KINDS for form in ("terminal", "md")),
+        *((kind, "html") for kind in DRAWN),
+    ],
+)
+def test_every_kind_of_run_has_a_report_in_every_format(run_of, kind, form):
+    text = report.render(run_of(kind), form)
+    assert "In short" in text and "nan" not in re.sub(r"base64,[\w+/=]+", "", text).lower().split()
+    if form == "terminal":
+        assert max(map(len, text.splitlines())) <= report.TERMINAL_WIDTH
+
+
+def test_no_sentence_stands_twice(run_of):
+    run = run_of("all plans")
+    sections = build_document(run, analyse(run)).sections
+    sentences = [sentence for section in sections for sentence in section.sentences]
+    assert len(sentences) == len(set(sentences))
+
+
+def test_the_table_of_sizes_holds_the_best_set_of_each_and_stars_the_recommended(run_of):
+    run = run_of("all plans")
+    analysis = analyse(run)
+    table = sizes_table(run, analysis)
+    names = [row[0].removesuffix(" *") for row in table.rows]
+    assert names == ["none", *(str(size.best) for size in analysis.sizes)]
+    starred = [row[0] for row in table.rows if row[0].endswith("*")]
+    assert starred == [f"{analysis.recommended} *"] and table.rows[table.bold[0]][0] == starred[0]
+    row = dict(zip(table.headings, table.rows[1], strict=True))
+    assert row["Params M"] == "74.82" and row["Blocks"] == "5"
+    milliseconds, ratio = row["ms (ratio)"].rstrip(")").split(" (")
+    assert float(ratio) == pytest.approx(0.3 + 0.7 * 5 / 6, abs=0.02)
+    assert float(milliseconds) == pytest.approx(400 * float(ratio), rel=0.02)
+
+
+def test_a_speed_within_the_noise_is_called_unclear(tmp_path):
+    folder = write_run(tmp_path / "run", plans=FEW, timed=False)
+    timings = synthetic_timings(FEW, 6)
+    data = timings.to_json()
+    for turn in data["rounds"]:
+        for values in turn["samples"].values():
+            values[2:] = [values[0] * (1 + 0.01 * (turn["order"][0] % 2))] * len(values[2:])
+            values[1] = values[0] * 1.05
+    store.write_json(folder / "latency.json", data)
+    run = load_run(folder)
+    table = sizes_table(run, analyse(run))
+    assert [row[-1].endswith("(unclear)") for row in table.rows] == [False, True, True]
+    assert table.caption.endswith("unclear: no larger than the noise of this machine.")
+
+
+def test_the_table_of_blocks_has_every_block_and_its_shapley_value(run_of):
+    table = blocks_table(analyse(run_of("all plans")))
+    assert [row[0] for row in table.rows] == list("012345") and len(table.headings) == 6
+    table = blocks_table(analyse(run_of("sequential")))
+    assert len(table.headings) == 4 and table.rows[0][2].endswith("times")
+
+
+def test_the_table_of_strategies_compares_with_the_best_set(run_of):
+    table = strategies_table(analyse(run_of("all plans")))
+    for row in table.rows:
+        best, median, worst, *strategies = (float(cell.replace(",", "")) for cell in row[1:])
+        assert best <= median <= worst
+        assert all(best <= value <= worst for value in strategies)
+    partly = strategies_table(analyse(run_of("chosen plans")))
+    assert partly.rows[1][0] == "2 (2 of 15)"
+
+
+def test_a_budget_gets_a_section_with_the_command_that_makes_the_model(run_of):
+    run = run_of("all plans")
+    text = report.render(run, "terminal", Budget(max_params=70_000_000))
+    assert "With at most 70,000,000 parameters: remove 1+3" in text
+    assert "pruning-kit prune --model distilgpt2 --remove 1+3 --out pruned-1+3" in text
+
+
+def test_a_budget_that_nothing_meets_says_why(run_of):
+    text = report.render(run_of("all plans"), "md", Budget(max_params=1_000))
+    assert "No choice: none of the 63 measured plans keeps to at most 1,000 parameters" in text
+
+
+def test_a_latency_budget_without_timings_is_refused(run_of):
+    with pytest.raises(RunError, match="cannot choose under --max-latency 50 ms"):
+        report.render(run_of("sequential"), "terminal", Budget(max_latency_s=0.05))
+
+
+def test_notes_tell_what_was_substituted_and_what_was_left_out(tmp_path, run_of):
+    assert notes(run_of("all plans")) == []
+    run = load_run(write_run(tmp_path / "run", plans=FEW, model="demo"))
+    run.info["model"]["note"] = "distilgpt2 is not in the local cache"
+    run.info["texts"]["test"]["part"] = "first 8 of 561 windows"
+    assert notes(run) == [
+        "These figures are those of the kit's small embedded demo model, not of distilgpt2 "
+        "(distilgpt2 is not in the local cache).",
+        "Only a part of WikiText-2 raw, test was scored (first 8 of 561 windows), so the figures "
+        "are preliminary and do not compare with those of the whole text.",
+    ]
+
+
+def page_data(text):
+    return json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', text, re.S)[1])
+
+
+def test_the_page_holds_every_plan_as_numbers_and_as_text(run_of):
+    run = run_of("some failed")
+    data = page_data(report.render(run, "html"))
+    plans = {record[0]: record for record in data["plans"]}
+    assert set(plans) == {str(plan) for plan in FEW}
+    assert plans["0"][2] is None and plans["0"][3] == "failed"
+    frame = run.frame().set_index("removed")
+    assert plans["2+3"][2] == pytest.approx(frame.loc["2+3", "ppl"], rel=1e-5)
+    assert data["timed"] and data["command"].endswith("--remove PLAN --out pruned-PLAN")
+
+
+@pytest.mark.parametrize("kind", ["all plans", "hostile names"])
+def test_the_page_asks_for_nothing_and_says_so_to_the_browser(run_of, kind):
+    text = report.render(run_of(kind), "html")
+    assert "default-src 'none'" in text
+    assert "How they write" not in text
+    outside = re.findall(r'(?:src|href)\s*=\s*["\']?([^"\'\s>]+)', text)
+    assert all(address.startswith(("data:image/svg+xml", "#")) for address in outside)
+
+
+def test_names_from_outside_are_text_in_the_page(run_of):
+    text = report.render(run_of("hostile names"), "html")
+    assert "<script>alert(1)" not in text
+    assert "&lt;/script&gt;&lt;script&gt;alert(1)" in text
+    assert "alert(1)" in page_data(text)["command"]
+
+
+def test_names_from_outside_are_text_in_markdown_and_on_the_terminal(run_of):
+    text = report.render(run_of("hostile names"), "md")
+    assert "[link\\](x)" in text and "\\<script>" in text and "\\*c\\*" in text
+    assert all(row.count(" | ") == 1 for row in text.splitlines() if row.startswith("| Model"))
+    assert "[link](x)" in report.render(run_of("hostile names"), "terminal")
+
+
+def test_samples_stand_beside_each_other_the_whole_model_first(tmp_path):
+    samples = {"1+3": "Once <b>upon</b>\n\n\n", "none": "It is a truth"}
+    run = load_run(write_run(tmp_path / "run", plans=FEW, changes={"samples": samples}))
+    text = report.render(run, "html")
+    assert text.index("It is a truth") < text.index("Once &lt;b&gt;upon&lt;/b&gt;</blockquote>")
+    assert "How they write" in text
+
+
+def test_numbers_in_the_page_are_six_digits_or_null():
+    assert page._rounded(1234.56789) == 1234.57
+    assert page._rounded(float("inf")) is None and page._rounded(None) is None
+    assert page._rounded(np.float64(0.1) + 0.2) == 0.3
+
+
+def test_a_report_is_written_whole_and_leaves_nothing_else(tmp_path, run_of):
+    path = report.write_report(run_of("sequential"), tmp_path / "report.md", "md")
+    assert path.read_text().startswith("# Removing blocks from distilgpt2")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_the_console_report_says_the_same_as_the_text(run_of):
+    run = run_of("two texts")
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(report.terminal_report(run, analyse(run)))
+    assert [line.rstrip() for line in captured.get().splitlines()] == report.render(
+        run
+    ).splitlines()
+
+
+def test_a_notebook_shows_the_summary_with_names_escaped(run_of):
+    html = run_of("hostile names")._repr_html_()
+    assert "&lt;script&gt;" in html and "<script>" not in html
+    assert "<td>1+3" in run_of("all plans")._repr_html_()
+
+
+def test_reports_import_no_torch():
+    modules = "pruning_kit.report, pruning_kit.comparison_document, pruning_kit.published"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
