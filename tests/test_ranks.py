@@ -1,0 +1,96 @@
+"""Several processes on one run: who takes what, and what survives the death of one."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import TEXT, save_tiny_gpt2
+from torch.distributed import TCPStore
+
+from pruning_kit.ranks import Ranks, current_ranks
+from pruning_kit.results import load_run
+
+
+@given(st.integers(1, 9), st.integers(0, 60))
+def test_every_group_is_taken_by_exactly_one_rank(size, n_groups):
+    takers = [[r for r in range(size) if Ranks(r, size).takes(g)] for g in range(n_groups)]
+    assert all(len(taken) == 1 for taken in takers)
+
+
+def test_one_process_alone_needs_no_store(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    ranks = current_ranks()
+    assert (ranks.rank, ranks.size, ranks.leads) == (0, 1, True)
+    assert ranks.share("folder", "here") == "here"
+    ranks.wait_for_all("measured")
+
+
+def test_ranks_agree_on_the_folder_and_wait_for_each_other():
+    stores = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
+    stores.append(TCPStore("127.0.0.1", stores[0].port, is_master=False, wait_for_workers=False))
+    events = []
+
+    def follow():
+        ranks = Ranks(1, 2, store=stores[1])
+        events.append(ranks.share("folder", None))
+        time.sleep(0.05)
+        events.append("measured")
+        ranks.wait_for_all("done")
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    leader = Ranks(0, 2, store=stores[0])
+    assert leader.share("folder", "results/shared") == "results/shared"
+    leader.wait_for_all("done")
+    assert events == ["results/shared", "measured"]
+    follower.join()
+
+
+def command(n_processes, model, text, folder):
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", str(n_processes), "-m", "pruning_kit", "sweep"),
+        *("--mode", "combinatorial", "--model", str(model), "--dataset", str(text)),
+        *("--no-speed", "--batch-size", "1", "--threads", "1", "--output", str(folder)),
+        "--resume",
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_of_three_processes_survives_the_death_of_one_bit_for_bit(tmp_path):
+    model = save_tiny_gpt2(tmp_path / "tiny")
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT * 100, encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    process = subprocess.Popen(
+        command(3, model, text, shared), env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    wait_for_parts(shared / "parts", 5, process)
+    workers = psutil.Process(process.pid).children()
+    workers[1].send_signal(signal.SIGKILL)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    done = len(list((shared / "parts").iterdir()))
+    subprocess.run(command(2, model, text, shared), env=env, check=True, capture_output=True)
+    subprocess.run(command(1, model, text, alone), env=env, check=True, capture_output=True)
+    first, second = load_run(shared), load_run(alone)
+    assert done < len(second.info["windows"]["test"]["groups"])
+    np.testing.assert_array_equal(first.nll(), second.nll())
+
+
+def wait_for_parts(parts: Path, count: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not (parts.is_dir() and len(list(parts.glob("*.safetensors"))) >= count):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
