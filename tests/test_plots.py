@@ -70,7 +70,7 @@ def test_of_many_plans_the_singles_and_the_best_of_each_size_are_shown(full):
     names = ticks(plots.perplexity_bars(full).axes[0].yaxis)
     assert 18 <= len(names) <= plots.MAX_BARS
     assert set(map(str, range(6))) < set(names) and {"1+3", "1+2+3+4+5"} < set(names)
-    assert "out of 63" in caption(plots.perplexity_bars(full))
+    assert "and every single block, out of 63 plans" in caption(plots.perplexity_bars(full))
 
 
 def test_deep_models_also_get_at_most_24_bars(run_of):

@@ -23,7 +23,7 @@ from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.plots import BLUE, GREEN, GREY, ORANGE, RED
 from pruning_kit.results import Run
 from pruning_kit.scores import Interval
-from pruning_kit.wording import format_ppl
+from pruning_kit.wording import MAX_NAMED, format_ppl, listed
 
 MARKERS = dict(zip(STRATEGIES, "<>sDx", strict=True))
 MAX_CELL_TEXT = 16
@@ -300,8 +300,13 @@ def _size_notes(analysis: Analysis) -> list[str]:
         notes.append(f"Here perplexities are those on {analysis.selection.title}.")
     partial = [str(size.n_removed) for size in analysis.sizes if not size.complete]
     if partial:
-        notes.append(f"Not all sets were measured of sizes {', '.join(partial)}.")
+        notes.append(f"Not all sets were measured of sizes {_first_few(partial)}.")
     return notes
+
+
+def _first_few(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMED
+    return listed([*names[:MAX_NAMED], f"{rest} more"] if rest > 0 else names)
 
 
 PICTURES: dict[str, Callable[[Run, Analysis], Figure | None]] = {

@@ -11,7 +11,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ CAPTION_COLUMNS = 118
 MAX_BARS = 24
 LOG_ABOVE = 8.0
 MAX_LABEL = 24
-LABEL_HEIGHT = 0.04
+LABEL_HEIGHT, LETTER_WIDTH = 0.04, 0.0145  # of the axes
 STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -150,7 +150,9 @@ def perplexity_bars(run: Run) -> Figure:
     axes.set_xlabel(f"Perplexity, lower is better{' (logarithmic axis)' if logarithmic else ''}")
     notes = []
     if len(rows) < len(frame):
-        notes.append(f"The best plans of each size, and single blocks, out of {len(frame):,}.")
+        singles = [int((table["mode"] == "sequential").sum()) for table in (rows, frame)]
+        too = " and every single block" if singles[0] == singles[1] else ""
+        notes.append(f"The best plans of each size{too}, out of {len(frame):,} plans.")
     if logarithmic:
         notes.append("Bars start at the whole model: their length is the cost.")
     add_caption(figure, [*caption(run), *notes])
@@ -215,7 +217,7 @@ def _room_for_labels(axes: Axes, ppl: np.ndarray, start: float, logarithmic: boo
     top = float(finite.max())
     if logarithmic:
         low = min(start, float(finite.min())) / 1.1
-        axes.set_xlim(low, top * (top / low) ** 0.4)
+        axes.set_xlim(low, top * (top / low) ** 0.5)
     else:
         axes.set_xlim(0, top * 1.4)
 
@@ -301,10 +303,11 @@ def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> N
         return
     axes.step(x, y, where="post", color=RED, linewidth=1, alpha=0.7)
     axes.scatter(x, y, s=60, facecolors="none", edgecolors=RED, linewidths=1.3)
-    for index in _far_apart(axes, y):
+    labels = [plan_label(name) for name in names]
+    for index in _places_for_labels(axes, x, y, labels):
         # Below and to the left of a plan on the front there is no other plan.
         axes.annotate(
-            plan_label(names[index]),
+            labels[index],
             (x[index], y[index]),
             (-4, -4),
             textcoords="offset points",
@@ -314,18 +317,20 @@ def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> N
         )
 
 
-def _far_apart(axes: Axes, y: np.ndarray) -> list[int]:
-    """Which points of a falling front can be named without one name covering another."""
+def _places_for_labels(
+    axes: Axes, x: np.ndarray, y: np.ndarray, labels: Sequence[str]
+) -> Iterator[int]:
+    """Which points of a falling front can be named to their left without covering anything."""
     axes.margins(x=0.16, y=0.1)
     axes.autoscale_view()
-    heights = axes.transAxes.inverted().transform(
-        axes.transData.transform(np.stack([np.full_like(y, axes.get_xlim()[0]), y], axis=1))
-    )[:, 1]
-    chosen = [len(y) - 1]
-    for index in range(len(y) - 2, -1, -1):
-        if heights[index] - heights[chosen[-1]] > LABEL_HEIGHT:
-            chosen.append(index)
-    return chosen
+    to_axes = axes.transData + axes.transAxes.inverted()
+    at = to_axes.transform(np.stack([x, y], axis=1))
+    last = -math.inf
+    for index in range(len(y) - 1, -1, -1):
+        across, height = at[index]
+        if height - last > LABEL_HEIGHT and across > LETTER_WIDTH * len(labels[index]):
+            yield index
+            last = height
 
 
 SWEEP_FIGURES: dict[str, Callable[[Run], Figure]] = {

@@ -20,6 +20,7 @@ from pruning_kit.document import Document, Section, Table, build_document
 from pruning_kit.results import Run
 
 TERMINAL_WIDTH = 80
+MIN_FIRST_COLUMN = 10
 
 
 class Format(StrEnum):
@@ -98,13 +99,19 @@ def _bullet(sentence: str) -> RichTable:
 def _rich_table(table: Table) -> RichTable:
     headed = any(table.headings)
     grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_header=headed)
+    widths = [
+        max(len(row[i]) for row in (table.headings, *table.rows))
+        for i in range(len(table.headings))
+    ]
+    fits = sum(width + 2 for width in widths[1:]) + MIN_FIRST_COLUMN <= TERMINAL_WIDTH
     for index, heading in enumerate(table.headings):
         right = headed and index > 0
         grid.add_column(
             Text(heading),
             justify="right" if right else "left",
             overflow="fold",
-            no_wrap=right,
+            no_wrap=right and fits,
+            min_width=min(widths[0], MIN_FIRST_COLUMN) if index == 0 else None,
         )
     for number, row in enumerate(table.rows):
         grid.add_row(*map(Text, row), style="bold" if number in table.bold else None)
