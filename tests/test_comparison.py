@@ -52,6 +52,9 @@ def test_a_run_agrees_with_itself_to_the_last_bit(run):
 def test_a_small_change_on_the_same_windows_is_found_and_no_other(run):
     comparison = compare_runs(run, shifted(run, 0.004, noise=0.002))
     assert {row.plan for row in comparison.rows if row.differs} == {Plan((2,)), Plan((2, 3))}
+    text = " ".join(report.plain_text(comparison_document(comparison)).split())
+    assert 0.001 < comparison.largest_difference < 0.004
+    assert f"at most {comparison.largest_difference:.0e}, relative to their size." in text
     row = next(row for row in comparison.rows if row.plan == Plan((2,)))
     assert row.ratio.low < math.exp(0.004) < row.ratio.high
     width = row.ratio.high - row.ratio.low
@@ -148,6 +151,8 @@ def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
     assert "1 of 6 speed ratios" in text and "end to end of 0." in text
     untimed = run_of("third", timed=False)
     assert compare_runs(run, untimed).speed is None
+    few = synthetic_timings(FEW, 6, n_rounds=5)
+    assert compare_runs(run, replace(run, timings=few)).speed is None
 
 
 def test_of_thousands_of_plans_those_that_differ_most_are_shown(run_of):

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from pruning_kit import statistics, timings
+from pruning_kit.bootstrap import MIN_ROUNDS
 from pruning_kit.errors import RunError
 from pruning_kit.importance import p_values
 from pruning_kit.plan import Plan
@@ -68,7 +69,7 @@ class Comparison:
     `unpaired_because` is empty where windows were compared one by one; then `largest_difference`
     is the largest relative difference of any two sums, 0 where they agree to the last bit.
     `agreement` is Kendall's tau of the order of the plans; None below three plans. `speed` is
-    None where not both runs were timed.
+    None where not both runs were timed often enough for intervals.
     """
 
     first: Run
@@ -188,8 +189,9 @@ def order_agreement(first: Sequence[float], second: Sequence[float]) -> float | 
 def _compare_speed(first: Run, second: Run) -> timings.Agreement | None:
     if first.timings is None or second.timings is None:
         return None
-    pruned = [{pool[0] for pool in run.pools[1:]} for run in (first.timings, second.timings)]
-    if not pruned[0] & set(second.timings.plans):
+    if min(len(first.timings.rounds), len(second.timings.rounds)) < MIN_ROUNDS:
+        return None
+    if not {pool[0] for pool in first.timings.pools[1:]} & set(second.timings.plans):
         return None
     return timings.compare(first.timings, second.timings)
 

@@ -83,8 +83,8 @@ def _paired_sentences(comparison: Comparison) -> list[str]:
     if comparison.largest_difference == 0:
         return [f"Same windows: all sums of the {count} agree to the last bit."]
     found = [
-        f"Same windows, compared one by one. The largest difference of any sum is "
-        f"{comparison.largest_difference:.1g} of it."
+        "Same windows, compared one by one: sums differ by at most "
+        f"{comparison.largest_difference:.0e}, relative to their size."
     ]
     reason = comparison.rows[0].ratio.reason
     if reason:
@@ -101,7 +101,7 @@ def _paired_sentences(comparison: Comparison) -> list[str]:
 
 def _speed_sentence(comparison: Comparison) -> str:
     if comparison.speed is None:
-        return "Speed is not compared: not both runs timed a pruned model in common."
+        return "Speed is not compared: not both runs timed a pruned model in common, often enough."
     disagreeing = comparison.speed.disagreeing
     count = len(comparison.speed.differences)
     if not disagreeing:
