@@ -168,9 +168,7 @@ def test_prune_writes_a_folder_that_verify_and_plain_transformers_accept(
     words = ("--model", model_folder, "--dataset", text_file, "--no-speed", "--threads", "1")
     assert run("sweep", "--plans", "1", *words, "--output", tmp_path / "run")[0] == 0
     out_folder = tmp_path / "pruned"
-    code, out, _ = run(
-        "prune", "--remove", "1", "--run", tmp_path / "run", "--out", out_folder
-    )
+    code, out, _ = run("prune", "--remove", "1", "--run", tmp_path / "run", "--out", out_folder)
     assert code == 0
     assert "FAILED" not in out
     assert AutoModelForCausalLM.from_pretrained(out_folder).config.n_layer == 2

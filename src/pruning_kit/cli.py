@@ -332,6 +332,9 @@ def report(
         Path | None,
         typer.Option(help="File for md and html. Default: report.md or report.html in RUN."),
     ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also write every picture as PNG and SVG into RUN.")
+    ] = False,
     max_latency: Annotated[float | None, typer.Option(help="Budget in milliseconds.")] = None,
     max_params: Annotated[float | None, typer.Option(help="Budget in millions.")] = None,
     max_ppl_increase: Annotated[float | None, typer.Option(help="Budget in per cent.")] = None,
@@ -357,6 +360,11 @@ def report(
         )
         asked = None if budget == Budget() else budget
         run = load_run(run_folder)
+        if figures:
+            from pruning_kit.pictures import save_pictures
+
+            written = save_pictures(run, analyse(run), run_folder)
+            out.print(f"{len(written)} figures are in {run_folder}.", highlight=False)
         if form == "terminal":
             out.print(terminal_report(run, analyse(run), asked))
         else:
