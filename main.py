@@ -1,4 +1,4 @@
-"""The historic entry: `python main.py --mode baseline|sequential|combinatorial [--save_results]`."""
+"""The historic entry: `python main.py --mode MODE [--save_results]`, and every other verb."""
 
 import sys
 from pathlib import Path

@@ -115,7 +115,7 @@ def change_config(folder, **changes):
 
 def test_missing_weights_are_refused_instead_of_random(broken):
     change_config(broken, n_layer=4)
-    with pytest.raises(ModelError, match="its weights lack .* which would be random"):
+    with pytest.raises(ModelError, match=r"its weights lack .* which would be random"):
         load_model(find_model(str(broken)))
 
 
