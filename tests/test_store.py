@@ -129,3 +129,8 @@ def test_the_newest_run_of_the_same_identity_is_found(tmp_path):
 
 def test_the_run_file_says_its_schema(run):
     assert json.loads((run.folder / "run.json").read_text())["schema"] == store.SCHEMA
+
+
+def test_a_run_killed_before_its_first_file_can_be_started_again(tmp_path):
+    (tmp_path / "run" / "parts").mkdir(parents=True)
+    assert RunFolder.create(tmp_path / "run", INFO).info["schema"] == store.SCHEMA

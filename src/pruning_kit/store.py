@@ -127,7 +127,7 @@ class RunFolder:
         Raises:
             RunError: if the folder exists and is not empty, or cannot be written.
         """
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and not _is_blank(folder):
             raise RunError(
                 f"cannot write a new run to {folder}: the folder is not empty. "
                 "Choose another with --output, or go on with it by --resume."
@@ -193,6 +193,11 @@ class RunFolder:
                 f"{expected}). Delete it and run again with --resume."
             )
         return nll_PW, facts
+
+
+def _is_blank(folder: Path) -> bool:
+    """Whether a folder is empty, or what a run leaves that was killed before its first file."""
+    return all(path.name == PARTS and not any(path.iterdir()) for path in folder.iterdir())
 
 
 def first_difference(

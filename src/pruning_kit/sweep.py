@@ -122,7 +122,10 @@ class Sweep:
     def time(self, protocol: LatencyProtocol) -> None:
         """Time the really cut models, unless the folder has timings; only one process does."""
         path = self.run.folder / LATENCY_FILE
-        if not self.ranks.leads or path.exists():
+        if not self.ranks.leads:
+            return
+        if path.exists():
+            self.observer.say(f"Already timed: {path} is kept; delete it to time again.")
             return
         whole = tuple(range(self.decoder.n_blocks))
         plans = [plan for plan in self.plans if plan.removed != whole]
