@@ -151,7 +151,7 @@ def sweep(
             seed=seed,
             max_plans=max_plans,
         )
-        if choice == PlanChoice(max_plans=max_plans, seed=seed):
+        if not (choice.mode or plans or choice.strategies):
             raise PlanError(
                 "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
                 "sequential or combinatorial, or --plans, or --strategies."

@@ -166,6 +166,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.split(":")[0] not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"cannot use device {name!r}: choose auto, cpu, cuda or mps.")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -215,7 +215,7 @@ def _room_for_labels(axes: Axes, ppl: np.ndarray, start: float, logarithmic: boo
         axes.set_xlim(0, 1)
         return
     top = float(finite.max())
-    if logarithmic:
+    if logarithmic and start > 0:
         low = min(start, float(finite.min())) / 1.1
         axes.set_xlim(low, top * (top / low) ** 0.5)
     else:

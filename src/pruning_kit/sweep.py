@@ -23,7 +23,7 @@ from pruning_kit.architectures import Decoder
 from pruning_kit.batching import choose_batch_size, nll_sums_within_memory
 from pruning_kit.choosing import PlanChoice, count_subset_block_calls
 from pruning_kit.corpora import HubText
-from pruning_kit.errors import PlanError, RunError
+from pruning_kit.errors import PlanError, RunError, WindowError
 from pruning_kit.estimates import WindowCost, in_words, measure_cost
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.perplexity import Kernel, count_block_calls
@@ -90,6 +90,12 @@ class Sweep:
         self.settings = settings
         self.observer = observer
         self.ranks = ranks
+        for option in ("context", "stride", "batch_size", "threads"):
+            value = getattr(settings, option)
+            if value is not None and value < 1:
+                raise WindowError(
+                    f"cannot use --{option.replace('_', '-')} {value}: it needs to be at least 1."
+                )
         self.device = _choose_device(settings, ranks)
         self.dtype = models.choose_dtype(settings.dtype, self.device)
         self.loaded = _load_model(settings, observer)
@@ -138,7 +144,9 @@ class Sweep:
                 advance(so_far.elapsed_s - shown_s)
                 shown_s = so_far.elapsed_s
 
-            timings = latency.measure(self.decoder, plans, prompt_ids, protocol, progress=progress)
+            timings = latency.measure(
+                self._decoder_to_time(), plans, prompt_ids, protocol, progress=progress
+            )
         store.write_json(path, timings.to_json())
 
     def sample(self, new_tokens: int = 60) -> None:
