@@ -145,7 +145,7 @@ class Sweep:
                 shown_s = so_far.elapsed_s
 
             timings = latency.measure(
-                self._decoder_to_time(), plans, prompt_ids, protocol, progress=progress
+                self._decoder_to_time, plans, prompt_ids, protocol, progress=progress
             )
         store.write_json(path, timings.to_json())
 
@@ -155,7 +155,7 @@ class Sweep:
             return
         frame = load_run(self.run.folder).frame().query("split == 'test' and mode != 'empty'")
         best = frame.loc[frame.dropna(subset="ppl").groupby("blocks")["ppl"].idxmin(), "removed"]
-        decoder = self._decoder_to_time()
+        decoder = self._decoder_to_time
         prompt = self.loaded.tokenizer(PROMPT, return_tensors="pt").to(decoder.device)
         samples = {}
         for plan in sorted(Plan.parse(text) for text in best):
@@ -167,6 +167,7 @@ class Sweep:
             samples[str(plan)] = self.loaded.tokenizer.decode(tokens[0], skip_special_tokens=True)
         store.write_json(self.run.folder / store.RUN_FILE, {**self.run.info, "samples": samples})
 
+    @cached_property
     def _decoder_to_time(self) -> Decoder:
         """The model on the device and in the format of the run, as its user would run it."""
         if self.device.type == "cpu" and self.dtype == torch.float32:

@@ -26,11 +26,6 @@ class PreparedText:
     n_bytes: int
     """UTF-8 bytes of the text that the windows cover."""
 
-    @property
-    def n_targets(self) -> int:
-        """Tokens scored."""
-        return sum(window.n_targets for window in self.windows)
-
     def groups(self, batch_size: int) -> list[tuple[int, int]]:
         """Window groups, as (first, end) indices."""
         return window_groups(self.windows, batch_size)
