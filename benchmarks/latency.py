@@ -23,10 +23,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 import pruning_kit
-from pruning_kit import latency, verdicts
-from pruning_kit.architectures import Decoder
+from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.timings import QUANTITIES, Timings, compare
+from pruning_kit.speed import latency, verdicts
+from pruning_kit.speed.timings import QUANTITIES, Timings, compare
 
 DEMO = Path(pruning_kit.__file__).parent / "demo"
 MODELS = ("demo", "distilgpt2-shape")

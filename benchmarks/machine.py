@@ -15,7 +15,7 @@ from pruning_kit.kernels.linear import (
     PackedLinear,
     packing_is_possible,
 )
-from pruning_kit.machine import facts
+from pruning_kit.speed.machine import facts
 
 
 def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:

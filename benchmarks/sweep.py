@@ -34,13 +34,13 @@ from transformers import (
 import pruning_kit
 from benchmarks import machine
 from benchmarks.reference import cut_model, window_nll
-from pruning_kit.architectures import Decoder
-from pruning_kit.batching import choose_batch_size
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.windows import Window, sliding_windows, window_groups
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.kernels.generic import in_format
-from pruning_kit.perplexity import Kernel, ReferenceKernel, nll_sums, walk
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.windows import Window, sliding_windows, window_groups
+from pruning_kit.walk.batching import choose_batch_size
+from pruning_kit.walk.perplexity import Kernel, ReferenceKernel, nll_sums, walk
 
 CONTEXT, STRIDE, TEXT_TOKENS = 1024, 512, 287_644
 DEMO_CONTEXT = 512

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pruning_kit import store
 from pruning_kit.plan import Plan
-from pruning_kit.timings import QUANTITIES, Entry, Round, Timings
+from pruning_kit.runs import store
+from pruning_kit.speed.timings import QUANTITIES, Entry, Round, Timings
 from tests.synthetic_scores import additive_costs, all_plans, synthetic_nll
 
 WHOLE_M, BLOCK_M = 81_912_576, 7_087_872

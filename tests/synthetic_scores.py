@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pruning_kit.bootstrap import MIN_ROUNDS
+from pruning_kit.findings.scores import Scores
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.scores import Scores
+from pruning_kit.speed.bootstrap import MIN_ROUNDS
 
 PARAMETERS_WHOLE, PARAMETERS_BLOCK = 82_000_000, 7_000_000
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from pruning_kit.analysis import analyse, analyse_scores
-from pruning_kit.bootstrap import MIN_ROUNDS
-from pruning_kit.importance import NotAvailable
+from pruning_kit.findings.analysis import analyse, analyse_scores
+from pruning_kit.findings.importance import NotAvailable
+from pruning_kit.findings.scores import Interval, Scores
 from pruning_kit.plan import Plan, singles
-from pruning_kit.scores import Interval, Scores
+from pruning_kit.speed.bootstrap import MIN_ROUNDS
 from tests.synthetic_scores import (
     FakeRun,
     additive_costs,

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from pruning_kit.choosing import Mode, PlanChoice, count_subset_block_calls
 from pruning_kit.errors import PlanError
-from pruning_kit.perplexity import count_block_calls
 from pruning_kit.plan import Plan, subsets
+from pruning_kit.walk.perplexity import count_block_calls
 
 
 def test_baseline_is_the_whole_model():

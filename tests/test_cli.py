@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import pruning_kit
 from pruning_kit import cli, sweep
-from pruning_kit.results import COLUMNS
+from pruning_kit.runs.results import COLUMNS
 
 FIRST_COLUMNS = (
     "mode,removed,blocks,ppl,ppl_change_pct,speed_ms,speed_change_pct,params_m,nll_nats,tokens,"
@@ -234,8 +234,8 @@ def test_every_verb_teaches_with_an_example(run):
 
 def test_help_and_stored_runs_need_no_torch():
     script = (
-        "import sys, pruning_kit.cli, pruning_kit.results, pruning_kit.analysis, "
-        "pruning_kit.report; assert 'torch' not in sys.modules"
+        "import sys, pruning_kit.cli, pruning_kit.runs.results, pruning_kit.findings.analysis, "
+        "pruning_kit.reporting.report; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

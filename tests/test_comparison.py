@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pruning_kit import report, store
-from pruning_kit.comparison import compare_runs, order_agreement, why_unpaired
-from pruning_kit.comparison_document import comparison_document, published_document
 from pruning_kit.errors import RunError
+from pruning_kit.findings.comparison import compare_runs, order_agreement, why_unpaired
+from pruning_kit.findings.published import compare_published, published_rows
 from pruning_kit.plan import Plan, singles
-from pruning_kit.published import compare_published, published_rows
-from pruning_kit.results import load_run
+from pruning_kit.reporting import report
+from pruning_kit.reporting.comparison_document import comparison_document, published_document
+from pruning_kit.runs import store
+from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, synthetic_timings, write_run
 
 FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_kit import corpora
-from pruning_kit.corpora import (
+from pruning_kit.errors import CorpusError
+from pruning_kit.inputs import corpora
+from pruning_kit.inputs.corpora import (
     Corpus,
     TokenisedText,
     bytes_covered,
@@ -16,7 +17,6 @@ from pruning_kit.corpora import (
     raw_rows,
     selection_corpus,
 )
-from pruning_kit.errors import CorpusError
 
 RAW = " \n = Title = \n \n First row . \n Second row . \n"
 

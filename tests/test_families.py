@@ -13,10 +13,7 @@ from families import N_BLOCKS, NAMES, VARIANTS, attentions, random_tokens, tiny_
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from pruning_kit.architectures import FAMILIES, Decoder
-from pruning_kit.perplexity import ReferenceKernel, nll_sums, token_nll
-from pruning_kit.plan import Plan
-from pruning_kit.surgery import (
+from pruning_kit.cutting.surgery import (
     count_parameters,
     cut,
     per_block_lists,
@@ -24,6 +21,9 @@ from pruning_kit.surgery import (
     recut,
     stored_copy,
 )
+from pruning_kit.inputs.architectures import FAMILIES, Decoder
+from pruning_kit.plan import Plan
+from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums, token_nll
 
 PLANS = [Plan(blocks) for blocks in [(), (0,), (1,), (2,), (3,), (1, 2), (0, 2), (0, 1, 2)]]
 SUBSETS = [Plan(blocks) for size in range(N_BLOCKS) for blocks in combinations(range(4), size)]

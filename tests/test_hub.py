@@ -6,7 +6,7 @@ import urllib.error
 
 import pytest
 
-from pruning_kit import hub
+from pruning_kit.inputs import hub
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning_kit.importance import (
+from pruning_kit.findings.importance import (
     NotAvailable,
     Ranking,
     interactions,
     leave_one_out,
     shapley_values,
 )
+from pruning_kit.findings.scores import Scores
 from pruning_kit.permutations import prefix_plans, shapley_permutations, shapley_plans
 from pruning_kit.plan import Plan
-from pruning_kit.scores import Scores
 from tests.synthetic_scores import additive_costs, all_plans, synthetic_scores
 
 few = settings(max_examples=20, deadline=None)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from families import N_BLOCKS, NAMES, VOCABULARY, random_tokens, tiny_model
 from torch import nn
 
-from pruning_kit.architectures import Decoder
+from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels import choice, choose_kernel
 from pruning_kit.kernels import head as head_module
 from pruning_kit.kernels.generic import in_format
@@ -18,8 +18,8 @@ from pruning_kit.kernels.linear import (
     packing_is_possible,
     twin,
 )
-from pruning_kit.perplexity import ReferenceKernel, nll_sums
 from pruning_kit.plan import Plan, subsets
+from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums
 
 CPU = torch.device("cpu")
 PLANS = [*subsets(N_BLOCKS, range(N_BLOCKS)), Plan(tuple(range(N_BLOCKS)))]

@@ -8,13 +8,14 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from pruning_kit import latency, memory, workload
-from pruning_kit.architectures import Decoder
+from pruning_kit.cutting.surgery import cut
 from pruning_kit.errors import DeviceError, PlanError, TimingError
-from pruning_kit.latency import LatencyProtocol
+from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.surgery import cut
-from pruning_kit.timings import DECODE, END_TO_END, PREFILL, Timings
+from pruning_kit.speed import latency, workload
+from pruning_kit.speed.latency import LatencyProtocol
+from pruning_kit.speed.timings import DECODE, END_TO_END, PREFILL, Timings
+from pruning_kit.walk import memory
 
 PROMPT_IDS = [5, 3, 8, 1]
 QUICK = LatencyProtocol(

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import save_tiny_gpt2
 
-from pruning_kit import hub, models
 from pruning_kit.errors import ArchitectureError, DeviceError, ModelError
-from pruning_kit.models import (
+from pruning_kit.inputs import hub, models
+from pruning_kit.inputs.models import (
     DEMO_FOLDER,
     ModelSource,
     choose_device,

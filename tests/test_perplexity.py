@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.reference import naive_nll_sums
-from pruning_kit.architectures import Decoder
-from pruning_kit.perplexity import (
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.plan import Plan, subsets
+from pruning_kit.walk.perplexity import (
     ReferenceKernel,
     count_block_calls,
     nll_sums,
     token_nll,
     walk,
 )
-from pruning_kit.plan import Plan, subsets
 
 TOKENS = random_tokens(2, 33)
 FIRST_OUTPUT = 12

@@ -6,10 +6,10 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
-from pruning_kit import pictures, plots
-from pruning_kit.analysis import analyse
+from pruning_kit.findings.analysis import analyse
 from pruning_kit.plan import Plan, singles
-from pruning_kit.results import load_run
+from pruning_kit.reporting import pictures, plots
+from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, write_run
 
 FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tiny import TEXT, save_tiny_gpt2
 from torch.distributed import TCPStore
 
-from pruning_kit.ranks import Ranks, current_ranks
-from pruning_kit.results import load_run
+from pruning_kit.runs.ranks import Ranks, current_ranks
+from pruning_kit.runs.results import load_run
 
 
 @given(st.integers(1, 9), st.integers(0, 60))

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pruning_kit import page, report, store
-from pruning_kit.analysis import analyse
-from pruning_kit.budgets import Budget
-from pruning_kit.document import (
+from pruning_kit.errors import RunError
+from pruning_kit.findings.analysis import analyse
+from pruning_kit.findings.budgets import Budget
+from pruning_kit.plan import Plan, singles
+from pruning_kit.reporting import page, report
+from pruning_kit.reporting.document import (
     Document,
     Section,
     Table,
@@ -22,9 +24,8 @@ from pruning_kit.document import (
     sizes_table,
     strategies_table,
 )
-from pruning_kit.errors import RunError
-from pruning_kit.plan import Plan, singles
-from pruning_kit.results import load_run
+from pruning_kit.runs import store
+from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import synthetic_timings, write_run
 
 FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]
@@ -322,7 +323,8 @@ def test_a_notebook_shows_the_summary_with_names_escaped(run_of):
 
 
 def test_reports_import_no_torch():
-    modules = "pruning_kit.report, pruning_kit.comparison_document, pruning_kit.published"
+    reporting = "pruning_kit.reporting.report, pruning_kit.reporting.comparison_document"
+    modules = f"{reporting}, pruning_kit.findings.published"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -8,12 +8,12 @@ import math
 
 import pytest
 
-from pruning_kit.analysis import Analysis, analyse_scores
-from pruning_kit.choices import PlanLatency
+from pruning_kit.findings.analysis import Analysis, analyse_scores
+from pruning_kit.findings.choices import PlanLatency
+from pruning_kit.findings.scores import Interval, Scores
 from pruning_kit.plan import Plan, singles
-from pruning_kit.scores import Interval, Scores
-from pruning_kit.sentences import section_sentences, summary_sentences
-from pruning_kit.wording import at_least, format_change, format_nats, format_ppl
+from pruning_kit.reporting.sentences import section_sentences, summary_sentences
+from pruning_kit.reporting.wording import at_least, format_change, format_nats, format_ppl
 from tests.synthetic_scores import (
     additive_costs,
     all_plans,

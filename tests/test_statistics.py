@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.coverage import Design, measure
-from pruning_kit import statistics
-from pruning_kit.statistics import (
+from pruning_kit.findings import statistics
+from pruning_kit.findings.statistics import (
     Resampling,
     autocorrelation,
     block_length,

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from pruning_kit import store
 from pruning_kit.errors import RunError
-from pruning_kit.store import RunFolder, find_run, first_difference, read_info, write_file
+from pruning_kit.runs import store
+from pruning_kit.runs.store import RunFolder, find_run, first_difference, read_info, write_file
 
 INFO = {
     "created": "2026-01-01T00:00:00+00:00",

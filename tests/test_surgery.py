@@ -19,10 +19,7 @@ from transformers import (
     GPT2Model,
 )
 
-from pruning_kit.architectures import Decoder
-from pruning_kit.errors import ArchitectureError, PlanError
-from pruning_kit.plan import Plan
-from pruning_kit.surgery import (
+from pruning_kit.cutting.surgery import (
     block_numbers,
     block_signature,
     count_parameters,
@@ -33,6 +30,9 @@ from pruning_kit.surgery import (
     stored_copy,
     trim_config,
 )
+from pruning_kit.errors import ArchitectureError, PlanError
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.plan import Plan
 
 DISTILGPT2_MILLIONS = ["81.91", "74.82", "67.74", "60.65", "53.56", "46.47"]
 

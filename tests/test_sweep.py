@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pruning_kit import sweep as sweep_module
 from pruning_kit.choosing import Mode, PlanChoice
+from pruning_kit.cutting.surgery import cut
 from pruning_kit.errors import (
     CorpusError,
     DeviceError,
@@ -26,9 +27,8 @@ from pruning_kit.errors import (
     WindowError,
 )
 from pruning_kit.plan import Plan
-from pruning_kit.ranks import Ranks
-from pruning_kit.results import load_run
-from pruning_kit.surgery import cut
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.results import load_run
 from pruning_kit.sweep import Sweep, SweepSettings
 from pruning_kit.terminal import SilentObserver
 

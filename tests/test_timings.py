@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pruning_kit import bootstrap, latency, verdicts
 from pruning_kit.errors import TimingError
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.timings import (
+from pruning_kit.speed import bootstrap, latency, verdicts
+from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     DECODE,
     END_TO_END,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning_kit.errors import WindowError
-from pruning_kit.windows import Window, sliding_windows, window_groups
+from pruning_kit.inputs.windows import Window, sliding_windows, window_groups
 
 
 @st.composite

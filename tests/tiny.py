@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from pruning_kit.models import DEMO_FOLDER
+from pruning_kit.inputs.models import DEMO_FOLDER
 
 TEXT = (
     "It is a truth universally acknowledged, that a single man in possession of a good fortune, "

@@ -8,17 +8,17 @@ The public names, each imported when it is first used, so that `--help` starts a
     PruningKitError       what a user can mend
     Sweep, SweepSettings  measure many plans (imports torch)
 
-Cutting and saving is `pruning_kit.export.export`.
+Cutting and saving is `pruning_kit.cutting.export.export`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pruning_kit.analysis import Analysis, analyse
     from pruning_kit.errors import PruningKitError
+    from pruning_kit.findings.analysis import Analysis, analyse
     from pruning_kit.plan import Plan
-    from pruning_kit.results import Run, load_run
+    from pruning_kit.runs.results import Run, load_run
     from pruning_kit.sweep import Sweep, SweepSettings
 
 __all__ = [
@@ -32,10 +32,10 @@ __all__ = [
     "load_run",
 ]
 _HOMES = {
-    "analysis": ("Analysis", "analyse"),
+    "findings.analysis": ("Analysis", "analyse"),
     "errors": ("PruningKitError",),
     "plan": ("Plan",),
-    "results": ("Run", "load_run"),
+    "runs.results": ("Run", "load_run"),
     "sweep": ("Sweep", "SweepSettings"),
 }
 

@@ -24,10 +24,10 @@ from pruning_kit.errors import PlanError, PruningKitError, RunError
 from pruning_kit.plan import Plan, parse_plans
 
 if TYPE_CHECKING:
-    from pruning_kit.results import Run
+    from pruning_kit.cutting.verification import Check
+    from pruning_kit.runs.results import Run
+    from pruning_kit.speed.workload import LatencyProtocol
     from pruning_kit.sweep import Sweep
-    from pruning_kit.verification import Check
-    from pruning_kit.workload import LatencyProtocol
 
 app = typer.Typer(
     name="pruning-kit",
@@ -156,11 +156,11 @@ def sweep(
                 "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
                 "sequential or combinatorial, or --plans, or --strategies."
             )
-        from pruning_kit.corpora import HubText
-        from pruning_kit.ranks import current_ranks
+        from pruning_kit.inputs.corpora import HubText
+        from pruning_kit.runs.ranks import current_ranks
+        from pruning_kit.speed.workload import LatencyProtocol
         from pruning_kit.sweep import Sweep, SweepSettings
         from pruning_kit.terminal import SilentObserver, TerminalObserver
-        from pruning_kit.workload import LatencyProtocol
 
         ranks = current_ranks()
         settings = SweepSettings(
@@ -220,11 +220,11 @@ def _carry_out(
 
 def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
     """Print the table and its conclusions, and write what was asked for."""
-    from pruning_kit.analysis import analyse
-    from pruning_kit.results import load_run, write_csv
-    from pruning_kit.sentences import summary_sentences
+    from pruning_kit.findings.analysis import analyse
+    from pruning_kit.reporting.sentences import summary_sentences
+    from pruning_kit.runs.results import load_run, write_csv
+    from pruning_kit.speed.verdicts import warnings
     from pruning_kit.terminal import describe_run, sweep_table
-    from pruning_kit.verdicts import warnings
 
     run = load_run(folder)
     for line in describe_run(run):
@@ -236,7 +236,7 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
         for sentence in warnings(run.timings):
             notes.print(f"[yellow]Speed is doubtful:[/] {escape(sentence)}", highlight=False)
     if save_results:
-        from pruning_kit.plots import save_figures
+        from pruning_kit.reporting.plots import save_figures
 
         write_csv(run, folder / "results.csv")
         figures = save_figures(run, folder)
@@ -279,9 +279,9 @@ def prune(
       pruning-kit prune --remove 1,3 --out ./pruned
     """
     with _plain_errors():
-        from pruning_kit.export import export
-        from pruning_kit.models import find_model, load_model
-        from pruning_kit.results import load_run, measured_numbers
+        from pruning_kit.cutting.export import export
+        from pruning_kit.inputs.models import find_model, load_model
+        from pruning_kit.runs.results import load_run, measured_numbers
 
         plan = Plan.parse(remove, "--remove")
         run = load_run(run_folder) if run_folder else None
@@ -307,8 +307,8 @@ def verify(
       pruning-kit verify ./pruned
     """
     with _plain_errors():
-        from pruning_kit.models import choose_device
-        from pruning_kit.verification import verify_folder
+        from pruning_kit.cutting.verification import verify_folder
+        from pruning_kit.inputs.models import choose_device
 
         checks = verify_folder(folder, choose_device(device))
         _print_checks(checks)
@@ -348,10 +348,10 @@ def report(
       pruning-kit report RUN --max-ppl-increase 50
     """
     with _plain_errors():
-        from pruning_kit.analysis import analyse
-        from pruning_kit.budgets import Budget
-        from pruning_kit.report import terminal_report, write_report
-        from pruning_kit.results import load_run
+        from pruning_kit.findings.analysis import analyse
+        from pruning_kit.findings.budgets import Budget
+        from pruning_kit.reporting.report import terminal_report, write_report
+        from pruning_kit.runs.results import load_run
 
         budget = Budget(
             max_latency_s=None if max_latency is None else max_latency / 1e3,
@@ -361,7 +361,7 @@ def report(
         asked = None if budget == Budget() else budget
         run = load_run(run_folder)
         if figures:
-            from pruning_kit.pictures import save_pictures
+            from pruning_kit.reporting.pictures import save_pictures
 
             written = save_pictures(run, analyse(run), run_folder)
             out.print(f"{len(written)} figures are in {run_folder}.", highlight=False)
@@ -390,11 +390,14 @@ def compare(
       pruning-kit compare RUN --published
     """
     with _plain_errors():
-        from pruning_kit.comparison import compare_runs
-        from pruning_kit.comparison_document import comparison_document, published_document
-        from pruning_kit.published import compare_published
-        from pruning_kit.report import renderable
-        from pruning_kit.results import load_run
+        from pruning_kit.findings.comparison import compare_runs
+        from pruning_kit.findings.published import compare_published
+        from pruning_kit.reporting.comparison_document import (
+            comparison_document,
+            published_document,
+        )
+        from pruning_kit.reporting.report import renderable
+        from pruning_kit.runs.results import load_run
 
         if published == (second is not None):
             raise RunError(

@@ -18,22 +18,24 @@ from typing import Any, Protocol
 
 import torch
 
-from pruning_kit import corpora, latency, models, provenance, store
-from pruning_kit.architectures import Decoder
-from pruning_kit.batching import choose_batch_size, nll_sums_within_memory
 from pruning_kit.choosing import PlanChoice, count_subset_block_calls
-from pruning_kit.corpora import HubText
+from pruning_kit.cutting.surgery import count_parameters, recut
 from pruning_kit.errors import PlanError, RunError, WindowError
-from pruning_kit.estimates import WindowCost, in_words, measure_cost
+from pruning_kit.inputs import corpora, models
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.corpora import HubText
+from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.kernels import choose_kernel
-from pruning_kit.perplexity import Kernel, count_block_calls
 from pruning_kit.plan import Plan
-from pruning_kit.ranks import Ranks
-from pruning_kit.results import LATENCY_FILE, load_run
-from pruning_kit.surgery import count_parameters, recut
-from pruning_kit.texts import PreparedText, prepare_text, window_sizes
-from pruning_kit.timings import Timings
-from pruning_kit.workload import PROMPT, LatencyProtocol
+from pruning_kit.runs import provenance, store
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.results import LATENCY_FILE, load_run
+from pruning_kit.speed import latency
+from pruning_kit.speed.timings import Timings
+from pruning_kit.speed.workload import PROMPT, LatencyProtocol
+from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
+from pruning_kit.walk.estimates import WindowCost, in_words, measure_cost
+from pruning_kit.walk.perplexity import Kernel, count_block_calls
 
 Advance = Callable[[float], None]
 LONG_S = 60.0

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pruning_kit.results import Run
-from pruning_kit.wording import format_ppl
+from pruning_kit.reporting.wording import format_ppl
+from pruning_kit.runs.results import Run
 
 MAX_ROWS = 80
 BEST_OF_EACH_SIZE = 5

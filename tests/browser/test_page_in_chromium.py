@@ -7,9 +7,9 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from pruning_kit import report
 from pruning_kit.plan import Plan, singles
-from pruning_kit.results import load_run
+from pruning_kit.reporting import report
+from pruning_kit.runs.results import load_run
 from tests.browser.browser import requested_addresses, set_screen, start_browser
 from tests.synthetic_runs import write_run
 

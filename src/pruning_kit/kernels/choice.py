@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from pruning_kit.architectures import Decoder
+from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.generic import GenericKernel, in_format
 from pruning_kit.kernels.gpt2 import Gpt2Kernel, is_plain_gpt2
 from pruning_kit.kernels.head import CentredEmbedding, Head, PiecewiseHead
@@ -25,8 +25,8 @@ from pruning_kit.kernels.linear import (
     twin,
     weight_and_bias,
 )
-from pruning_kit.perplexity import Kernel, ReferenceKernel, nll_sums
 from pruning_kit.plan import Plan
+from pruning_kit.walk.perplexity import Kernel, ReferenceKernel, nll_sums
 
 TOLERANCE_NATS = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 2e-2}
 """Largest difference of the mean NLL on a probe of some hundred tokens, by number format."""

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pruning_kit.architectures import Decoder
+from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.head import Head
-from pruning_kit.perplexity import ReferenceBatch, ReferenceKernel
+from pruning_kit.walk.perplexity import ReferenceBatch, ReferenceKernel
 
 
 class GenericKernel(ReferenceKernel):

@@ -14,7 +14,7 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import PretrainedConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
-from pruning_kit.architectures import Decoder
+from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.head import Head
 from pruning_kit.kernels.linear import Linear, MakeLinear, weight_and_bias
 

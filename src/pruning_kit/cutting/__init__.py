@@ -1,0 +1,1 @@
+"""Cut models: taking blocks out, saving the folder, verifying it."""

@@ -1,0 +1,206 @@
+"""From a stored run to everything said about it: one frozen value, no model needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pruning_kit.findings import statistics
+from pruning_kit.findings.budgets import Budget, Choice, choose, recommend, turning_point
+from pruning_kit.findings.choices import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
+from pruning_kit.findings.importance import (
+    Importance,
+    Interaction,
+    NotAvailable,
+    Shapley,
+    interactions,
+    leave_one_out,
+    shapley_values,
+)
+from pruning_kit.findings.scores import Interval, Scores
+from pruning_kit.plan import Plan
+from pruning_kit.speed.bootstrap import MIN_ROUNDS
+
+if TYPE_CHECKING:
+    from pruning_kit.runs.results import Run
+
+SAME_TEXT = "chosen and reported on the same text"
+LADDER_PCT = (10.0, 25.0, 50.0, 100.0)
+CHECKED_AUTOCORRELATION = 0.5
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of the run: its title, windows and scored tokens."""
+
+    split: str
+    title: str
+    n_windows: int
+    n_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Everything that a run says about a model's blocks.
+
+    `reported` is the text that figures belong to, `selection` the one that plans are chosen on;
+    they are equal where the run holds one text. `scores` and `selection_scores` give any further
+    interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`.
+    """
+
+    model: str
+    n_blocks: int
+    reported: Text
+    selection: Text
+    scores: Scores
+    selection_scores: Scores
+    autocorrelation: float
+    rows: tuple[PlanRow, ...]
+    importance: Importance
+    shapley: Shapley | NotAvailable
+    interactions: tuple[Interaction, ...]
+    sizes: tuple[Size, ...]
+    avoid: tuple[Avoid, ...]
+    turning_point: int
+    recommended: Plan
+
+    @property
+    def selection_note(self) -> str:
+        """What plans were chosen on, to stand beside every recommendation."""
+        if self.selection == self.reported:
+            return SAME_TEXT
+        return f"chosen on {self.selection.title}, reported on {self.reported.title}"
+
+    @property
+    def uncertainty_note(self) -> str:
+        """How the intervals were made, or why there are none."""
+        resampling = self.scores.resampling
+        if resampling is None:
+            return self.scores.reason
+        note = (
+            f"95 % intervals from a studentised block bootstrap of {self.scores.n_windows} "
+            f"windows (blocks of {resampling.block_length}, {len(resampling.counts_RN):,} "
+            "resamples), paired between plans"
+        )
+        if self.autocorrelation > CHECKED_AUTOCORRELATION:
+            note += (
+                f"; neighbouring windows correlate by {self.autocorrelation:.2f}, beyond the "
+                f"{CHECKED_AUTOCORRELATION} up to which the intervals were checked, so they may "
+                "be too narrow"
+            )
+        return note
+
+    @cached_property
+    def row(self) -> Mapping[Plan, PlanRow]:
+        """The row of each plan."""
+        return {row.plan: row for row in self.rows}
+
+    @property
+    def baseline(self) -> PlanRow | None:
+        """The whole model; None if it was not among the plans."""
+        return self.row.get(Plan())
+
+    @property
+    def front(self) -> tuple[PlanRow, ...]:
+        """The Pareto front, from the most parameters to the fewest."""
+        return tuple(row for row in self.rows if row.on_front)
+
+    @property
+    def failed(self) -> tuple[PlanRow, ...]:
+        """Plans whose forward was not finite in some window."""
+        return tuple(row for row in self.rows if row.failed)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every removable set of blocks was measured in full."""
+        return sum(not row.failed for row in self.rows) == 2**self.n_blocks - 1
+
+    @property
+    def ladder(self) -> tuple[Choice, ...]:
+        """The smallest plan within 10, 25, 50 and 100 % more perplexity."""
+        return tuple(self.choose(Budget(max_ppl_increase_pct=limit)) for limit in LADDER_PCT)
+
+    def choose(self, budget: Budget) -> Choice:
+        """The best plan within a budget; see `budgets.choose`."""
+        return choose(self.rows, budget)
+
+    def difference(self, plan: Plan, other: Plan) -> Interval:
+        """log PPL of one plan minus that of another on the reported text, paired."""
+        return self.scores.difference(plan, other)
+
+
+def analyse(run: Run, seed: int = 0) -> Analysis:
+    """Analyse a stored run; the seed repeats the resamples and names the `random` strategy."""
+    split = "calibration" if "calibration" in run.splits else "test"
+    reported = Scores.of(run.plans, run.nll("test"), run.targets("test"), seed=seed)
+    selection = reported
+    if split != "test":
+        selection = Scores.of(run.plans, run.nll(split), run.targets(split), seed=seed)
+    return analyse_scores(
+        reported,
+        selection,
+        run.n_blocks,
+        run.parameters,
+        _latencies(run),
+        model=str(run.info["model"]["name"]),
+        titles=(str(run.info["texts"]["test"]["title"]), str(run.info["texts"][split]["title"])),
+        seed=seed,
+    )
+
+
+def _latencies(run: Run) -> dict[Plan, PlanLatency]:
+    """End-to-end latency of the plans that were timed or do the same work as one that was.
+
+    Too few rounds give no interval, and a latency without one supports no choice.
+    """
+    if run.timings is None or len(run.timings.rounds) < MIN_ROUNDS:
+        return {}
+    found: dict[Plan, PlanLatency] = {}
+    for pool in run.timings.pools:
+        timed = run.timings.summary(pool[0]).end_to_end_s
+        ratio = Interval(timed.ratio.value, timed.ratio.low, timed.ratio.high)
+        found |= dict.fromkeys(pool, PlanLatency(timed.median_s, ratio))
+    return found
+
+
+def analyse_scores(
+    reported: Scores,
+    selection: Scores,
+    n_blocks: int,
+    parameters: Mapping[Plan, int],
+    latency: Mapping[Plan, PlanLatency],
+    model: str = "the model",
+    titles: tuple[str, str] = ("the text", "the text"),
+    seed: int = 0,
+) -> Analysis:
+    """The analysis of plain scores; `selection` is `reported` where there is one text only."""
+    rows = plan_rows(reported, selection, n_blocks, parameters, latency)
+    by_size = sizes(reported, selection, n_blocks, parameters, seed)
+    first = next(iter(reported.row.values()), None)
+    text = _text("test", titles[0], reported)
+    chosen_on = text if selection is reported else _text("calibration", titles[1], selection)
+    return Analysis(
+        model=model,
+        n_blocks=n_blocks,
+        reported=text,
+        selection=chosen_on,
+        scores=reported,
+        selection_scores=selection,
+        autocorrelation=0.0
+        if first is None
+        else statistics.autocorrelation(reported.nll_PN[first], reported.targets_N),
+        rows=rows,
+        importance=leave_one_out(reported, n_blocks),
+        shapley=shapley_values(reported, n_blocks),
+        interactions=interactions(reported, n_blocks),
+        sizes=by_size,
+        avoid=avoid(selection, n_blocks),
+        turning_point=turning_point(by_size),
+        recommended=recommend(by_size, {row.plan: row for row in rows}),
+    )
+
+
+def _text(split: str, title: str, scores: Scores) -> Text:
+    return Text(split, title, scores.n_windows, int(scores.targets_N.sum()))

@@ -1,0 +1,224 @@
+"""Comparison of two runs, plan by plan.
+
+Where two runs scored the same windows their sums are compared window by window (paired), which
+sees differences far smaller than the interval of either. Otherwise figures stand side by side and
+nothing is tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from pruning_kit.errors import RunError
+from pruning_kit.findings import statistics
+from pruning_kit.findings.importance import p_values
+from pruning_kit.findings.scores import Interval, Scores, exp
+from pruning_kit.plan import Plan
+from pruning_kit.runs.results import Run, perplexity
+from pruning_kit.speed import timings
+from pruning_kit.speed.bootstrap import MIN_ROUNDS
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A fact in which two runs differ."""
+
+    name: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Side:
+    """One plan in one of the runs; `change` is its perplexity relative to the whole model's."""
+
+    ppl: float
+    change: float
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class PlanComparison:
+    """One plan in both runs. `ratio` is the second perplexity relative to the first.
+
+    Of paired runs the ratio has an interval, and `adjusted_p` tests equality for all plans at
+    once; otherwise `ratio.reason` says why there is none.
+    """
+
+    plan: Plan
+    first: Side
+    second: Side
+    ratio: Interval
+    adjusted_p: float | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the runs differ by a test that holds for all plans at once."""
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - statistics.LEVEL
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs compared on the text they report on.
+
+    `unpaired_because` is empty where windows were compared one by one; then `largest_difference`
+    is the largest relative difference of any two sums, 0 where they agree to the last bit.
+    `agreement` is Kendall's tau of the order of the plans; None below three plans. `speed` is
+    None where not both runs were timed often enough for intervals.
+    """
+
+    first: Run
+    second: Run
+    differences: tuple[Difference, ...]
+    unpaired_because: str
+    rows: tuple[PlanComparison, ...]
+    n_only_first: int
+    n_only_second: int
+    largest_difference: float
+    agreement: float | None
+    speed: timings.Agreement | None
+
+
+def compare_runs(first: Run, second: Run) -> Comparison:
+    """Compare two runs plan by plan.
+
+    Raises:
+        RunError: if they have no plan in common that both measured in full.
+    """
+    in_second = set(measured_plans(second))
+    shared = [plan for plan in measured_plans(first) if plan in in_second]
+    if not shared:
+        raise RunError(
+            f"cannot compare {first.folder} with {second.folder}: they have no measured plan in "
+            "common. Sweep the same plans in both."
+        )
+    because = why_unpaired(first, second)
+    first_PN, second_PN = _sums(first, shared), _sums(second, shared)
+    sides = zip(_sides(first, shared), _sides(second, shared), strict=True)
+    pairs = list(sides)
+    ratios = _unpaired_ratios(pairs, because) if because else _paired_ratios(first, shared, second)
+    return Comparison(
+        first,
+        second,
+        tuple(differences(first, second)),
+        because,
+        tuple(
+            PlanComparison(plan, *pair, ratio, p)
+            for plan, pair, (ratio, p) in zip(shared, pairs, ratios, strict=True)
+        ),
+        len(first.plans) - len(shared),
+        len(second.plans) - len(shared),
+        math.nan if because else float(np.abs(second_PN / first_PN - 1).max()),
+        order_agreement([a.ppl for a, _ in pairs], [b.ppl for _, b in pairs]),
+        _compare_speed(first, second),
+    )
+
+
+def measured_plans(run: Run) -> list[Plan]:
+    """Plans measured in full on the reported text, the empty stack left out."""
+    finite = np.isfinite(run.nll().sum(axis=1)).tolist()
+    return [
+        plan
+        for plan, good in zip(run.plans, finite, strict=True)
+        if good and plan.size < run.n_blocks
+    ]
+
+
+def _sums(run: Run, plans: Sequence[Plan]) -> statistics.Array:
+    row = {plan: index for index, plan in enumerate(run.plans)}
+    return run.nll()[[row[plan] for plan in plans]]
+
+
+def _sides(run: Run, plans: Sequence[Plan]) -> list[Side]:
+    tokens = int(run.targets().sum())
+    n_bytes = run.info["texts"]["test"]["n_bytes"]
+    whole_nats = float(_sums(run, [Plan()]).sum())
+    return [
+        Side(
+            perplexity(nats, tokens),
+            perplexity(nats - whole_nats, tokens),
+            nats / math.log(2) / n_bytes,
+        )
+        for nats in _sums(run, plans).sum(axis=1).tolist()
+    ]
+
+
+def _paired_ratios(
+    first: Run, plans: Sequence[Plan], second: Run
+) -> list[tuple[Interval, float | None]]:
+    difference_PN = _sums(second, plans) - _sums(first, plans)
+    scores = Scores.of(plans, difference_PN, first.targets())
+    estimates = scores.estimate(difference_PN)
+    ratios = [interval.map(exp) for interval in scores.intervals(estimates)]
+    return list(zip(ratios, p_values(estimates.adjusted_p_C), strict=True))
+
+
+def _unpaired_ratios(
+    pairs: Sequence[tuple[Side, Side]], because: str
+) -> list[tuple[Interval, float | None]]:
+    return [(Interval(b.ppl / a.ppl, reason=because), None) for a, b in pairs]
+
+
+def why_unpaired(first: Run, second: Run) -> str:
+    """Why two runs cannot be compared window by window; empty if they can."""
+    texts = [run.info["texts"]["test"] for run in (first, second)]
+    if texts[0]["sha256"] != texts[1]["sha256"]:
+        return "the texts differ"
+    if texts[0]["n_tokens"] != texts[1]["n_tokens"]:
+        return "the tokenizers differ"
+    if any(first.info["protocol"][k] != second.info["protocol"][k] for k in ("context", "stride")):
+        return "context or stride differ"
+    if first.targets().tolist() != second.targets().tolist():
+        return "different parts of the text were scored"
+    return ""
+
+
+def order_agreement(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Kendall's tau of two orders: 1 the same, 0 unrelated; None where it is not defined."""
+    if len(first) < 3:
+        return None
+    tau = float(kendalltau(first, second).statistic)
+    return None if math.isnan(tau) else tau
+
+
+def _compare_speed(first: Run, second: Run) -> timings.Agreement | None:
+    if first.timings is None or second.timings is None:
+        return None
+    if min(len(first.timings.rounds), len(second.timings.rounds)) < MIN_ROUNDS:
+        return None
+    if not {pool[0] for pool in first.timings.pools[1:]} & set(second.timings.plans):
+        return None
+    return timings.compare(first.timings, second.timings)
+
+
+def differences(first: Run, second: Run) -> Iterator[Difference]:
+    """The facts in which two runs differ, in the order in which they matter."""
+    for (name, one), (_, other) in zip(_facts(first), _facts(second), strict=True):
+        if one != other:
+            yield Difference(name, str(one), str(other))
+
+
+def _facts(run: Run) -> list[tuple[str, Any]]:
+    info = run.info
+    model, text, numerics = info["model"], info["texts"]["test"], info["numerics"]
+    versions = info["versions"]
+    return [
+        ("model", model["name"]),
+        ("weights", model["weights_sha256"][:12]),
+        ("blocks", run.n_blocks),
+        ("text", text["title"]),
+        ("text hash", text["sha256"][:12]),
+        ("tokens scored", f"{int(run.targets().sum()):,}"),
+        ("context", info["protocol"]["context"]),
+        ("stride", info["protocol"]["stride"]),
+        *((name, numerics[name]) for name in ("dtype", "device", "device_name", "kernel")),
+        *((name, numerics[name]) for name in ("attention", "batch_size", "threads")),
+        *((name, versions.get(name)) for name in ("pruning_kit", "torch", "transformers")),
+        ("commit", (info["git_commit"] or "unknown")[:12]),
+    ]

@@ -1,0 +1,300 @@
+"""Who matters: leave-one-out importance, Shapley values, interactions, and honest rankings.
+
+All of these are weighted sums of log perplexities on one text, so their intervals are those of
+`statistics.estimate`. log PPL is in nats per token throughout.
+
+Shapes: L blocks, P plans, C contrasts, N windows, M pairs of permutations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations, islice, pairwise
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from pruning_kit.findings.scores import Interval, Scores, exp
+from pruning_kit.findings.statistics import LEVEL, Array, not_worse_than_best
+from pruning_kit.permutations import prefix_plans, shapley_permutations
+from pruning_kit.plan import Plan
+
+MAX_EXACT_BLOCKS = 20
+MAX_PERMUTATION_PAIRS = 5_000
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Blocks from the one that matters most to the one that matters least.
+
+    `separated[k]` tells whether the blocks at k and k + 1 differ by a test that holds for all
+    pairs of blocks at once; None where there are too few windows to test.
+    """
+
+    blocks: tuple[int, ...]
+    separated: tuple[bool, ...] | None
+
+    def __str__(self) -> str:
+        """`0 > 5 > 1 ≈ 4`: > differs, ≈ cannot be told apart, a comma was not tested."""
+        if self.separated is None:
+            return ", ".join(map(str, self.blocks))
+        signs = [" > " if differs else " ≈ " for differs in self.separated]
+        return "".join(
+            f"{block}{sign}" for block, sign in zip(self.blocks, [*signs, ""], strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """What removing a block alone does; `adjusted_p` holds for all blocks at once."""
+
+    block: int
+    increase: Interval
+    ppl_ratio: Interval
+    adjusted_p: float | None
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Leave-one-out importance of the blocks whose single removal was measured.
+
+    `most` and `least` hold the blocks not distinguishable from the one that matters most or
+    least, that one first; without intervals they hold that one alone.
+    """
+
+    items: tuple[LeaveOneOut, ...]
+    ranking: Ranking
+    most: tuple[int, ...]
+    least: tuple[int, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Shapley:
+    """Shapley values: each block's share of log PPL(no block) - log PPL(whole model).
+
+    `values[i]` belongs to block i. For sampled values the interval covers windows and
+    permutations, and `sampling_error` is the standard error from the permutations alone.
+    """
+
+    method: str
+    values: tuple[Interval, ...]
+    total: Interval
+    ranking: Ranking
+    n_permutations: int | None
+    sampling_error: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class NotAvailable:
+    """A result that the run does not hold: why, and the command that would measure it."""
+
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """What removing two blocks costs beyond the sum of their single costs, in log PPL.
+
+    Above zero the two replace each other: together they cost more than their sum.
+    """
+
+    first: int
+    second: int
+    excess: Interval
+    adjusted_p: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it differs from zero by a test that holds for all pairs at once."""
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - LEVEL
+
+
+def leave_one_out(scores: Scores, n_blocks: int) -> Importance:
+    """Importance of each block whose single removal was measured, in block order."""
+    blocks = [block for block in range(n_blocks) if Plan((block,)) in scores.row]
+    blocks = [] if Plan() not in scores.row or n_blocks == 1 else blocks
+    series_CN = scores.series(Plan((block,)) for block in blocks) - (
+        scores.series([Plan()]) if blocks else 0.0
+    )
+    estimates = scores.estimate(series_CN)
+    adjusted = p_values(estimates.adjusted_p_C)
+    items = tuple(
+        LeaveOneOut(block, interval, interval.map(exp), p)
+        for block, interval, p in zip(blocks, scores.intervals(estimates), adjusted, strict=True)
+    )
+    ranking = rank(scores, blocks, series_CN)
+    most = _extreme(scores, blocks, -series_CN, ranking.blocks)
+    least = _extreme(scores, blocks, series_CN, ranking.blocks[::-1])
+    return Importance(items, ranking, most, least, len(blocks) == n_blocks)
+
+
+def _extreme(
+    scores: Scores, blocks: list[int], series_CN: Array, order: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Blocks that cannot be told from the one with the least series, in the given order."""
+    if scores.resampling is None or not blocks:
+        return order[:1]
+    group = not_worse_than_best(series_CN, scores.targets_N, scores.resampling)
+    return tuple(block for block in order if group[blocks.index(block)])
+
+
+def rank(scores: Scores, blocks: list[int], series_CN: Array) -> Ranking:
+    """Order blocks by their estimate, the largest first, and test which neighbours differ."""
+    values = scores.estimate(series_CN).value_C
+    order = sorted(range(len(blocks)), key=lambda index: (-values[index], blocks[index]))
+    ranked = tuple(blocks[index] for index in order)
+    if scores.resampling is None:
+        return Ranking(ranked, None)
+    pairs = list(combinations(order, 2))
+    if not pairs:
+        return Ranking(ranked, ())
+    first, second = (list(column) for column in zip(*pairs, strict=True))
+    adjusted = scores.estimate(series_CN[first] - series_CN[second]).adjusted_p_C
+    p = dict(zip(pairs, adjusted.tolist(), strict=True))
+    neighbours = pairwise(order)
+    return Ranking(ranked, tuple(p[pair] <= 1 - LEVEL for pair in neighbours))
+
+
+def interactions(scores: Scores, n_blocks: int) -> tuple[Interaction, ...]:
+    """L(ij) - L(i) - L(j) + L(none) for every pair measured with both its singles."""
+    row = scores.row
+    pairs = [
+        (i, j)
+        for i, j in combinations(range(n_blocks), 2)
+        if {Plan((i, j)), Plan((i,)), Plan((j,)), Plan()} <= row.keys() and n_blocks > 2
+    ]
+    if not pairs:
+        return ()
+    series_CN = (
+        scores.series(Plan(pair) for pair in pairs)
+        - scores.series(Plan((i,)) for i, _ in pairs)
+        - scores.series(Plan((j,)) for _, j in pairs)
+        + scores.series([Plan()])
+    )
+    estimates = scores.estimate(series_CN)
+    adjusted = p_values(estimates.adjusted_p_C)
+    return tuple(
+        Interaction(i, j, interval, p)
+        for (i, j), interval, p in zip(pairs, scores.intervals(estimates), adjusted, strict=True)
+    )
+
+
+def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
+    """Exact values where all 2**L plans were measured, sampled ones where permutations were.
+
+    Permutations are recognised in the run: those of `shapley_permutations` are taken in order
+    until one needs a plan that the run lacks. Two pairs are the least that show an error.
+    """
+    empty = Plan(tuple(range(n_blocks)))
+    missing = [plan for plan in (Plan(), empty) if plan not in scores.row]
+    if missing:
+        name = "the whole model" if missing[0] == Plan() else "the stack without any block"
+        return _not_available(f"{name} was not measured in full", n_blocks)
+    if n_blocks <= MAX_EXACT_BLOCKS and len(scores.row) == 2**n_blocks:
+        return _exact_shapley(scores, n_blocks)
+    pairs = _measured_pairs(scores, n_blocks)
+    if len(pairs) < 2:
+        return _not_available(
+            f"{len(scores.row):,} of {2**n_blocks:,} plans were measured in full, and not the "
+            "permutations that an estimate needs",
+            n_blocks,
+        )
+    return _sampled_shapley(scores, n_blocks, pairs)
+
+
+def _not_available(reason: str, n_blocks: int) -> NotAvailable:
+    return NotAvailable(reason, f"pruning-kit sweep --plans shapley:{16 * n_blocks}")
+
+
+def exact_weights(plans: tuple[Plan, ...], n_blocks: int) -> Array:
+    """Weights that turn the log PPL of all plans into Shapley values, (L, P)."""
+    removed_PL = membership(plans, n_blocks)
+    sizes_P = removed_PL.sum(axis=1)
+    weight = np.array([1 / (n_blocks * math.comb(n_blocks - 1, k)) for k in range(n_blocks)])
+    return np.where(
+        removed_PL.T,
+        weight[np.maximum(sizes_P - 1, 0)],
+        -weight[np.minimum(sizes_P, n_blocks - 1)],
+    )
+
+
+def membership(plans: tuple[Plan, ...], n_blocks: int) -> np.ndarray:
+    """Which plan removes which block, booleans (P, L)."""
+    removed_PL = np.zeros((len(plans), n_blocks), dtype=bool)
+    for index, plan in enumerate(plans):
+        removed_PL[index, list(plan.removed)] = True
+    return removed_PL
+
+
+def _exact_shapley(scores: Scores, n_blocks: int) -> Shapley:
+    plans = tuple(scores.row)
+    series_LN = exact_weights(plans, n_blocks) @ scores.series(plans)
+    values = scores.intervals(scores.estimate(series_LN))
+    return _shapley("exact", scores, series_LN, values, None, None)
+
+
+def _shapley(
+    method: str,
+    scores: Scores,
+    series_LN: Array,
+    values: list[Interval],
+    n_permutations: int | None,
+    sampling_error: tuple[float, ...] | None,
+) -> Shapley:
+    n_blocks = len(values)
+    total = scores.difference(Plan(tuple(range(n_blocks))), Plan())
+    ranking = rank(scores, list(range(n_blocks)), series_LN)
+    return Shapley(method, tuple(values), total, ranking, n_permutations, sampling_error)
+
+
+def _measured_pairs(scores: Scores, n_blocks: int) -> list[tuple[int, ...]]:
+    """The first orders of all pairs whose plans the run holds; the second is the reverse."""
+    found: list[tuple[int, ...]] = []
+    stream = islice(shapley_permutations(n_blocks), 0, 2 * MAX_PERMUTATION_PAIRS, 2)
+    for order in stream:
+        needed = prefix_plans(order) + prefix_plans(order[::-1])
+        if not scores.row.keys() >= set(needed):
+            break
+        found.append(order)
+    return found
+
+
+def _sampled_shapley(scores: Scores, n_blocks: int, pairs: list[tuple[int, ...]]) -> Shapley:
+    row = scores.row
+    log_ppl_P = scores.nll_PN.sum(axis=1) / scores.targets_N.sum()
+    weights_LP = np.zeros((n_blocks, len(scores.plans)))
+    values_ML = np.zeros((len(pairs), n_blocks))
+    for index, pair in enumerate(pairs):
+        for order in (pair, pair[::-1]):
+            rows = [row[plan] for plan in prefix_plans(order)]
+            for block, without, with_block in zip(order, rows, rows[1:], strict=False):
+                values_ML[index, block] += (log_ppl_P[without] - log_ppl_P[with_block]) / 2
+                weights_LP[block, without] += 1 / (2 * len(pairs))
+                weights_LP[block, with_block] -= 1 / (2 * len(pairs))
+    used = sorted(row.values())
+    series_LN = weights_LP[:, used] @ scores.nll_PN[used]
+    error_L = values_ML.std(axis=0, ddof=1) / math.sqrt(len(pairs))
+    factor = float(student_t.ppf((1 + LEVEL) / 2, len(pairs) - 1))
+    values = [
+        _widen(interval, factor * error)
+        for interval, error in zip(
+            scores.intervals(scores.estimate(series_LN)), error_L.tolist(), strict=True
+        )
+    ]
+    return _shapley("sampled", scores, series_LN, values, 2 * len(pairs), tuple(error_L.tolist()))
+
+
+def _widen(interval: Interval, half_width: float) -> Interval:
+    """Add an independent error to an interval, half widths squared."""
+    if interval.low is None:
+        return interval
+    half = math.hypot(interval.value - interval.low, half_width)
+    return Interval(interval.value, interval.value - half, interval.value + half)
+
+
+def p_values(p_C: Array) -> list[float | None]:
+    """p values as plain numbers, None where there is no test."""
+    return [None if math.isnan(p) else p for p in p_C.tolist()]

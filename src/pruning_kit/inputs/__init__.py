@@ -1,0 +1,1 @@
+"""What goes in: models and their families, texts, windows."""

@@ -1,0 +1,352 @@
+"""What a report says, whatever it is written as: sections of sentences, tables and pictures."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.budgets import Budget, Choice
+from pruning_kit.findings.choices import PlanLatency, PlanRow
+from pruning_kit.findings.importance import Shapley
+from pruning_kit.findings.scores import Interval
+from pruning_kit.plan import STRATEGIES, Plan
+from pruning_kit.reporting.sentences import section_sentences
+from pruning_kit.reporting.wording import factor, format_change, format_nats, format_ppl, listed
+from pruning_kit.runs.results import Run
+from pruning_kit.speed import verdicts
+from pruning_kit.speed.timings import END_TO_END
+
+INTERVAL = "95 % interval"
+UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; columns other than the first hold numbers and stand to the right.
+
+    `bold` are the numbers of rows that stand out.
+    """
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    bold: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report; `pictures` are names of figures, `code` is a command to copy."""
+
+    name: str
+    title: str
+    sentences: tuple[str, ...] = ()
+    table: Table | None = None
+    pictures: tuple[str, ...] = ()
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report. `notes` are what a reader must know first, such as a substituted model."""
+
+    title: str
+    subtitle: str
+    notes: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -> Document:
+    """Everything that a run says, for terminal, Markdown and the page.
+
+    Raises:
+        RunError: if the budget limits what the run did not measure.
+    """
+    said = {name: tuple(text) for name, text in section_sentences(analysis).items()}
+    sections = [
+        Section("summary", "In short", said["summary"]),
+        *_budget_section(run, analysis, budget),
+        Section(
+            "choices",
+            "What to choose",
+            said["choices"] + said["front"],
+            sizes_table(run, analysis),
+            ("speed",),
+        ),
+        Section(
+            "importance",
+            "Which blocks matter",
+            said["importance"] + said["shapley"],
+            blocks_table(analysis),
+            ("removed-block", "shapley"),
+        ),
+        Section(
+            "interactions",
+            "Which blocks belong together",
+            said["interactions"],
+            None,
+            ("pairs", "interactions"),
+        ),
+        Section(
+            "sizes",
+            "How the cost grows",
+            said["sizes"] + said["strategies"][:1],
+            strategies_table(analysis),
+            ("sizes",),
+        ),
+        Section("avoid", "What to avoid", said["avoid"]),
+        speed_section(run),
+        Section("uncertainty", "How sure this is", said["uncertainty"]),
+        Section("provenance", "How it was measured", (), provenance_table(run)),
+        Section("command", "The same run again", _reproduction(run), None, (), run.info["command"]),
+    ]
+    return Document(
+        f"Removing blocks from {run.info['model']['name']}",
+        f"{analysis.reported.title}, {len(analysis.rows):,} plan{'s' * (len(analysis.rows) != 1)}, "
+        f"{analysis.reported.n_tokens:,} tokens, {run.info['created'][:10]}",
+        tuple(notes(run)),
+        tuple(_without_repetition(sections)),
+    )
+
+
+def _without_repetition(sections: Iterable[Section]) -> Iterator[Section]:
+    """Each sentence where it stands first; sections without anything left are left out."""
+    said: set[str] = set()
+    for section in sections:
+        new = tuple(sentence for sentence in section.sentences if sentence not in said)
+        said |= set(new)
+        if new or section.table is not None or section.code:
+            yield replace(section, sentences=new)
+
+
+def notes(run: Run) -> list[str]:
+    """What a reader must know before any number: substitutions, and parts of a text."""
+    found = []
+    model = run.info["model"]
+    if model["name"] == "demo":
+        why = f" ({model['note']})" if model.get("note") else ""
+        found.append(
+            f"These figures are those of the kit's small embedded demo model, "
+            f"not of distilgpt2{why}."
+        )
+    elif model.get("note"):
+        found.append(f"{model['note']}.")
+    for split in run.splits:
+        text = run.info["texts"][split]
+        if text.get("note"):
+            found.append(f"{text['note']} {text['title']} was scored in its place.")
+        if text.get("part"):
+            found.append(
+                f"Only a part of {text['title']} was scored ({text['part']}), so the figures are "
+                "preliminary and do not compare with those of the whole text."
+            )
+    return found
+
+
+def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list[Section]:
+    if budget is None or budget == Budget():
+        return []
+    choice = analysis.choose(budget)
+    plan = None if choice.row is None else choice.row.plan
+    command = "" if plan in (None, Plan()) else prune_command(run, str(plan))
+    return [
+        Section(
+            "budget", "Within your budget", (budget_sentence(analysis, choice),), None, (), command
+        )
+    ]
+
+
+def budget_sentence(analysis: Analysis, choice: Choice) -> str:
+    """The plan chosen within a budget, or why there is none."""
+    if choice.row is None:
+        return f"No choice: {choice.reason}."
+    row = choice.row
+    what = "keep the whole model" if row.plan == Plan() else f"remove {row.plan}"
+    facts = [f"perplexity {format_ppl(row.ppl.value)} ({format_change(row.ppl_ratio)})"]
+    if row.parameters is not None:
+        facts.append(f"{row.parameters / 1e6:.2f} M parameters")
+    if row.latency is not None:
+        facts.append(format_latency(row.latency))
+    caveats = f"; but {listed(choice.caveats)}" if choice.caveats else ""
+    return f"With {choice.budget}: {what}, {', '.join(facts)}{caveats} ({analysis.selection_note})."
+
+
+def prune_command(run: Run, plan: str) -> str:
+    """The command that cuts a plan out of the model and saves it."""
+    model = shlex.quote(str(run.info["model"]["name"]))
+    return f"pruning-kit prune --model {model} --remove {plan} --out pruned-{plan}"
+
+
+def plan_name(plan: Plan) -> str:
+    """A plan as a table names it."""
+    return "none (whole model)" if plan == Plan() else str(plan)
+
+
+def format_params(row: PlanRow) -> str:
+    """Parameters in millions."""
+    return "" if row.parameters is None else f"{row.parameters / 1e6:.2f}"
+
+
+def format_latency(latency: PlanLatency | None) -> str:
+    """Latency with its ratio to the whole model: `307 ms (0.77 times)`."""
+    if latency is None:
+        return ""
+    return f"{1e3 * latency.median_s:.3g} ms ({latency.ratio.value:.2f} times)"
+
+
+def sizes_table(run: Run, analysis: Analysis) -> Table | None:
+    """The whole model and the best set of each size; the recommended plan stands out."""
+    if not analysis.sizes:
+        return None
+    rows = [analysis.row[Plan()], *(analysis.row[size.best] for size in analysis.sizes)]
+    timed = any(row.latency is not None for row in rows)
+    headings = ["Removed", "Blocks", "PPL", "Change", INTERVAL, "Params M"]
+    starred = [row.plan == analysis.recommended for row in rows]
+    unclear = any(UNCLEAR in latency_cell(run, row) for row in rows)
+    return Table(
+        tuple(headings + ["ms (ratio)"] * timed),
+        tuple(
+            (
+                f"{row.plan}{' *' * star}",
+                str(row.blocks),
+                format_ppl(row.ppl.value),
+                *split_change(row.ppl_ratio, row.plan),
+                format_params(row),
+                *([latency_cell(run, row)] * timed),
+            )
+            for row, star in zip(rows, starred, strict=True)
+        ),
+        "The whole model and the best set of each size; * is what to take without a budget "
+        f"({analysis.selection_note})."
+        + f" {UNCLEAR}: no larger than the noise of this machine."
+        * unclear,
+        tuple(number for number, star in enumerate(starred) if star),
+    )
+
+
+def split_change(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
+    """A change of perplexity and its bounds, for two columns; empty for the whole model."""
+    if plan == Plan():
+        return "", ""
+    value, _, bounds = format_change(ratio).partition(" [")
+    return value, bounds.rstrip("]")
+
+
+def latency_cell(run: Run, row: PlanRow) -> str:
+    """Milliseconds and the ratio to the whole model, or `unclear` where none may be claimed."""
+    if row.latency is None or run.timings is None:
+        return ""
+    claimed = run.timings.summary(row.plan).claimed[END_TO_END]
+    clear = row.plan == Plan() or claimed
+    ratio = f"{row.latency.ratio.value:.2f}" if clear else UNCLEAR
+    return f"{1e3 * row.latency.median_s:.3g} ({ratio})"
+
+
+def blocks_table(analysis: Analysis) -> Table | None:
+    """Each block: perplexity without it, and its Shapley value."""
+    single = {item.block: item for item in analysis.importance.items}
+    shapley = analysis.shapley.values if isinstance(analysis.shapley, Shapley) else None
+    if not single and shapley is None:
+        return None
+    rows = []
+    for block in range(analysis.n_blocks):
+        item = single.get(block)
+        row = analysis.row.get(Plan((block,)))
+        cells = [str(block), "not measured" if row is None else format_ppl(row.ppl.value)]
+        cells += ("", "") if item is None else split_change(item.ppl_ratio)
+        if shapley is not None:
+            value, _, bounds = format_nats(shapley[block]).partition(" [")
+            cells += [value, bounds.rstrip("]")]
+        rows.append(tuple(cells))
+    return Table(
+        (
+            "Block",
+            "PPL without",
+            "Change",
+            INTERVAL,
+            *(("Shapley", INTERVAL) if shapley is not None else ()),
+        ),
+        tuple(rows),
+        "Shapley values in nats per token." if shapley is not None else "",
+        analysis.importance.most[:1],
+    )
+
+
+def strategies_table(analysis: Analysis) -> Table | None:
+    """Perplexity relative to the whole model: sets of each size against fixed strategies."""
+    if not analysis.sizes:
+        return None
+    ratio = {row.plan: row.selection_ratio for row in analysis.rows}
+    used = [name for name in STRATEGIES if any(size.strategies[name] for size in analysis.sizes)]
+    rows = []
+    for size in analysis.sizes:
+        named = [size.strategies[name] for name in used]
+        values = [ratio[size.best], size.median_ratio, ratio[size.worst]]
+        values += [math.nan if plan is None else ratio[plan] for plan in named]
+        of = "" if size.complete else f" ({size.n_measured:,} of {size.n_possible:,})"
+        cells = ["" if math.isnan(value) else factor(value) for value in values]
+        rows.append((f"{size.n_removed}{of}", *cells))
+    return Table(
+        ("Removed", "Best", "Median", "Worst", *(name.capitalize() for name in used)),
+        tuple(rows),
+        f"Perplexity on {analysis.selection.title} in units of the whole model's: best, "
+        f"median and worst of the measured sets{', and fixed strategies' if used else ''}.",
+    )
+
+
+def speed_section(run: Run) -> Section:
+    """How the latencies were measured and what makes them doubtful."""
+    title = "How fast"
+    if run.timings is None:
+        return Section("speed", title, ("No latency was measured in this run.",))
+    sentences = verdicts.findings(run.timings)
+    doubts = [f"Doubtful: {text}" for text in verdicts.warnings(run.timings)]
+    return Section("speed", title, (*sentences, *doubts))
+
+
+def provenance_table(run: Run) -> Table:
+    """What the run was made from and with."""
+    info = run.info
+    model, protocol, numerics = info["model"], info["protocol"], info["numerics"]
+    facts: list[tuple[str, Any]] = [
+        ("Model", f"{model['name']} ({model['model_type']}, {run.n_blocks} blocks)"),
+        ("Revision", model["revision"]),
+        ("Weights SHA-256", model["weights_sha256"]),
+        *(fact for split in run.splits for fact in _text_facts(run, split)),
+        ("Windows", f"context {protocol['context']}, stride {protocol['stride']}"),
+        ("Device", f"{numerics['device_name']} ({numerics['device']})"),
+        ("Arithmetic", _arithmetic(numerics)),
+        ("Versions", listed(f"{name} {number}" for name, number in info["versions"].items())),
+        ("Commit", info["git_commit"]),
+        ("Measured", info["created"]),
+        ("Run folder", run.folder.name),
+    ]
+    return Table(
+        ("", ""), tuple((name, str(value)) for name, value in facts if value not in (None, ""))
+    )
+
+
+def _text_facts(run: Run, split: str) -> Iterable[tuple[str, Any]]:
+    text = run.info["texts"][split]
+    role = "Text" if split == "test" else "Text chosen on"
+    tokens = int(run.targets(split).sum())
+    part = f", {text['part']}" if text.get("part") else ""
+    yield role, f"{text['title']}{part}; {tokens:,} tokens in {len(run.targets(split)):,} windows"
+    yield f"{role} SHA-256", text["sha256"]
+
+
+def _arithmetic(numerics: dict[str, Any]) -> str:
+    return (
+        f"{numerics['dtype']}, attention {numerics['attention']}, kernel {numerics['kernel']}, "
+        f"batch {numerics['batch_size']}, {numerics['threads']} threads"
+    )
+
+
+def _reproduction(run: Run) -> tuple[str, ...]:
+    return (
+        "Perplexity is exp(sum of NLL / scored tokens) over all windows; every token but the "
+        "first is scored once. This command repeats the run:",
+    )

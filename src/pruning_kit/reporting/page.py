@@ -1,0 +1,137 @@
+"""The web page: one HTML file that needs nothing else, neither network nor kit.
+
+Its policy forbids every request, so what a mail program or browser shows is what is in the file.
+The table and the chart of all plans are drawn by a script from data in the page; words, pictures
+and the tables of chosen plans are there without it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.choices import PlanRow
+from pruning_kit.plan import Plan
+from pruning_kit.reporting import pictures, plots
+from pruning_kit.reporting.document import Document, format_params, plan_name, prune_command
+from pruning_kit.reporting.wording import format_change, format_ppl
+from pruning_kit.runs.results import Run
+
+ALT_TEXTS = {
+    "speed": "Scatter of all plans: speed or parameters against perplexity",
+    "removed-block": "Bars: perplexity when each single block is removed",
+    "pairs": "Matrix: perplexity when each pair of blocks is removed",
+    "interactions": "Matrix: cost of each pair beyond the sum of its two blocks",
+    "shapley": "Bars: Shapley value of each block",
+    "sizes": "Lines: best, median and worst perplexity by number of blocks removed",
+}
+DIGITS = 6
+PLAN_MARK = "PLAN"
+
+
+def render_page(run: Run, analysis: Analysis, document: Document) -> str:
+    """The page as text."""
+    return _template().render(
+        document=document,
+        pictures=_images(run, analysis),
+        alt_texts=ALT_TEXTS,
+        data=_data(run, analysis),
+        samples=_samples(run, analysis),
+        style=Markup(_resource("report.css")),
+        script=Markup(_resource("report.js")),
+    )
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FunctionLoader(_resource),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["words"] = _words
+    return environment.get_template("report.html.j2")
+
+
+def _resource(name: str) -> str:
+    return (files("pruning_kit.reporting") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _words(sentence: str) -> Markup:
+    """A sentence as HTML, with commands in backticks set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
+
+
+def _images(run: Run, analysis: Analysis) -> dict[str, str]:
+    """Pictures by name, as addresses that hold the whole SVG."""
+    drawn = {"speed": plots.speed_against_perplexity(run, analysis)}
+    drawn |= pictures.draw_all(run, analysis)
+    return {name: _address(plots.image(figure, "svg")) for name, figure in drawn.items()}
+
+
+def _address(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _data(run: Run, analysis: Analysis) -> dict[str, Any]:
+    """What the script shows: numbers to sort and draw by, and the same numbers as text."""
+    return {
+        "nBlocks": run.n_blocks,
+        "timed": any(row.latency is not None for row in analysis.rows),
+        "recommended": str(analysis.recommended),
+        "command": prune_command(run, PLAN_MARK),
+        "planMark": PLAN_MARK,
+        "plans": [_record(row) for row in analysis.rows],
+    }
+
+
+def _record(row: PlanRow) -> list[Any]:
+    """One plan, in the order that report.js names in its FIELDS."""
+    latency_ms = None if row.latency is None else 1e3 * row.latency.median_s
+    return [
+        str(row.plan),
+        row.plan.size,
+        _rounded(row.ppl.value),
+        _ppl_text(row),
+        _rounded(row.ppl_ratio.value),
+        "" if row.plan == Plan() or row.failed else format_change(row.ppl_ratio),
+        row.parameters,
+        format_params(row),
+        _rounded(latency_ms),
+        "" if latency_ms is None else f"{latency_ms:.3g}",
+        int(row.on_front),
+    ]
+
+
+def _ppl_text(row: PlanRow) -> str:
+    if row.ppl.low is None or row.ppl.high is None:
+        return format_ppl(row.ppl.value)
+    return f"{format_ppl(row.ppl.value)} [{format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six digits, as JSON can hold them; None for what is not finite."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _samples(run: Run, analysis: Analysis) -> list[dict[str, str]]:
+    """Stored continuations, the whole model's first, with the perplexity of their plans."""
+    stored = {Plan.parse(name): text for name, text in run.info.get("samples", {}).items()}
+    return [
+        {
+            "plan": plan_name(plan),
+            "ppl": format_ppl(analysis.row[plan].ppl.value) if plan in analysis.row else "",
+            "text": stored[plan].strip(),
+        }
+        for plan in sorted(stored)
+    ]

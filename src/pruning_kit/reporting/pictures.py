@@ -1,0 +1,333 @@
+"""Pictures of an analysis: which blocks matter, which belong together, what each size costs.
+
+Each function gives a figure, or None where the run does not hold what it shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.importance import Shapley
+from pruning_kit.findings.scores import Interval
+from pruning_kit.plan import STRATEGIES, Plan
+from pruning_kit.reporting import plots
+from pruning_kit.reporting.plots import BLUE, GREEN, GREY, ORANGE, RED
+from pruning_kit.reporting.wording import MAX_NAMED, format_ppl, listed
+from pruning_kit.runs.results import Run
+
+MARKERS = dict(zip(STRATEGIES, "<>sDx", strict=True))
+MAX_CELL_TEXT = 16
+
+
+def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
+    """Perplexity with each single block removed, with 95 % intervals."""
+    items = analysis.importance.items
+    if not items:
+        return None
+    rows = [analysis.row[Plan((item.block,))] for item in items]
+    ppl = [row.ppl for row in rows]
+    base = analysis.row[Plan()].ppl.value
+    figure, axes = plots.new_figure(3.6, "Perplexity when one block is removed")
+    values = np.array([interval.value for interval in ppl])
+    logarithmic = plots.scale_perplexity(axes, [*values, base], "y")
+    start = base if logarithmic else 0.0
+    values = np.where(np.isfinite(values), values, start)
+    blocks = [item.block for item in items]
+    axes.bar(blocks, values - start, bottom=start, color=BLUE, width=0.7)
+    _error_bars(axes, blocks, ppl, "y")
+    axes.axhline(base, color=GREY, linewidth=1, linestyle="--")
+    axes.annotate(
+        f"whole model {format_ppl(base)}",
+        (1, base),
+        (-2, -3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=8,
+        color=GREY,
+    )
+    if len(items) <= MAX_CELL_TEXT:
+        for block, interval in zip(blocks, ppl, strict=True):
+            top = interval.value if interval.high is None else interval.high
+            axes.annotate(
+                format_ppl(interval.value),
+                (block, max(top, start) if math.isfinite(top) else start),
+                (0, 3),
+                textcoords="offset points",
+                ha="center",
+            )
+    _margins(axes, min(start, *values), max(base, *values), logarithmic)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(items) <= 2 * MAX_CELL_TEXT:
+        axes.set_xticks(blocks)
+    axes.grid(axis="x", visible=False)
+    axes.set_xlabel("Block removed")
+    axes.set_ylabel(f"Perplexity{' (logarithmic axis)' if logarithmic else ''}")
+    notes = ["Bars start at the whole model: their height is the cost."] * logarithmic
+    plots.add_caption(figure, [*plots.caption(run), *notes, _interval_note(ppl[0])])
+    return figure
+
+
+def _margins(axes: Axes, low: float, high: float, logarithmic: bool) -> None:
+    """Room for labels above the highest bar and for a name below the baseline."""
+    if logarithmic:
+        spread = high / low
+        axes.set_ylim(low / spread**0.12, high * spread**0.12)
+    else:
+        axes.set_ylim(0, 1.14 * high)
+
+
+def _error_bars(axes: Axes, at: Sequence[float], values: Sequence[Interval], which: str) -> None:
+    """95 % intervals as thin lines, where there are any."""
+    for position, value in zip(at, values, strict=True):
+        if value.low is not None and value.high is not None and math.isfinite(value.high):
+            ends, here = [value.low, value.high], [position, position]
+            x, y = (here, ends) if which == "y" else (ends, here)
+            axes.plot(x, y, color="black", linewidth=1.4, solid_capstyle="butt")
+
+
+def _interval_note(value: Interval) -> str:
+    return "Lines: 95 % intervals." if value.low is not None else f"{value.reason.capitalize()}."
+
+
+def pair_heatmap(run: Run, analysis: Analysis) -> Figure | None:
+    """Perplexity with each pair of blocks removed; single blocks on the diagonal."""
+    n_blocks = run.n_blocks
+    ppl_LL = np.full((n_blocks, n_blocks), np.nan)
+    for row in analysis.rows:
+        if row.plan.size in (1, 2) and not row.failed:
+            ppl_LL[row.plan.removed[-1], row.plan.removed[0]] = row.ppl.value
+    finite = ppl_LL[np.isfinite(ppl_LL)]
+    if not np.isfinite(np.tril(ppl_LL, -1)[np.tril_indices(n_blocks, -1)]).any():
+        return None
+    title = "Perplexity when two blocks are removed (diagonal: one)"
+    figure, axes = plots.new_figure(5.6, title)
+    low, high = float(finite.min()), float(finite.max())
+    norm = LogNorm(low, high) if plots.explodes(finite) else Normalize(low, high)
+    _draw_matrix(figure, axes, ppl_LL, norm, "cividis_r", "Perplexity", format_ppl)
+    plots.add_caption(figure, [*plots.caption(run), _blank_note(ppl_LL)])
+    return figure
+
+
+def _blank_note(values_LL: np.ndarray) -> str:
+    lower = values_LL[np.tril_indices(len(values_LL))]
+    missing = int(np.isnan(lower).sum())
+    return f"Blank: {missing:,} plans that failed or were not measured." if missing else ""
+
+
+def _draw_matrix(
+    figure: Figure,
+    axes: Axes,
+    values_LL: np.ndarray,
+    norm: Normalize,
+    colours: str,
+    label: str,
+    write: Callable[[float], str],
+) -> None:
+    """A lower triangle of blocks against blocks, with numbers in it where they fit."""
+    n_blocks = len(values_LL)
+    image = axes.imshow(values_LL, cmap=colours, norm=norm)
+    bar = figure.colorbar(image, ax=axes, label=label, pad=0.02, shrink=0.85)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plots.short_number(value)))
+    bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda _value, _: ""))
+    if n_blocks <= MAX_CELL_TEXT:
+        _write_cells(axes, values_LL, norm, image.cmap, write)
+    axes.xaxis.set_major_locator(MaxNLocator(min(n_blocks, 16), integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(min(n_blocks, 16), integer=True))
+    axes.grid(visible=False)
+    axes.set_xlabel("Block removed")
+    axes.set_ylabel("Block removed")
+
+
+def _write_cells(
+    axes: Axes,
+    values_LL: np.ndarray,
+    norm: Normalize,
+    colour_map: Callable[[float], tuple[float, float, float, float]],
+    write: Callable[[float], str],
+) -> None:
+    size = 9 if len(values_LL) <= 8 else 6.5
+    for i, j in zip(*np.nonzero(np.isfinite(values_LL)), strict=True):
+        value = float(values_LL[i, j])
+        red, green, blue, _ = colour_map(float(norm(value)))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        colour = "white" if dark else "black"
+        axes.text(j, i, write(value), ha="center", va="center", fontsize=size, color=colour)
+
+
+def interaction_matrix(run: Run, analysis: Analysis) -> Figure | None:
+    """What each pair of blocks costs beyond the sum of its two, in log PPL."""
+    if not analysis.interactions:
+        return None
+    excess_LL = np.full((run.n_blocks, run.n_blocks), np.nan)
+    clear = set()
+    for pair in analysis.interactions:
+        excess_LL[pair.second, pair.first] = pair.excess.value
+        if pair.is_clear:
+            clear.add((pair.second, pair.first))
+    figure, axes = plots.new_figure(5.6, "Which blocks replace each other")
+    extreme = max(float(np.nanmax(np.abs(excess_LL))), 1e-9)
+    norm = TwoSlopeNorm(0.0, -extreme, extreme)
+    label = "Cost of both beyond the sum of each (nats per token)"
+    _draw_matrix(figure, axes, excess_LL, norm, "PuOr_r", label, _signed)
+    tested = analysis.interactions[0].adjusted_p is not None
+    for i, j in clear:
+        axes.add_patch(_frame(j, i))
+    note = "Framed: differs from zero by a test that holds for all pairs at once."
+    above = "Above zero, removing both costs more than the sum of each alone."
+    notes = [above, note if tested else f"{analysis.interactions[0].excess.reason.capitalize()}."]
+    plots.add_caption(figure, [*plots.caption(run), *notes])
+    return figure
+
+
+def _frame(x: int, y: int) -> Rectangle:
+    return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0"
+
+
+def shapley_values(run: Run, analysis: Analysis) -> Figure | None:
+    """Each block's share of what the whole stack is worth, with 95 % intervals."""
+    shapley = analysis.shapley
+    if not isinstance(shapley, Shapley):
+        return None
+    order = list(shapley.ranking.blocks)
+    values = [shapley.values[block] for block in order]
+    figure, axes = plots.new_figure(1.5 + 0.26 * len(order), "Shapley value of each block")
+    at = list(range(len(order)))
+    axes.barh(at, [value.value for value in values], color=BLUE, height=0.7)
+    _error_bars(axes, at, values, "x")
+    axes.axvline(0, color=GREY, linewidth=1)
+    for position, value in zip(at, values, strict=True):
+        end = max(0.0, value.value if value.high is None else value.high)
+        axes.annotate(
+            f"{value.value:.3f}".replace("-", "−"),
+            (end, position),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.margins(x=0.12)
+    axes.set_yticks(at, [str(block) for block in order])
+    axes.set_ylim(max(len(order), 3) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_ylabel("Block")
+    axes.set_xlabel("Share of log perplexity, averaged over all orders of removal (nats per token)")
+    how = "Exact, from all plans." if shapley.n_permutations is None else _sampled(shapley)
+    plots.add_caption(figure, [*plots.caption(run), f"{how} {_interval_note(values[0])}"])
+    return figure
+
+
+def _sampled(shapley: Shapley) -> str:
+    return f"Estimated from {shapley.n_permutations:,} permutations."
+
+
+def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
+    """Best, median and worst set of each size, and where fixed strategies land between them."""
+    sizes = analysis.sizes
+    if len(sizes) < 2:
+        return None
+    removed = [0, *(size.n_removed for size in sizes)]
+    ratio = {row.plan: row.selection_ratio for row in analysis.rows}
+    lines = {
+        "worst": (RED, _finite([1.0, *(ratio[size.worst] for size in sizes)])),
+        "median": (ORANGE, _finite([1.0, *(size.median_ratio for size in sizes)])),
+        "best": (BLUE, _finite([1.0, *(ratio[size.best] for size in sizes)])),
+    }
+    figure, axes = plots.new_figure(4.6, "Perplexity by number of blocks removed")
+    everything = [value for _, values in lines.values() for value in values]
+    logarithmic = plots.scale_perplexity(axes, everything, "y")
+    at = _widest_gap([values for _, values in lines.values()])
+    for name, (colour, values) in lines.items():
+        axes.plot(removed, values, color=colour, marker="o", markersize=4, linewidth=1.6)
+        axes.annotate(
+            name,
+            (removed[at], values[at]),
+            (-6, 4) if name == "worst" else (6, -11),
+            textcoords="offset points",
+            ha="right" if name == "worst" else "left",
+            color=colour,
+            fontweight="bold",
+        )
+    for name, marker in MARKERS.items():
+        plans = [(size.n_removed, size.strategies[name]) for size in sizes]
+        points = [(count, ratio[plan]) for count, plan in plans if plan is not None]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(
+                x, _finite(y), marker, markersize=5, color=GREEN, fillstyle="none", label=name
+            )
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(title="Fixed strategies", frameon=False, fontsize=8, loc="upper left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.1)
+    axes.set_xlabel("Blocks removed")
+    axes.set_ylabel(
+        f"Perplexity relative to the whole model{' (logarithmic axis)' if logarithmic else ''}"
+    )
+    plots.add_caption(figure, [*plots.caption(run), *_size_notes(analysis)])
+    return figure
+
+
+def _widest_gap(lines: Sequence[np.ndarray]) -> int:
+    """Where three lines, the highest first, lie farthest apart, so that their names do too."""
+    logs = np.log(np.array(lines))
+    gaps = np.minimum(logs[0] - logs[1], logs[1] - logs[2])
+    return int(np.nan_to_num(gaps, nan=-1.0).argmax())
+
+
+def _finite(values: Sequence[float]) -> np.ndarray:
+    """Values to draw; what is beyond float64 leaves a gap."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _size_notes(analysis: Analysis) -> list[str]:
+    notes = []
+    if analysis.selection != analysis.reported:
+        notes.append(f"Here perplexities are those on {analysis.selection.title}.")
+    partial = [str(size.n_removed) for size in analysis.sizes if not size.complete]
+    if partial:
+        notes.append(f"Not all sets were measured of sizes {_first_few(partial)}.")
+    return notes
+
+
+def _first_few(names: Sequence[str]) -> str:
+    rest = len(names) - MAX_NAMED
+    return listed([*names[:MAX_NAMED], f"{rest} more"] if rest > 0 else names)
+
+
+PICTURES: dict[str, Callable[[Run, Analysis], Figure | None]] = {
+    "removed-block": perplexity_by_removed_block,
+    "pairs": pair_heatmap,
+    "interactions": interaction_matrix,
+    "shapley": shapley_values,
+    "sizes": perplexity_by_size,
+}
+
+
+def draw_all(run: Run, analysis: Analysis) -> dict[str, Figure]:
+    """The pictures that the run has the values for, by name."""
+    drawn = {name: draw(run, analysis) for name, draw in PICTURES.items()}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def save_pictures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
+    """Write the pictures as PNG and SVG, whole, beside those of every sweep."""
+    return [
+        path
+        for name, figure in draw_all(run, analysis).items()
+        for path in plots.save(figure, folder, name)
+    ]

@@ -1,0 +1,156 @@
+"""Reports of a stored run: for the terminal, as Markdown, and as one web page to mail around."""
+
+from __future__ import annotations
+
+import io
+import re
+from enum import StrEnum
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from pruning_kit.findings.analysis import Analysis, analyse
+from pruning_kit.findings.budgets import Budget
+from pruning_kit.reporting import page
+from pruning_kit.reporting.document import Document, Section, Table, build_document
+from pruning_kit.runs import store
+from pruning_kit.runs.results import Run
+
+TERMINAL_WIDTH = 80
+MIN_FIRST_COLUMN = 10
+
+
+class Format(StrEnum):
+    """What a report is written as."""
+
+    terminal = "terminal"
+    md = "md"
+    html = "html"
+
+
+def render(run: Run, form: Format | str = Format.terminal, budget: Budget | None = None) -> str:
+    """A report as text: plain for the terminal, Markdown, or a whole HTML page.
+
+    Raises:
+        RunError: if the budget limits what the run did not measure.
+    """
+    analysis = analyse(run)
+    document = build_document(run, analysis, budget)
+    match Format(form):
+        case Format.html:
+            return page.render_page(run, analysis, document)
+        case Format.md:
+            return markdown(document)
+        case Format.terminal:
+            return plain_text(document)
+
+
+def plain_text(document: Document) -> str:
+    """A document as it stands on a terminal of 80 columns, without colour."""
+    console = Console(file=io.StringIO(), width=TERMINAL_WIDTH, color_system=None)
+    with console.capture() as captured:
+        console.print(renderable(document))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def write_report(
+    run: Run, path: Path, form: Format | str = Format.html, budget: Budget | None = None
+) -> Path:
+    """Write a report whole and return its path."""
+    store.write_file(path, render(run, form, budget))
+    return path
+
+
+def terminal_report(run: Run, analysis: Analysis, budget: Budget | None = None) -> Group:
+    """The report for a rich console, in colour where it has some."""
+    return renderable(build_document(run, analysis, budget))
+
+
+def renderable(document: Document) -> Group:
+    """A document for a rich console; text from outside is never read as markup."""
+    parts: list[RenderableType] = [
+        Text(document.title, style="bold"),
+        Text(document.subtitle, style="dim"),
+    ]
+    parts += [Text(f"Note: {note}", style="bold yellow") for note in document.notes]
+    for section in document.sections:
+        parts += [Text(), Text(section.title, style="bold underline"), *_section_parts(section)]
+    return Group(*parts)
+
+
+def _section_parts(section: Section) -> list[RenderableType]:
+    parts: list[RenderableType] = [_bullet(sentence) for sentence in section.sentences]
+    if section.table is not None:
+        parts.append(_rich_table(section.table))
+    if section.code:
+        parts.append(Padding(Text(section.code, style="cyan"), (0, 0, 0, 2)))
+    return parts
+
+
+def _bullet(sentence: str) -> RichTable:
+    grid = RichTable.grid(padding=(0, 1))
+    grid.add_row(Text("-"), Text(sentence))
+    return grid
+
+
+def _rich_table(table: Table) -> RichTable:
+    headed = any(table.headings)
+    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_header=headed)
+    widths = [
+        max(len(row[i]) for row in (table.headings, *table.rows))
+        for i in range(len(table.headings))
+    ]
+    fits = sum(width + 2 for width in widths[1:]) + MIN_FIRST_COLUMN <= TERMINAL_WIDTH
+    for index, heading in enumerate(table.headings):
+        right = headed and index > 0
+        grid.add_column(
+            Text(heading),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=right and fits,
+            min_width=min(widths[0], MIN_FIRST_COLUMN) if index == 0 else None,
+        )
+    for number, row in enumerate(table.rows):
+        grid.add_row(*map(Text, row), style="bold" if number in table.bold else None)
+    if table.caption:
+        grid.caption = Text(table.caption, style="dim")
+        grid.caption_justify = "left"
+    return grid
+
+
+def markdown(document: Document) -> str:
+    """A document as Markdown; pictures are named, not shown."""
+    lines = [f"# {_escape(document.title)}", "", _escape(document.subtitle), ""]
+    for note in document.notes:
+        lines += [f"> **Note:** {_escape(note)}", ""]
+    for section in document.sections:
+        lines += [f"## {section.title}", ""]
+        lines += [f"- {_escape(sentence)}" for sentence in section.sentences]
+        lines += [""] * bool(section.sentences)
+        if section.table is not None:
+            lines += [*_markdown_table(section.table), ""]
+        if section.code:
+            lines += [*(f"    {line}" for line in section.code.splitlines()), ""]
+    return "\n".join(lines)
+
+
+def _markdown_table(table: Table) -> list[str]:
+    columns = len(table.headings)
+    align = "|---|" + "---:|" * (columns - 1) if any(table.headings) else "|---" * columns + "|"
+    lines = [_markdown_row(table.headings, False), align]
+    lines += [_markdown_row(row, number in table.bold) for number, row in enumerate(table.rows)]
+    return [*lines, "", _escape(table.caption)] if table.caption else lines
+
+
+def _markdown_row(cells: tuple[str, ...], bold: bool) -> str:
+    written = (_escape(cell).replace("|", "\\|") for cell in cells)
+    return "| " + " | ".join(f"**{c}**" if bold and c else c for c in written) + " |"
+
+
+def _escape(text: str) -> str:
+    """Keep names from being read as Markdown or HTML; commands in backticks stay."""
+    return re.sub(r"([\\*_<]|\](?=\())", r"\\\1", text.replace("\n", " "))

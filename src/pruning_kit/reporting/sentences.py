@@ -1,0 +1,188 @@
+"""Sentences: what an analysis says, in plain English made from its numbers.
+
+Every sentence is true of the numbers by construction: it names a difference only where a test
+found one, and says what was not measured. Changes of perplexity below a doubling are written in
+per cent, others as a factor; square brackets hold the bounds of the 95 % interval.
+"""
+
+from __future__ import annotations
+
+from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.importance import Interaction, NotAvailable, Ranking
+from pruning_kit.reporting import choices_in_words
+from pruning_kit.reporting.wording import (
+    count_blocks,
+    format_change,
+    format_nats,
+    format_ppl,
+    listed,
+    some_plans,
+)
+
+
+def summary_sentences(analysis: Analysis) -> list[str]:
+    """The conclusions in a few sentences, for the end of a terminal table."""
+    found = _importance_extremes(analysis)
+    if any(size.n_removed > 1 for size in analysis.sizes):
+        found += choices_in_words.best_of_each_size(analysis)
+    found += choices_in_words.to_avoid(analysis)
+    found = found or _baseline(analysis)
+    few = [_sentence(analysis.scores.reason)] if analysis.scores.reason else []
+    return [*found, *_failed(analysis), *few]
+
+
+def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
+    """All sentences for a report, by section; a section without anything to say is empty."""
+    return {
+        "summary": [
+            *_baseline(analysis),
+            *choices_in_words.recommendation(analysis),
+            *_importance_extremes(analysis),
+            *choices_in_words.to_avoid(analysis),
+            *_failed(analysis),
+        ],
+        "importance": [*_importance_extremes(analysis), *_importance_ranking(analysis)],
+        "shapley": _shapley(analysis),
+        "interactions": _interactions(analysis),
+        "sizes": [
+            *choices_in_words.best_of_each_size(analysis),
+            *choices_in_words.steps(analysis),
+            *choices_in_words.diminishing_returns(analysis),
+            *choices_in_words.efficiency(analysis),
+            *choices_in_words.optimism(analysis),
+        ],
+        "strategies": choices_in_words.strategies(analysis),
+        "front": choices_in_words.front(analysis),
+        "choices": [*choices_in_words.recommendation(analysis), *choices_in_words.ladder(analysis)],
+        "avoid": choices_in_words.to_avoid(analysis),
+        "uncertainty": [_sentence(analysis.uncertainty_note), _sentence(analysis.selection_note)],
+    }
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
+
+
+def _baseline(analysis: Analysis) -> list[str]:
+    row = analysis.baseline
+    if row is None or row.failed:
+        return ["The whole model was not measured in full, so nothing is relative to it."]
+    bounds = ""
+    if row.ppl.low is not None and row.ppl.high is not None:
+        bounds = f" [{format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
+    sentence = (
+        f"The whole model ({count_blocks(analysis.n_blocks)}) has a perplexity of "
+        f"{format_ppl(row.ppl.value)}{bounds} on {analysis.reported.title}."
+    )
+    if len(analysis.rows) > 1:
+        return [sentence]
+    return [sentence, "No plan that removes a block was measured."]
+
+
+def _failed(analysis: Analysis) -> list[str]:
+    plans = [row.plan for row in analysis.failed]
+    if not plans:
+        return []
+    count = f"{len(plans):,} plan{'s' * (len(plans) != 1)}"
+    return [f"{count} failed (not finite) and left out of every statement: {some_plans(plans)}."]
+
+
+def _importance_extremes(analysis: Analysis) -> list[str]:
+    importance = analysis.importance
+    if len(importance.items) < 2:
+        return [
+            f"Without block {item.block} the perplexity changes by {format_change(item.ppl_ratio)}."
+            if item.ppl_ratio.value < 2
+            else f"Without block {item.block} the perplexity is "
+            f"{format_change(item.ppl_ratio)} that of the whole model."
+            for item in importance.items
+        ]
+    ratio = {item.block: item.ppl_ratio for item in importance.items}
+    scope = "" if importance.complete else f" of the {len(ratio)} measured"
+    most, least = importance.most, importance.least
+    if len(most) == len(ratio):
+        return [
+            f"Removed alone, block {most[0]}{scope} matters most "
+            f"(perplexity {format_change(ratio[most[0]])}), but no other can be told from it."
+        ]
+    return [
+        f"Removed alone, block {most[0]}{scope} matters most "
+        f"(perplexity {format_change(ratio[most[0]])}){_tied(most)}, "
+        f"block {least[0]} least ({format_change(ratio[least[0]])}){_tied(least)}."
+    ]
+
+
+def _tied(blocks: tuple[int, ...]) -> str:
+    return f", not distinguishable from {listed(blocks[1:])}" if len(blocks) > 1 else ""
+
+
+def _hierarchy(ranking: Ranking) -> str:
+    if ranking.separated is None:
+        return f"{ranking} (order of the estimates, not tested)"
+    signs = []
+    if any(ranking.separated):
+        signs.append("> differs by a test that holds for all pairs at once")
+    if not all(ranking.separated):
+        signs.append("≈ cannot be told apart")
+    return f"{ranking} ({'; '.join(signs)})"
+
+
+def _importance_ranking(analysis: Analysis) -> list[str]:
+    importance = analysis.importance
+    if len(importance.items) < 2:
+        return []
+    return [f"Hierarchy of single removals: {_hierarchy(importance.ranking)}."]
+
+
+def _shapley(analysis: Analysis) -> list[str]:
+    shapley = analysis.shapley
+    if isinstance(shapley, NotAvailable):
+        return [
+            f"Shapley values: not available, since {shapley.reason}. "
+            f"`{shapley.command}` measures the plans that they need."
+        ]
+    if analysis.n_blocks == 1:
+        return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
+    how = f"exact, from all {2**analysis.n_blocks:,} plans"
+    if shapley.sampling_error is not None:
+        how = (
+            f"estimated from {shapley.n_permutations:,} permutations, sampling error at most "
+            f"{max(shapley.sampling_error):.3f}"
+        )
+    first, last = shapley.ranking.blocks[0], shapley.ranking.blocks[-1]
+    return [
+        f"Shared out over all orders of removal, block {first} carries most: "
+        f"{format_nats(shapley.values[first])} of {format_nats(shapley.total)} nats per token; "
+        f"block {last} least: {format_nats(shapley.values[last])} (Shapley values, {how}).",
+        f"Hierarchy of Shapley values: {_hierarchy(shapley.ranking)}.",
+    ]
+
+
+def _interactions(analysis: Analysis) -> list[str]:
+    pairs = analysis.interactions
+    if not pairs:
+        return []
+    clear = sorted((pair for pair in pairs if pair.is_clear), key=lambda pair: pair.excess.value)
+    if not clear:
+        if analysis.scores.reason:
+            return [
+                f"None of the {len(pairs)} pairs was tested against the sum of its two single "
+                f"costs ({analysis.scores.reason})."
+            ]
+        return [f"None of the {len(pairs)} pairs differs clearly from the sum of its single costs."]
+    found = [
+        f"{len(clear)} of {len(pairs)} pairs differ clearly from the sum of their single costs."
+    ]
+    if clear[-1].excess.value > 0:
+        found.append(_pair(clear[-1], "worse", "more"))
+    if clear[0].excess.value < 0:
+        found.append(_pair(clear[0], "better", "less"))
+    return found
+
+
+def _pair(pair: Interaction, how: str, direction: str) -> str:
+    size = pair.excess if direction == "more" else pair.excess.negated
+    return (
+        f"Blocks {pair.first} and {pair.second} together are {how} than their sum: "
+        f"{format_nats(size)} nats per token {direction}."
+    )

@@ -1,0 +1,1 @@
+"""Run folders: writing them, reading them, sharing them between processes."""

@@ -1,0 +1,223 @@
+"""Results: a stored run read back, and its rows.
+
+Rows are derived from the stored sums at any time and never stored as the truth. This module and
+all that reads runs import no torch, so tables and reports start at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pruning_kit.errors import RunError
+from pruning_kit.plan import Plan
+from pruning_kit.runs import store
+from pruning_kit.speed.timings import END_TO_END, Timings
+
+COLUMNS = [
+    "mode",
+    "removed",
+    "blocks",
+    "ppl",
+    "ppl_change_pct",
+    "speed_ms",
+    "speed_change_pct",
+    "params_m",
+    "nll_nats",
+    "tokens",
+    "bits_per_byte",
+    "split",
+    "status",
+    "speed_change_low_pct",
+    "speed_change_high_pct",
+    "speed_pooled",
+    "speed_claimed",
+    "prefill_ms",
+    "decode_ms_per_token",
+    "peak_mb",
+    "note",
+]
+LATENCY_FILE = "latency.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its facts, its sums and its timings."""
+
+    folder: Path
+    info: dict[str, Any]
+    sums: Mapping[str, np.ndarray]
+    timings: Timings | None
+
+    @cached_property
+    def plans(self) -> list[Plan]:
+        """The measured plans, the whole model first."""
+        return [Plan.parse(text) for text in self.info["plans"]]
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the whole model."""
+        return int(self.info["model"]["n_blocks"])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The texts measured: `test` is reported on, `calibration` is chosen on."""
+        return tuple(self.info["windows"])
+
+    @cached_property
+    def parameters(self) -> dict[Plan, int]:
+        """Parameters of each pruned model, tied weights counted once."""
+        return {Plan.parse(text): count for text, count in self.info["parameters"].items()}
+
+    @cached_property
+    def _timed(self) -> frozenset[Plan]:
+        """Plans whose latency is known."""
+        return frozenset() if self.timings is None else frozenset(self.timings.plans)
+
+    def nll(self, split: str = "test") -> np.ndarray:
+        """NLL sums in nats, float64, shape (plans, windows); NaN where a forward failed."""
+        return self.sums[split]
+
+    def targets(self, split: str = "test") -> np.ndarray:
+        """Scored tokens of each window, int64, shape (windows,)."""
+        return np.asarray(self.info["windows"][split]["targets"], dtype=np.int64)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per plan and split, in the columns of results.csv."""
+        rows = [
+            self._row(plan, index, split)
+            for split in self.splits
+            for index, plan in enumerate(self.plans)
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS).sort_values(
+            ["split"], key=lambda names: names.map(self.splits.index), kind="stable"
+        )
+
+    def _repr_html_(self) -> str:
+        """The summary of the run, for notebooks."""
+        # it reads runs, so it imports this module
+        from pruning_kit.reporting.notebook import run_html
+
+        return run_html(self)
+
+    def _row(self, plan: Plan, index: int, split: str) -> dict[str, Any]:
+        tokens = int(self.targets(split).sum())
+        nll_nats = float(self.nll(split)[index].sum())
+        base_nats = float(self.nll(split)[self.plans.index(Plan())].sum())
+        failed = int(np.count_nonzero(~np.isfinite(self.nll(split)[index])))
+        n_bytes = self.info["texts"][split]["n_bytes"]
+        note = f"not finite in {failed} of {self.nll(split).shape[1]} windows" if failed else ""
+        return {
+            "mode": mode_of(plan, self.n_blocks),
+            "removed": str(plan),
+            "blocks": self.n_blocks - plan.size,
+            "ppl": perplexity(nll_nats, tokens),
+            "ppl_change_pct": 100 * (ratio(nll_nats, base_nats, tokens) - 1),
+            "params_m": self.parameters[plan] / 1e6,
+            "nll_nats": nll_nats,
+            "tokens": tokens,
+            "bits_per_byte": nll_nats / math.log(2) / n_bytes,
+            "split": split,
+            "status": "failed" if failed else "ok",
+            "note": note,
+            **self._speed(plan),
+        }
+
+    def _speed(self, plan: Plan) -> dict[str, Any]:
+        """The speed columns of a plan; empty if it was not timed."""
+        if self.timings is None or plan not in self._timed:
+            return {}
+        timing = self.timings.summary(plan)
+        ratio_to_whole = timing.end_to_end_s.ratio
+        return {
+            "speed_ms": 1e3 * timing.end_to_end_s.median_s,
+            "speed_change_pct": 100 * (ratio_to_whole.value - 1),
+            "speed_change_low_pct": 100 * (ratio_to_whole.low - 1),
+            "speed_change_high_pct": 100 * (ratio_to_whole.high - 1),
+            "speed_pooled": timing.pooled,
+            "speed_claimed": plan == Plan() or timing.claimed[END_TO_END],
+            "prefill_ms": 1e3 * timing.prefill_s.median_s,
+            "decode_ms_per_token": 1e3 * timing.decode_s_per_token.median_s,
+            "peak_mb": None if timing.peak_bytes is None else timing.peak_bytes / 1e6,
+        }
+
+
+def mode_of(plan: Plan, n_blocks: int) -> str:
+    """The mode a row belongs to; the stack without any block is `empty`."""
+    return "empty" if plan.size == n_blocks else plan.mode
+
+
+def perplexity(nll_nats: float, tokens: int) -> float:
+    """exp(all nats / all scored tokens); infinity where float64 ends, NaN where a sum failed."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(np.float64(nll_nats) / tokens))
+
+
+def ratio(nll_nats: float, base_nats: float, tokens: int) -> float:
+    """Perplexity relative to another on the same tokens."""
+    return perplexity(nll_nats - base_nats, tokens)
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read a finished run.
+
+    Raises:
+        RunError: if the folder is no run, is damaged, or some of its window groups are missing.
+    """
+    run = store.RunFolder.open(Path(folder))
+    sums = {split: _read_sums(run, split) for split in run.info["windows"]}
+    latency = run.folder / LATENCY_FILE
+    timings = Timings.from_json(store.read_json(latency)) if latency.exists() else None
+    return Run(run.folder, run.info, sums, timings)
+
+
+def _read_sums(run: store.RunFolder, split: str) -> np.ndarray:
+    groups = run.info["windows"][split]["groups"]
+    done = [group for group in range(len(groups)) if run.has_part(split, group)]
+    if len(done) < len(groups):
+        raise RunError(
+            f"cannot read run {run.folder}: it is not finished, {len(done)} of {len(groups)} "
+            "window groups are done. Run the same command with --resume."
+        )
+    return np.concatenate([run.read_part(split, group)[0] for group in done], axis=1)
+
+
+def write_csv(run: Run, path: Path) -> None:
+    """Write the rows as CSV, whole."""
+    store.write_file(path, run.frame().to_csv(index=False))
+
+
+def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any]:
+    """What a run measured for a plan, by the names that a model card shows.
+
+    Raises:
+        RunError: if the run is of another model or did not measure the plan.
+    """
+    if run.info["model"]["weights_sha256"] != weights_sha256:
+        raise RunError(
+            f"cannot take numbers from {run.folder}: it measured {run.info['model']['name']!r} "
+            "with other weights. Give a run of the model that is pruned."
+        )
+    if plan not in run.plans:
+        raise RunError(
+            f"cannot take numbers from {run.folder}: it did not measure plan {plan}. "
+            f"Measure it with sweep --plans {plan}."
+        )
+    rows = {row["removed"]: row for row in run.frame().to_dict("records") if row["split"] == "test"}
+    text, protocol = run.info["texts"]["test"], run.info["protocol"]
+    pruned, whole = rows[str(plan)], rows[str(Plan())]
+    return {
+        "text": text["title"] + (f", {text['part']}" if text["part"] else ""),
+        "context and stride": f"{protocol['context']} and {protocol['stride']}",
+        "tokens scored": pruned["tokens"],
+        "perplexity": pruned["ppl"],
+        "perplexity of the whole model": whole["ppl"],
+        "bits per byte": pruned["bits_per_byte"],
+    }

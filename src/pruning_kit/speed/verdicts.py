@@ -1,0 +1,256 @@
+"""What a timing run says about itself, in sentences: findings, and warnings with what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from scipy import stats
+
+from pruning_kit.speed.bootstrap import MIN_ROUNDS, Estimate, Floats
+from pruning_kit.speed.timings import (
+    BUDGET_ENDED,
+    DECODE,
+    END_TO_END,
+    NULL_PAIR,
+    PREFILL,
+    QUANTITIES,
+    Timings,
+)
+
+NAMES = {PREFILL: "prefill", DECODE: "decode", END_TO_END: "end to end"}
+
+# Thresholds below which a disturbance hardly moves a ratio that is paired within rounds.
+DRIFT = 0.05
+SLOW_START = 1.25
+OUTLIER_DEVIATIONS = 5.0
+OUTLIER_SHARE = 0.05
+OTHERS_CORES = 0.25
+STEAL_SHARE = 0.01
+CLOCK_CHANGE = 0.10
+FEW_ROUNDS = 10
+MOST_TIMES = 10.0  # beyond so many budgets, extrapolating the width means nothing
+MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+
+
+def findings(timings: Timings) -> list[str]:
+    """How long was measured, the null test, whether equal depths agree, and the line."""
+    sentences = [_extent(timings)]
+    if len(timings.rounds) < MIN_ROUNDS:
+        return sentences
+    sentences += [_null_sentence(timings), *_depth_sentences(timings), *_fit_sentences(timings)]
+    return [*sentences, *_unread(timings)]
+
+
+def warnings(timings: Timings) -> list[str]:
+    """What makes the run doubtful, each with what was tried already and what to try."""
+    sentences = [*_precision_warnings(timings)]
+    if len(timings.rounds) >= MIN_ROUNDS:
+        sentences += [*_null_warnings(timings), *_depth_warnings(timings)]
+        sentences += [*_drift_warnings(timings), *_outlier_warnings(timings)]
+    return [
+        *sentences,
+        *_start_warnings(timings),
+        *_load_warnings(timings),
+        *_gpu_warnings(timings),
+    ]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as per cent."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def _interval(ratio: Estimate) -> str:
+    return f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+
+
+def _extent(timings: Timings) -> str:
+    return (
+        f"{len(timings.entries)} entries stand for {len(timings.plans)} plans; "
+        f"{len(timings.rounds)} rounds in {timings.elapsed_s:.0f} s ({timings.stopped_because})."
+    )
+
+
+def _null_sentence(timings: Timings) -> str:
+    parts = [
+        f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in timings.null_test.items()
+    ]
+    return f"Null test, the whole model against itself (1 expected): {'; '.join(parts)}."
+
+
+def _depth_sentences(timings: Timings) -> Iterator[str]:
+    for quantity, test in timings.depth_test.items():
+        differ = "differ" if test.differ else "are not told apart"
+        yield (
+            f"Plans of equal work {differ} in {NAMES[quantity]} (p = {test.p_value:.3f}); clearest "
+            f"is {test.plan} at {_interval(test.largest)} of its pool's mean."
+        )
+
+
+def _fit_sentences(timings: Timings) -> Iterator[str]:
+    for quantity, fit in timings.fit.items():
+        share = fit.fixed_share
+        yield (
+            f"{NAMES[quantity].capitalize()} = {1000 * fit.fixed_s.value:.3g} ms + "
+            f"{1000 * fit.per_block_s.value:.3g} ms × blocks: {percent(share.value, 0)} "
+            f"[{percent(share.low, 0)}, {percent(share.high, 0)}] of the whole model's time is "
+            "outside the blocks (embedding, head, choice of the token, overhead of each call) and "
+            f"stays whatever is removed; depths lie within {percent(fit.worst_residual)} of the "
+            "line."
+        )
+
+
+def _unread(timings: Timings) -> Iterator[str]:
+    wanted = {"cpu_mhz": "processor frequency", "cpu_celsius": "processor temperature"}
+    if timings.machine.get("device") == "cuda":
+        wanted["gpu_mhz"] = "GPU clock"
+    missing = [name for key, name in wanted.items() if key not in timings.start]
+    if missing:
+        yield f"Not read, because this machine does not offer it: {', '.join(missing)}."
+
+
+def _precision_warnings(timings: Timings) -> Iterator[str]:
+    budget_s, target = timings.protocol["budget_s"], timings.protocol["target"]
+    n_rounds = len(timings.rounds)
+    if n_rounds < MIN_ROUNDS:
+        needed_s = timings.elapsed_s * MIN_ROUNDS / n_rounds
+        yield (
+            f"only {n_rounds} round{'s' * (n_rounds > 1)} fitted into the budget of {budget_s:g} s "
+            f"(twice that was allowed): no interval can be given. Try --latency-budget "
+            f"{needed_s:.0f}, fewer threads, or a quieter machine."
+        )
+        return
+    width, quantity, plan = timings.widest
+    if timings.stopped_because == BUDGET_ENDED and width > target:
+        needed_s = timings.elapsed_s * min((width / target) ** 2, MOST_TIMES)
+        quieter = ", on a quieter machine" if (width / target) ** 2 > MOST_TIMES else ""
+        yield (
+            f"the budget of {budget_s:g} s ended after {n_rounds} rounds before every ratio was "
+            f"known to {percent(target)}: {NAMES[quantity]} of plan {plan} is known to "
+            f"{percent(width)}. Try --latency-budget {max(needed_s, budget_s):.0f}{quieter}."
+        )
+    if n_rounds < FEW_ROUNDS:
+        yield f"{n_rounds} rounds are few: intervals are wide and rest on a handful of samples."
+
+
+def _null_warnings(timings: Timings) -> Iterator[str]:
+    for quantity, test in timings.null_test.items():
+        if not test.passed:
+            yield (
+                f"the whole model timed twice differs from itself in {NAMES[quantity]}: "
+                f"{_interval(test.ratio)}, although {len(timings.rounds)} rounds were interleaved "
+                "in random order. By chance this happens once in twenty; otherwise the machine is "
+                "too noisy. Try again with other programs closed, fewer threads, or a larger "
+                "--latency-budget."
+            )
+
+
+def _depth_warnings(timings: Timings) -> Iterator[str]:
+    for quantity, test in timings.depth_test.items():
+        if test.differ:
+            yield (
+                f"plans that do the same work differ in {NAMES[quantity]}: {test.plan} is at "
+                f"{_interval(test.largest)} of its pool's mean (p = {test.p_value:.3f}). Try "
+                "--per-plan."
+            )
+
+
+def whole_model_s(timings: Timings, quantity: str = END_TO_END) -> Floats:
+    """The whole model's time in each round: geometric mean of the null test's pair."""
+    pair_R2 = timings.seconds(quantity)[:, NULL_PAIR]
+    return np.exp(np.log(pair_R2).mean(axis=1))
+
+
+def _drift_warnings(timings: Timings) -> Iterator[str]:
+    seconds_R = whole_model_s(timings)
+    rounds_R = np.arange(len(seconds_R))
+    if np.ptp(seconds_R) == 0:
+        return
+    trend = stats.kendalltau(rounds_R, seconds_R)
+    slope = stats.theilslopes(seconds_R, rounds_R).slope
+    change = slope * rounds_R[-1] / float(np.median(seconds_R))
+    if trend.pvalue < 0.01 and abs(change) > DRIFT:
+        direction = "slower" if change > 0 else "faster"
+        yield (
+            f"the whole model became {percent(abs(change), 0)} {direction} "
+            f"during the run (end to end, {len(seconds_R)} rounds). Ratios are paired within "
+            "rounds and stand; milliseconds are a mixture. Try again when the load is steady."
+        )
+
+
+def _start_warnings(timings: Timings) -> Iterator[str]:
+    seconds_RE = timings.seconds(END_TO_END)
+    if len(seconds_RE) < 3:
+        return
+    ratio = float(np.median(seconds_RE[0] / np.median(seconds_RE[1:], axis=0)))
+    if ratio > SLOW_START:
+        count = timings.protocol["warmup_rounds"]
+        yield (
+            f"the first round was {ratio:.1f}× slower than the median of the others although "
+            f"{count} warm-up round{'s were' if count > 1 else ' was'} made. Trimming keeps it out "
+            "of the ratios. Try more warm-up rounds."
+        )
+
+
+def _outlier_warnings(timings: Timings) -> Iterator[str]:
+    for quantity in QUANTITIES:
+        log_RE = np.log(timings.seconds(quantity))
+        residual_RE = log_RE - np.median(log_RE, axis=0)
+        deviation = MAD_TO_DEVIATION * float(np.median(np.abs(residual_RE)))
+        outliers = residual_RE > OUTLIER_DEVIATIONS * deviation
+        if deviation and outliers.mean() > OUTLIER_SHARE:
+            yield (
+                f"{int(outliers.sum())} of {outliers.size} samples ({NAMES[quantity]}) lie more "
+                f"than {OUTLIER_DEVIATIONS:g} deviations (by median absolute deviation) above "
+                f"their median, up to {np.exp(residual_RE.max()):.1f}×. Ratios are trimmed by 20 % "
+                "at each end, which holds only if outliers are fewer. Try closing other programs."
+            )
+
+
+def _load_warnings(timings: Timings) -> Iterator[str]:
+    start, end = timings.start, timings.rounds[-1].reading
+    wall_s = end["time_s"] - start["time_s"]
+    cores = timings.machine["cores"]
+    if wall_s <= 0:
+        return
+    busy_s, own_s, steal_s = (
+        end[key] - start[key] for key in ("cpu_busy_s", "cpu_own_s", "cpu_steal_s")
+    )
+    others = (busy_s - own_s) / wall_s
+    if others > OTHERS_CORES:
+        yield (
+            f"other programs used {others:.1f} of {cores} cores during the run (load average "
+            f"{start['load_average']:.1f} before it, {end['load_average']:.1f} after), with "
+            f"{timings.machine['threads']} threads here. Rounds were interleaved against this. Try "
+            "a quiet machine, or fewer threads than free cores."
+        )
+    steal = steal_s / wall_s / cores
+    if steal > STEAL_SHARE:
+        yield (
+            f"the host took {percent(steal)} of the processor time away (steal). "
+            "Rounds were interleaved against this. Try another time or machine."
+        )
+    yield from _clock_warnings(timings, "cpu_mhz", "processor")
+
+
+def _gpu_warnings(timings: Timings) -> Iterator[str]:
+    yield from _clock_warnings(timings, "gpu_mhz", "GPU")
+    slowed = [turn.reading.get("gpu_slowed", 0.0) for turn in timings.rounds]
+    if any(slowed):
+        yield (
+            f"the GPU held its clock down after {int(sum(slowed))} of {len(slowed)} rounds (heat, "
+            "power or a setting). Rounds were interleaved against this. Try a cooler GPU."
+        )
+
+
+def _clock_warnings(timings: Timings, key: str, name: str) -> Iterator[str]:
+    clocks = [turn.reading[key] for turn in timings.rounds if key in turn.reading]
+    changes = [abs(late - early) for early, late in pairwise(clocks)]
+    if changes and max(clocks) - min(clocks) > CLOCK_CHANGE * max(clocks):
+        yield (
+            f"the {name}'s clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz during "
+            f"the run, by up to {max(changes):.0f} MHz from one round to the next. Rounds were "
+            "interleaved against this. Try a fixed frequency where you may set one."
+        )

@@ -1,0 +1,170 @@
+"""How many windows fit: the batch size from free memory, and going on when a GPU runs out.
+
+On a CPU there is no second chance, since the system kills the process; so the estimate knows what
+the control group (a container's limit, version 1 or 2) still allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+
+from pruning_kit.errors import DeviceError
+from pruning_kit.plan import Plan
+from pruning_kit.walk.memory import peak_added_bytes
+from pruning_kit.walk.perplexity import Kernel, nll_sums
+
+CPU_SHARE, GPU_SHARE = 0.5, 0.8
+"""How much of the free memory a batch may take."""
+CPU_STATE_ELEMENTS, GPU_STATE_ELEMENTS = 2**21, 2**26
+"""A hidden state of this many numbers fills the chip; larger batches measured no faster."""
+
+
+def choose_batch_size(
+    kernel: Kernel,
+    plans: Sequence[Plan],
+    tokens_BT: Tensor,
+    targets_BS: Tensor,
+    first_output: int,
+) -> int:
+    """The largest batch that free memory allows and that still makes the walk faster.
+
+    Args:
+        kernel: computes one window here, to see what it takes.
+        plans: the plans to be walked; the most blocks removed bounds the live states.
+        tokens_BT, targets_BS, first_output: at least one window of the usual shape, as for
+            `nll_sums`.
+
+    Raises:
+        DeviceError: if not even one window fits.
+    """
+    window = (tokens_BT[:1], targets_BS[:1], first_output)
+    window_bytes, state_elements = _window_cost(kernel, plans, *window)
+    on_cpu = kernel.device.type == "cpu"
+    allowed = int(free_bytes(kernel.device) * (CPU_SHARE if on_cpu else GPU_SHARE))
+    if window_bytes > allowed:
+        raise DeviceError(
+            f"cannot compute a window of {tokens_BT.shape[1]} tokens on {kernel.device}: it takes "
+            f"{window_bytes / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB may be used. "
+            "Choose a shorter --context."
+        )
+    useful = (CPU_STATE_ELEMENTS if on_cpu else GPU_STATE_ELEMENTS) // state_elements
+    return max(1, min(allowed // window_bytes, useful))
+
+
+def _window_cost(
+    kernel: Kernel, plans: Sequence[Plan], tokens_BT: Tensor, targets_BS: Tensor, first_output: int
+) -> tuple[int, int]:
+    """Peak bytes of walking one window, and numbers in its hidden state."""
+    batch = kernel.open(tokens_BT.to(kernel.device), targets_BS.to(kernel.device), first_output)
+    state = batch.hidden_BTD
+    one_path = peak_added_bytes(lambda: batch.nll(batch.block(0, state, False)), kernel.device)
+    n_states = max(plan.size for plan in plans) + 2
+    return one_path + n_states * state.nbytes, state.numel()
+
+
+def nll_sums_within_memory(
+    kernel: Kernel,
+    plans: Sequence[Plan],
+    n_blocks: int,
+    tokens_BT: Tensor,
+    targets_BS: Tensor,
+    first_output: int,
+) -> tuple[Tensor, int]:
+    """`nll_sums`, halving the batch as often as the device runs out of memory.
+
+    Returns:
+        The sums (P, B), and the windows computed at a time: B unless memory ran out.
+
+    Raises:
+        DeviceError: if a single window does not fit.
+    """
+    micro_batch = len(tokens_BT)
+    while True:
+        sums = _try(kernel, plans, n_blocks, tokens_BT, targets_BS, first_output, micro_batch)
+        if sums is not None:
+            return sums, micro_batch
+        if micro_batch == 1:
+            raise DeviceError(
+                f"cannot compute a window of {tokens_BT.shape[1]} tokens on {kernel.device}: its "
+                "memory is full even for one. Choose a shorter --context or --device cpu."
+            )
+        torch.cuda.empty_cache()  # here, not in the handler: its traceback holds the tensors
+        micro_batch = -(-micro_batch // 2)
+
+
+def _try(
+    kernel: Kernel,
+    plans: Sequence[Plan],
+    n_blocks: int,
+    tokens_BT: Tensor,
+    targets_BS: Tensor,
+    first_output: int,
+    micro_batch: int,
+) -> Tensor | None:
+    """The sums, computed `micro_batch` windows at a time; None if memory ran out."""
+    starts = range(0, len(tokens_BT), micro_batch)
+    pieces = [slice(start, start + micro_batch) for start in starts]
+    try:
+        return torch.cat(
+            [
+                nll_sums(kernel, plans, n_blocks, tokens_BT[p], targets_BS[p], first_output)
+                for p in pieces
+            ],
+            dim=1,
+        )
+    except torch.OutOfMemoryError:
+        return None
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a computation on this device may still take."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min([psutil.virtual_memory().available, *control_group_room()])
+
+
+def control_group_room(
+    root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")
+) -> list[int]:
+    """Bytes left under each memory limit set for this process, from its group up to the root."""
+    membership = proc / "self" / "cgroup"
+    if not membership.exists():
+        return []
+    rooms = []
+    for line in membership.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            rooms += _rooms(root, path, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            rooms += _rooms(root / "memory", path, *names)
+    return rooms
+
+
+def _rooms(root: Path, path: str, limit: str, usage: str, reclaimable: str) -> list[int]:
+    """Room under the limits of a group and its ancestors; file pages can be given back."""
+    inner = root / path.lstrip("/")
+    rooms = []
+    for folder in [inner, *inner.parents]:
+        if not folder.is_relative_to(root):
+            break
+        limit_text = _read(folder / limit)
+        if limit_text.isdigit():
+            used = int(_read(folder / usage) or 0) - _stat(folder, reclaimable)
+            rooms.append(max(0, int(limit_text) - used))
+    return rooms
+
+
+def _stat(folder: Path, name: str) -> int:
+    fields = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
+    return int(fields.get(name, 0))
+
+
+def _read(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""
