@@ -1,72 +1,206 @@
 """Asking the Hub: decided within the deadline, once, whatever the network does."""
 
+import subprocess
+import sys
 import threading
 import time
-import urllib.error
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from huggingface_hub import close_session
 
 from pruning_kit.inputs import hub
+
+TOKEN = "hf_of_the_user"
 
 
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch):
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "DEADLINE_S", 0.2)
-    hub.answers.cache_clear()
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    close_session()
+    hub.silence.cache_clear()
+    hub.refusal.cache_clear()
     yield
-    hub.answers.cache_clear()
+    close_session()
+    hub.silence.cache_clear()
+    hub.refusal.cache_clear()
 
 
-def test_a_name_server_that_hangs_costs_the_deadline_once(monkeypatch):
-    release = threading.Event()
-    asked = []
+class Asked(BaseHTTPRequestHandler):
+    """Answers each path with the status of `server.statuses`, and keeps what it was asked."""
 
-    def hang(request, timeout):
-        asked.append(request.full_url)
-        release.wait(10)
-        raise OSError
+    def do_HEAD(self):
+        self.server.asked.append((self.path, self.headers["Authorization"]))
+        first = self.path.strip("/").split("/")[0]
+        self.send_response(self.server.statuses.get(first, 200))
+        if self.server.moved_to:
+            self.send_header("Location", self.server.moved_to + self.path)
+        self.end_headers()
 
-    monkeypatch.setattr(hub.urllib.request, "urlopen", hang)
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve():
+    """Start servers on this machine; each is a host of its own by its port."""
+    servers = []
+
+    def start(statuses=None, moved_to=None):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Asked)
+        server.asked, server.statuses, server.moved_to = [], statuses or {}, moved_to
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return server, f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_hub_that_hangs_costs_the_deadline_once(monkeypatch):
+    release, asked = threading.Event(), []
+
+    class Session:
+        def head(self, url, **_):
+            asked.append(url)
+            release.wait(10)
+            raise OSError
+
+    monkeypatch.setattr(hub, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(hub, "get_session", Session)
     start = time.monotonic()
-    assert hub.answers("gpt2/resolve/main/config.json") is None
-    assert hub.answers("other/resolve/main/config.json") is None
-    assert time.monotonic() - start < 2
+    assert hub.refusal("gpt2") == "the Hugging Face Hub did not answer within 0 seconds"
+    assert hub.refusal("other") == hub.silence()
+    assert time.monotonic() - start < 5
     assert len(asked) == 1
     release.set()
 
 
-@pytest.mark.parametrize("failure", [OSError("unreachable"), urllib.error.URLError("no name")])
-def test_no_network_is_no_answer(monkeypatch, failure):
-    def fail(request, timeout):
-        raise failure
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (OSError("no route to host."), "could not be reached (no route to host)"),
+        (ValueError(), "could not be reached (ValueError)"),
+    ],
+)
+def test_whatever_goes_wrong_on_the_way_is_the_reason(monkeypatch, failure, reason):
+    class Session:
+        def head(self, *_, **__):
+            raise failure
 
-    monkeypatch.setattr(hub.urllib.request, "urlopen", fail)
-    assert hub.answers() is None
-
-
-def test_the_status_is_the_answer(monkeypatch):
-    def not_found(request, timeout):
-        if "nobody" in request.full_url:
-            raise urllib.error.HTTPError(request.full_url, 404, "Not Found", None, None)
-        return Response()
-
-    monkeypatch.setattr(hub.urllib.request, "urlopen", not_found)
-    assert hub.answers("nobody/resolve/main/config.json") == 404
-    assert hub.answers("gpt2/resolve/main/config.json") == 200
+    monkeypatch.setattr(hub, "get_session", Session)
+    assert hub.silence() == f"the Hugging Face Hub {reason}"
 
 
-class Response:
-    status = 200
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
+def test_a_port_at_which_nobody_listens_is_said(monkeypatch):
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:1")
+    assert "Connection refused" in hub.silence()
 
 
-def test_offline_mode_asks_nobody(monkeypatch):
+def test_the_status_is_the_answer(monkeypatch, serve):
+    server, address = serve({"nobody": 404, "ill": 503, "private": 401, "gated": 403})
+    monkeypatch.setattr(hub.constants, "ENDPOINT", address)
+    assert hub.silence() is None
+    assert hub.refusal("gpt2") is None
+    for repo, status in [("nobody", "404)"), ("ill", "503)"), ("private", "401: a private or")]:
+        said = f"the Hugging Face Hub does not give it to us (HTTP status {status}"
+        assert said in hub.refusal(f"{repo}/model")
+    assert "HTTP status 403: a private or gated model needs a token" in hub.refusal("gated/model")
+    assert [path for path, _ in server.asked] == [
+        "/api/models?limit=1",
+        "/gpt2/resolve/main/config.json",
+        *(f"/{who}/model/resolve/main/config.json" for who in ("nobody", "ill", "private")),
+        "/gated/model/resolve/main/config.json",
+    ]
+
+
+def test_the_token_goes_to_the_hub_and_to_no_host_it_redirects_to(monkeypatch, serve):
+    elsewhere, other_address = serve()
+    server, address = serve({"moved": 307}, moved_to=other_address)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", address)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert hub.refusal("moved/model") is None
+    assert [token for _, token in server.asked] == [f"Bearer {TOKEN}"] * 2
+    assert elsewhere.asked == []
+
+
+def test_offline_mode_asks_nobody_and_is_named(monkeypatch):
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub.urllib.request, "urlopen", lambda *_, **__: pytest.fail("asked"))
-    assert hub.answers() is None
+    monkeypatch.setattr(hub, "get_session", lambda: pytest.fail("asked"))
+    assert hub.silence() == "HF_HUB_OFFLINE is set, so the Hugging Face Hub is not asked"
+    assert hub.refusal("gpt2") == hub.silence()
+
+
+@pytest.mark.parametrize("address", ["nohost", "ftp://host", "https://"])
+def test_an_endpoint_that_is_no_web_address_is_named(monkeypatch, address):
+    monkeypatch.setattr(hub.constants, "ENDPOINT", address)
+    assert hub.silence() == (
+        f"HF_ENDPOINT is {address!r}, no address such as https://huggingface.co"
+    )
+
+
+def time_out():
+    """The time-out of the HTTP client that this huggingface_hub uses: httpx or httpx2."""
+    client = sys.modules[type(hub.get_session()).__module__.split(".")[0]]
+    return client.ReadTimeout("read timed out")
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (lambda: Exception("the store is closed.\nTry again"), "the store is closed"),
+        (RuntimeError, "RuntimeError"),
+        (time_out, "read timed out"),
+    ],
+)
+def test_a_transfer_that_breaks_off_is_an_os_error(monkeypatch, failure, reason):
+    error = failure()
+    assert not isinstance(error, OSError)
+
+    def break_off(*_, **__):
+        raise error
+
+    monkeypatch.setattr(hub, "snapshot_download", break_off)
+    with pytest.raises(OSError, match=f"^{reason}$"):
+        hub.download_model("gpt2")
+
+
+@pytest.mark.parametrize(
+    ("name", "possible"),
+    [
+        ("gpt2", True),
+        ("Qwen/Qwen3-0.6B", True),
+        ("gpt2--x", False),
+        ("modèle", False),
+        ("a/b/c", False),
+        ("./gpt2", False),
+        ("what is this", False),
+        ("", False),
+    ],
+)
+def test_names_a_repository_can_have(name, possible):
+    assert hub.is_repo_id(name) is possible
+
+
+def test_an_interpreter_with_a_hanging_request_can_end():
+    code = (
+        "import socket\n"
+        "from pruning_kit.inputs import hub\n"
+        "listener = socket.create_server(('127.0.0.1', 0))\n"  # accepts, and says nothing
+        "hub.constants.ENDPOINT = f'http://127.0.0.1:{listener.getsockname()[1]}'\n"
+        "hub.DEADLINE_S = 0.2\n"
+        "print(hub.silence())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "", "PYTHONPATH": "src", "NO_PROXY": "*", "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "the Hugging Face Hub did not answer within 0 seconds\n"
+    assert done.stderr == ""

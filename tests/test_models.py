@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import save_tiny_gpt2
 
-from pruning_kit.errors import ArchitectureError, DeviceError, ModelError
+from pruning_kit.errors import ArchitectureError, DeviceError, ModelError, first_line
 from pruning_kit.inputs import hub, models
 from pruning_kit.inputs.models import (
     DEMO_FOLDER,
@@ -32,8 +32,9 @@ def broken(tiny_folder, tmp_path):
 
 @pytest.fixture
 def no_hub(monkeypatch):
+    reason = "the Hugging Face Hub did not answer within 4 seconds"
     monkeypatch.setattr(hub, "cached_model", lambda _: None)
-    monkeypatch.setattr(hub, "answers", lambda *_: None)
+    monkeypatch.setattr(hub, "refusal", lambda _: reason)
 
 
 def test_the_default_without_network_is_the_demo_model_and_says_so(no_hub):
@@ -47,13 +48,13 @@ def test_the_default_without_network_is_the_demo_model_and_says_so(no_hub):
 
 def test_the_default_is_taken_from_the_cache_without_asking_the_hub(monkeypatch, tiny_folder):
     monkeypatch.setattr(hub, "cached_model", lambda _: tiny_folder)
-    monkeypatch.setattr(hub, "answers", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(hub, "refusal", lambda _: pytest.fail("asked"))
     assert find_model(None) == ModelSource("distilgpt2", tiny_folder, tiny_folder.name)
 
 
 def test_the_default_is_downloaded_where_the_hub_answers(monkeypatch, tiny_folder):
     monkeypatch.setattr(hub, "cached_model", lambda _: None)
-    monkeypatch.setattr(hub, "answers", lambda *_: 200)
+    monkeypatch.setattr(hub, "refusal", lambda _: None)
     monkeypatch.setattr(hub, "download_model", lambda _: tiny_folder)
     assert find_model(None).name == "distilgpt2"
 
@@ -63,7 +64,7 @@ def test_a_download_of_the_default_that_breaks_off_falls_back_with_its_reason(mo
         raise OSError("connection reset")
 
     monkeypatch.setattr(hub, "cached_model", lambda _: None)
-    monkeypatch.setattr(hub, "answers", lambda *_: 200)
+    monkeypatch.setattr(hub, "refusal", lambda _: None)
     monkeypatch.setattr(hub, "download_model", break_off)
     assert "the download failed (connection reset)" in find_model(None).note
     with pytest.raises(ModelError, match="cannot download model 'distilgpt2': connection reset"):
@@ -80,16 +81,38 @@ def test_a_model_asked_for_never_falls_back(no_hub):
     )
 
 
-def test_an_unknown_model_is_named_with_what_the_hub_said(monkeypatch):
+def test_offline_mode_is_named_as_the_reason(monkeypatch):
     monkeypatch.setattr(hub, "cached_model", lambda _: None)
-    monkeypatch.setattr(hub, "answers", lambda *_: 404)
-    with pytest.raises(ModelError, match=r"does not give it to us \(HTTP status 404\)"):
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    hub.silence.cache_clear()
+    hub.refusal.cache_clear()
+    with pytest.raises(ModelError) as error:
         find_model("nobody/nothing")
+    hub.silence.cache_clear()
+    hub.refusal.cache_clear()
+    assert str(error.value) == (
+        "cannot load model 'nobody/nothing': there is no folder of that name, it is not in the "
+        "local cache, and HF_HUB_OFFLINE is set, so the Hugging Face Hub is not asked. Check the "
+        "name or the network, or use --model demo."
+    )
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere", "a/b/c", "what is this"])
-def test_a_path_that_does_not_exist_is_no_hub_id(name):
-    with pytest.raises(ModelError, match="there is no such folder"):
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere", "a/b/c", "what is this", "gpt2--x", "modèle", "x.git", "", "a" * 300],
+)
+def test_a_name_that_is_neither_folder_nor_hub_id_is_one_sentence(name):
+    with pytest.raises(ModelError) as error:
+        find_model(name)
+    assert str(error.value) == (
+        f"cannot load model {name!r}: there is no such folder, and no model on the Hub can have "
+        "that name. Give a folder, a Hugging Face Hub id, or demo."
+    )
+
+
+def test_a_file_is_no_model(tiny_folder):
+    name = str(tiny_folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"model\.safetensors': it is a file\. Give the folder"):
         find_model(name)
 
 
@@ -115,8 +138,103 @@ def change_config(folder, **changes):
 
 def test_missing_weights_are_refused_instead_of_random(broken):
     change_config(broken, n_layer=4)
-    with pytest.raises(ModelError, match=r"its weights lack .* which would be random"):
+    with pytest.raises(ModelError) as error:
         load_model(find_model(str(broken)))
+    assert str(error.value) == (
+        f"cannot use model {str(broken)!r}: its weights lack 12 tensors that its config asks for "
+        "(such as transformer.h.3.attn.c_attn.bias), which would be random. Mend the checkpoint."
+    )
+
+
+def change_weights(folder, change):
+    weights = change(load_file(folder / "model.safetensors"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_weights_of_blocks_that_the_config_leaves_out_are_refused(broken, prefix):
+    change_config(broken, n_layer=1)
+    change_weights(
+        broken,
+        lambda weights: {
+            name.replace("transformer.", prefix): tensor for name, tensor in weights.items()
+        },
+    )
+    with pytest.raises(ModelError) as error:
+        load_model(find_model(str(broken)))
+    assert str(error.value) == (
+        f"cannot use model {str(broken)!r}: its weights hold blocks 1, 2 for which its "
+        "config.json, which asks for 1, has no place. Mend the checkpoint."
+    )
+
+
+def test_buffers_of_old_checkpoints_and_heads_of_training_are_let_be(broken):
+    spare = {
+        "transformer.h.0.attn.bias": torch.ones(1, 1, 32, 32),
+        "transformer.h.2.attn.masked_bias": torch.tensor(-1e4),
+        "transformer.h.1.attn.rotary.inv_freq": torch.ones(4),
+        "v_head.weight": torch.ones(1, 16),
+    }
+    change_weights(broken, lambda weights: weights | spare)
+    assert load_model(find_model(str(broken))).model.config.n_layer == 3
+
+
+def test_a_model_without_blocks_is_refused(broken):
+    change_config(broken, n_layer=0)
+    with pytest.raises(ModelError, match=r"its config\.json asks for 0 blocks\. Give a model"):
+        load_model(find_model(str(broken)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_layer": "six"}, r"config\.json cannot be used \(Validation error .* got str"),
+        ({"n_head": 0}, "broken': integer division or modulo by zero"),
+        ({"activation_function": "blah"}, "broken': KeyError: 'blah'"),
+    ],
+)
+def test_values_that_no_model_can_have_are_named(broken, changes, reason):
+    change_config(broken, **changes)
+    with pytest.raises(ModelError, match=reason):
+        load_model(find_model(str(broken)))
+
+
+@pytest.mark.parametrize("content", ["", "{ no json", "\udcff\udcfe", "[1, 2]"])
+def test_a_config_that_is_no_json_is_named(broken, content):
+    (broken / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ModelError, match=r"broken': its config\.json cannot be used \(.+\)\. Mend"):
+        load_model(find_model(str(broken)))
+
+
+def test_a_folder_without_tokenizer_is_refused(broken):
+    for file in broken.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError) as error:
+        load_model(find_model(str(broken)))
+    assert str(error.value) == (
+        f"cannot load model {str(broken)!r}: its folder holds no tokenizer. Save the model's own "
+        "there, as tokenizer.json."
+    )
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_damaged_tokenizer_is_named(broken, content):
+    (broken / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match=r"broken': its tokenizer cannot be used \(.+\)\. Save"):
+        load_model(find_model(str(broken)))
+
+
+def test_a_tokenizer_that_does_not_tell_where_its_tokens_lie_is_refused(broken):
+    for file in broken.glob("tokenizer*"):
+        file.unlink()
+    (broken / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    with pytest.raises(ModelError, match="ByT5Tokenizer cannot tell where in the text its tokens"):
+        load_model(find_model(str(broken)))
+
+
+def test_a_missing_generation_config_does_not_matter(broken):
+    (broken / "generation_config.json").unlink()
+    assert load_model(find_model(str(broken))).context_limit == 32
 
 
 @pytest.mark.parametrize(
@@ -148,9 +266,11 @@ def test_pickled_weights_are_not_read(broken):
 
 
 def test_damaged_weights_are_named(broken):
-    (broken / "model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(ModelError, match="cannot load model"):
-        load_model(find_model(str(broken)))
+    whole = (broken / "model.safetensors").read_bytes()
+    for content in (b"", b"\0" * 100, whole[: len(whole) // 2]):
+        (broken / "model.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=r"cannot load model .*broken': .*header: .+\. The"):
+            load_model(find_model(str(broken)))
 
 
 def test_devices_and_formats_that_do_not_exist_are_named():
@@ -159,3 +279,18 @@ def test_devices_and_formats_that_do_not_exist_are_named():
         choose_device("cuda:99")
     with pytest.raises(DeviceError, match="cannot compute in 'int8': choose auto"):
         choose_dtype("int8", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("first.\nsecond"), "first"),
+        (RuntimeError(), "RuntimeError"),
+        (OSError(" \n "), "OSError"),
+        (KeyError("added_tokens"), "KeyError: 'added_tokens'"),
+        (ValueError("wrong 'n':\n    not an int"), "wrong 'n': not an int"),
+        (ValueError("word " * 100), "word " * 39 + "…"),
+    ],
+)
+def test_what_another_library_says_is_never_empty_and_never_long(error, said):
+    assert first_line(error) == said

@@ -16,6 +16,8 @@ Message form: what could not be done: the value given, the fact it collides with
 The command line prints the message without a traceback and exits with code 2.
 """
 
+import textwrap
+
 
 class PruningKitError(ValueError):
     """Base of all errors caused by input, environment or data rather than by the kit."""
@@ -59,3 +61,14 @@ class VerificationError(PruningKitError):
 
 class RunError(PruningKitError):
     """A run folder that cannot be written, resumed or read."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's exception says, as part of a sentence: never empty, no full stop."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    if isinstance(error, KeyError):  # says nothing but the key
+        said = f"KeyError: {said}"
+    return textwrap.shorten(said, 200, placeholder=" …").rstrip(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pruning_kit.errors import CorpusError
+from pruning_kit.errors import CorpusError, first_line
 from pruning_kit.inputs import hub
 from pruning_kit.inputs.models import DEMO_FOLDER
 
@@ -27,6 +28,8 @@ class Corpus:
     text: str
     note: str | None = None
     """What was substituted and why; None if the text is the one asked for."""
+    file: Path | None = None
+    """The file the user named, if it came from one."""
 
     @property
     def sha256(self) -> str:
@@ -61,7 +64,8 @@ JOINS: dict[str, Callable[[Iterable[str]], str]] = {
 
 def raw_rows(text: str) -> list[str]:
     """Rows of a canonical WikiText raw file as the Hub's dataset has them: blank lines as ''."""
-    return [line if line.strip() else "" for line in text.splitlines(keepends=True)]
+    # Not splitlines: it also splits at characters that stand within a row, such as U+2028.
+    return [line if line.strip() else "" for line in io.StringIO(text, newline="\n")]
 
 
 def find_corpus(name: str | None, model_name: str, hub_text: HubText | None = None) -> Corpus:
@@ -79,17 +83,21 @@ def find_corpus(name: str | None, model_name: str, hub_text: HubText | None = No
     """
     if name is None:
         return _default_corpus(model_name)
-    kind, _, file = name.partition(":")
+    kind, colon, file = name.partition(":")
     if name in ("demo", "demo-calibration"):
         corpus = demo_corpus(name)
-    elif kind in JOINS and file:
-        text = JOINS[kind](raw_rows(_read_text(Path(file), name)))
-        corpus = Corpus(kind, f"WikiText-2 raw, {Path(file).name}", text)
+    elif kind in JOINS and colon:
+        corpus = _raw_file(kind, Path(file), name)
     elif kind in JOINS:
         corpus = _wikitext(kind, "test")
-    elif Path(name).is_file():
-        corpus = Corpus(name, Path(name).name, _read_text(Path(name), name))
-    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    elif os.path.isfile(name):  # noqa: PTH113 - Path.is_file raises for very long names
+        corpus = Corpus(name, Path(name).name, _read_text(Path(name), name), file=Path(name))
+    elif name and os.path.isdir(name):  # noqa: PTH112
+        raise CorpusError(
+            f"cannot read text {name!r}: it is a folder. Name a text file in it, or, for a Hub "
+            "dataset of that name, work from another directory."
+        )
+    elif "/" in name and hub.is_repo_id(name):
         corpus = _hub_corpus(name, hub_text or HubText())
     else:
         raise CorpusError(
@@ -111,6 +119,8 @@ def selection_corpus(name: str, corpus: Corpus) -> Corpus:
         return find_corpus(name, "")
     if corpus.name == "demo":
         return demo_corpus("demo-calibration")
+    if corpus.name in JOINS and corpus.file:
+        return _raw_validation_file(corpus.name, corpus.file)
     if corpus.name in JOINS:
         return _wikitext(corpus.name, "validation")
     raise CorpusError(
@@ -137,6 +147,23 @@ def _default_corpus(model_name: str) -> Corpus:
         return replace(demo_corpus("demo"), note=f"WikiText-2 is not at hand: {error}")
 
 
+def _raw_file(kind: str, file: Path, name: str) -> Corpus:
+    """A local WikiText raw file, joined as `kind` says."""
+    text = JOINS[kind](raw_rows(_read_text(file, name)))
+    return Corpus(kind, f"WikiText-2 raw, {file.name}", text, file=file)
+
+
+def _raw_validation_file(kind: str, test_file: Path) -> Corpus:
+    """The validation text that WikiText's archive holds beside its test text."""
+    file = test_file.with_name("wiki.valid.raw")
+    if not file.is_file() or file.samefile(test_file):
+        raise CorpusError(
+            f"cannot select on the calibration text of {f'{kind}:{test_file}'!r}: there is no "
+            f"other file {file.name} beside it. Name one with --select-on {kind}:FILE."
+        )
+    return _raw_file(kind, file, f"{kind}:{file}")
+
+
 def _wikitext(name: str, split: str) -> Corpus:
     repo, config = WIKITEXT
     rows = _hub_rows(repo, HubText(config, split), name)
@@ -150,8 +177,13 @@ def _hub_corpus(name: str, part: HubText) -> Corpus:
 
 def _hub_rows(repo: str, part: HubText, name: str) -> list[str]:
     """A text column of a Hub dataset, from the local cache if the Hub does not answer."""
-    online = hub.answers() is not None
-    if not online:
+    if Path(repo).exists():
+        raise CorpusError(
+            f"cannot read text {name!r} from the Hub: {repo!r} is a path here too, and would be "
+            "read instead. Work from another directory."
+        )
+    silence = hub.silence()
+    if silence:
         os.environ["HF_DATASETS_OFFLINE"] = "1"
     import datasets  # slow to import, and reads HF_DATASETS_OFFLINE once
 
@@ -160,22 +192,29 @@ def _hub_rows(repo: str, part: HubText, name: str) -> list[str]:
     try:
         table = datasets.load_dataset(repo, part.config, split=part.split)
     except Exception as error:  # the library raises many kinds; each means: not to be had
-        state = "" if online else f", and the Hub did not answer within {hub.DEADLINE_S:.0f} s"
         raise CorpusError(
             f"cannot read text {name!r} ({repo}, {part.config or 'default'}, {part.split}): "
-            f"{_reason(error)}{state}. Check name, config and split, or use --dataset demo."
+            f"{first_line(error)}{f', and {silence}' if silence else ''}. "
+            "Check name, config and split, or use --dataset demo."
         ) from error
     if part.column not in table.column_names:
         raise CorpusError(
             f"cannot read column {part.column!r} of {repo}: its columns are "
             f"{', '.join(table.column_names)}. Choose one with --text-column."
         )
-    return list(table[part.column])
+    return _texts(list(table[part.column]), part.column, repo)
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:160] if lines else type(error).__name__
+def _texts(rows: list[Any], column: str, repo: str) -> list[str]:
+    """The rows, if each of them is a text."""
+    for number, row in enumerate(rows):
+        if not isinstance(row, str):
+            kind = "empty (null)" if row is None else f"no text but {type(row).__name__}"
+            raise CorpusError(
+                f"cannot read column {column!r} of {repo}: its row {number} is {kind}. "
+                "Choose a column of texts with --text-column, or save the text to a file."
+            )
+    return rows
 
 
 def _read_text(path: Path, name: str) -> str:
@@ -186,7 +225,9 @@ def _read_text(path: Path, name: str) -> str:
             f"cannot read text {name!r}: it is not UTF-8 (byte {error.start}). Convert the file."
         ) from None
     except OSError as error:
-        raise CorpusError(f"cannot read text {name!r}: {error.strerror}.") from None
+        raise CorpusError(
+            f"cannot read text {name!r}: {error.strerror}. Give a text file in UTF-8."
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,40 +7,89 @@ socket time-outs, and the Hub client's own retries take much longer than a perso
 from __future__ import annotations
 
 import threading
-import urllib.error
-import urllib.request
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    get_session,
+    validate_repo_id,
+)
+
+from pruning_kit.errors import first_line
 
 DEADLINE_S = 4.0
 ANY_PAGE = "api/models?limit=1"
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+CARD = "README.md"
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether a repository of the Hub can have this name."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 @cache
-def answers(path: str = ANY_PAGE) -> int | None:
-    """HTTP status of a HEAD request to the Hub, or None if there was no answer in time."""
-    if constants.HF_HUB_OFFLINE or (path != ANY_PAGE and answers() is None):
-        return None  # wait for a silent Hub once, not once for each file
-    status: list[int] = []
-    worker = threading.Thread(target=_ask, args=(path, status), daemon=True)
+def silence() -> str | None:
+    """Why the Hub cannot be asked anything, as half a sentence; None if it answers."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set, so the Hugging Face Hub is not asked"
+    if not _is_web_address(constants.ENDPOINT):
+        return f"HF_ENDPOINT is {constants.ENDPOINT!r}, no address such as https://huggingface.co"
+    answer = _ask(ANY_PAGE)
+    return answer if isinstance(answer, str) else None
+
+
+@cache
+def refusal(repo_id: str) -> str | None:
+    """Why a model cannot be had from the Hub, as half a sentence; None if it can."""
+    if reason := silence():
+        return reason  # wait for a silent Hub once, not once for each model
+    answer = _ask(f"{repo_id}/resolve/main/config.json")
+    if isinstance(answer, str):
+        return answer
+    if answer in (401, 403):
+        hint = "a private or gated model needs a token, see hf auth login"
+        return f"the Hugging Face Hub does not give it to us (HTTP status {answer}: {hint})"
+    if answer >= 400:
+        return f"the Hugging Face Hub does not give it to us (HTTP status {answer})"
+    return None
+
+
+def _is_web_address(address: str) -> bool:
+    parts = urlsplit(address)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _ask(path: str) -> int | str:
+    """HTTP status of a HEAD request to the Hub, or why there is none."""
+    answers: list[int | str] = []
+    worker = threading.Thread(target=lambda: answers.append(_head(path)), daemon=True)
     worker.start()
     worker.join(DEADLINE_S)
-    return status[0] if status else None
+    late = f"the Hugging Face Hub did not answer within {DEADLINE_S:.0f} seconds"
+    return answers[0] if answers else late
 
 
-def _ask(path: str, status: list[int]) -> None:
-    request = urllib.request.Request(f"{constants.ENDPOINT}/{path}", method="HEAD")
+def _head(path: str) -> int | str:
+    """Ask the Hub itself and nobody else: the token must not follow a redirect to another host."""
     try:
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:
-            status.append(response.status)
-    except urllib.error.HTTPError as error:
-        status.append(error.code)
-    except OSError:
-        return  # no route, no name, refused: the Hub did not answer
+        response = get_session().head(
+            f"{constants.ENDPOINT}/{path}",
+            headers=build_hf_headers(),
+            follow_redirects=False,
+            timeout=2 * DEADLINE_S,  # only ends the thread: the deadline has passed by then
+        )
+    except Exception as error:  # in a thread of its own: whatever it is must reach the caller
+        return f"the Hugging Face Hub could not be reached ({first_line(error)})"
+    return response.status_code
 
 
 def cached_model(repo_id: str) -> Path | None:
@@ -54,12 +103,12 @@ def cached_model(repo_id: str) -> Path | None:
 
 
 def download_model(repo_id: str) -> Path:
-    """Fetch config, tokenizer and safetensors of a model; the folder they lie in.
+    """Fetch config, tokenizer, safetensors and card of a model; the folder they lie in.
 
     Raises:
         OSError: if the Hub refuses or the transfer breaks off.
     """
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=MODEL_FILES))
-    except HfHubHTTPError as error:
-        raise OSError(str(error)) from error
+        return Path(snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, CARD]))
+    except Exception as error:  # its own kinds and those of its HTTP client; few are OSErrors
+        raise OSError(first_line(error)) from error

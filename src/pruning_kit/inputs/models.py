@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from pruning_kit.errors import DeviceError, ModelError
+from pruning_kit.errors import DeviceError, ModelError, first_line
 from pruning_kit.inputs import hub
-from pruning_kit.inputs.architectures import family_of
+from pruning_kit.inputs.architectures import Decoder, family_of
 
 DEFAULT_MODEL = "distilgpt2"
 DEFAULT_MODEL_ALIASES = (DEFAULT_MODEL, "distilbert/distilgpt2")
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 MAX_DEFAULT_CONTEXT = 2048
-REPO_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    ImportError,
-    KeyError,
-    TypeError,
-    SafetensorError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +88,17 @@ def find_model(name: str | None) -> ModelSource:
         return _default_model()
     if name == "demo":
         return ModelSource("demo", DEMO_FOLDER)
-    if Path(name).is_dir():
+    if name and os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises for very long names
         return ModelSource(name, Path(name))
-    if name.startswith((".", "/", "~")) or not REPO_ID.fullmatch(name):
+    if os.path.isfile(name):  # noqa: PTH113
         raise ModelError(
-            f"cannot load model {name!r}: there is no such folder. "
-            "Give a folder, a Hugging Face Hub id, or demo."
+            f"cannot load model {name!r}: it is a file. "
+            "Give the folder that holds config.json, weights and tokenizer."
+        )
+    if not hub.is_repo_id(name):
+        raise ModelError(
+            f"cannot load model {name!r}: there is no such folder, and no model on the Hub can "
+            "have that name. Give a folder, a Hugging Face Hub id, or demo."
         )
     return _hub_model(name)
 
@@ -113,13 +108,13 @@ def _default_model() -> ModelSource:
         folder = hub.cached_model(alias)
         if folder:
             return ModelSource(DEFAULT_MODEL, folder, folder.name)
-    reason = _why_not_on_hub(DEFAULT_MODEL)
+    reason = hub.refusal(DEFAULT_MODEL)
     if reason is None:
         try:
             folder = hub.download_model(DEFAULT_MODEL)
             return ModelSource(DEFAULT_MODEL, folder, folder.name)
         except OSError as error:
-            reason = f"the download failed ({_first_line(error)})"
+            reason = f"the download failed ({first_line(error)})"
     return ModelSource(
         "demo", DEMO_FOLDER, note=f"distilgpt2 is not in the local cache and {reason}"
     )
@@ -128,7 +123,7 @@ def _default_model() -> ModelSource:
 def _hub_model(name: str) -> ModelSource:
     folder = hub.cached_model(name)
     if folder is None:
-        reason = _why_not_on_hub(name)
+        reason = hub.refusal(name)
         if reason:
             raise ModelError(
                 f"cannot load model {name!r}: there is no folder of that name, it is not in the "
@@ -138,24 +133,10 @@ def _hub_model(name: str) -> ModelSource:
             folder = hub.download_model(name)
         except OSError as error:
             raise ModelError(
-                f"cannot download model {name!r}: {_first_line(error)}. "
+                f"cannot download model {name!r}: {first_line(error)}. "
                 "Check the network and the disk, or use --model demo."
             ) from error
     return ModelSource(name, folder, folder.name)
-
-
-def _why_not_on_hub(name: str) -> str | None:
-    """None if the Hub has the model; otherwise why it cannot be had from there."""
-    status = hub.answers(f"{name}/resolve/main/config.json")
-    if status is None:
-        return f"the Hugging Face Hub did not answer within {hub.DEADLINE_S:.0f} seconds"
-    if status >= 400:
-        return f"the Hugging Face Hub does not give it to us (HTTP status {status})"
-    return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
 
 
 def choose_device(name: str) -> torch.device:
@@ -173,7 +154,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
-            f"cannot use device {name!r}: {_first_line(error)}. Use --device cpu."
+            f"cannot use device {name!r}: {first_line(error)}. Use --device cpu."
         ) from None
     return device
 
@@ -212,19 +193,10 @@ def load_model(
         ModelError: if the folder holds no usable causal language model.
     """
     weights = load_weights(source, device, dtype, attention)
-    if weights.missing:
-        raise ModelError(
-            f"cannot use model {source.name!r}: its weights lack {len(weights.missing)} tensors "
-            f"that its config asks for ({weights.missing[0]}, …), which would be random. "
-            "Mend the checkpoint."
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
-    except LOADING_ERRORS as error:
-        raise _unusable(source, error) from error
+    _check_agreement(source, weights)
     return LoadedModel(
         weights.model,
-        tokenizer,
+        _load_tokenizer(source),
         source,
         stored_dtype=_stored_dtype(source.folder),
         weights_sha256=weights_hash(source.folder),
@@ -256,7 +228,7 @@ def load_weights(
             ignore_mismatched_sizes=True,  # the caller tells about them, in its own words
             **options,
         )
-    except LOADING_ERRORS as error:
+    except Exception as error:  # a wrong file or setting shows as nearly any kind of error
         raise _unusable(source, error) from error
     mismatched = {name for name, *_shapes in info["mismatched_keys"]}
     return LoadedWeights(
@@ -266,9 +238,69 @@ def load_weights(
     )
 
 
+def _check_agreement(source: ModelSource, weights: LoadedWeights) -> None:
+    """Refuse weights that are not all there, or that hold blocks the config leaves out.
+
+    Other tensors without a place are let be: old checkpoints carry buffers and heads of training.
+    """
+    if weights.missing:
+        count = len(weights.missing)
+        raise ModelError(
+            f"cannot use model {source.name!r}: its weights lack {count} tensor{'s' * (count > 1)} "
+            f"that its config asks for (such as {weights.missing[0]}), which would be random. "
+            "Mend the checkpoint."
+        )
+    n_blocks = Decoder(weights.model).n_blocks
+    if n_blocks == 0:
+        raise ModelError(
+            f"cannot use model {source.name!r}: its config.json asks for 0 blocks. "
+            "Give a model that has blocks to remove."
+        )
+    if left_out := _blocks_left_out(weights):
+        plural = "s" * (len(left_out) > 1)
+        raise ModelError(
+            f"cannot use model {source.name!r}: its weights hold block{plural} "
+            f"{', '.join(map(str, left_out))} for which its config.json, which asks for "
+            f"{n_blocks}, has no place. Mend the checkpoint."
+        )
+
+
+def _blocks_left_out(weights: LoadedWeights) -> list[int]:
+    """Numbers of the blocks whose weights lie in the files without a place in the stack."""
+    decoder = Decoder(weights.model)
+    stack = decoder.family.stack
+    names = {stack, stack.removeprefix(f"{weights.model.base_model_prefix}.")}
+    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, names))})\.(\d+)\.")
+    numbers = {int(match[1]) for name in weights.unused if (match := pattern.match(name))}
+    return sorted(number for number in numbers if number >= decoder.n_blocks)
+
+
+def _load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer of a model folder, one that can tell where in the text its tokens lie."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False)
+    except Exception as error:  # the libraries raise many kinds, also a bare Exception
+        raise ModelError(
+            f"cannot load model {source.name!r}: its tokenizer cannot be used "
+            f"({first_line(error)}). Save the model's own there, as tokenizer.json."
+        ) from error
+    # Where files are missing, the library makes a tokenizer that knows only its special tokens.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.get_added_vocab()):
+        raise ModelError(
+            f"cannot load model {source.name!r}: its folder holds no tokenizer. "
+            "Save the model's own there, as tokenizer.json."
+        )
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"cannot load model {source.name!r}: {type(tokenizer).__name__} cannot tell where in "
+            "the text its tokens lie. Save a fast tokenizer there, as tokenizer.json."
+        )
+    return tokenizer
+
+
 def _unusable(source: ModelSource, error: Exception) -> ModelError:
     return ModelError(
-        f"cannot load model {source.name!r}: {_first_line(error)}. The folder needs "
+        f"cannot load model {source.name!r}: {first_line(error)}. The folder needs "
         "config.json, safetensors weights and a tokenizer."
     )
 
@@ -288,10 +320,10 @@ def _read_config(source: ModelSource) -> Any:
         )
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the config classes check their values, each in its own way
         raise ModelError(
             f"cannot load model {source.name!r}: its config.json cannot be used "
-            f"({_first_line(error)})."
+            f"({first_line(error)}). Mend the file or give another folder."
         ) from error
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
