@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,6 +27,11 @@ class PreparedText:
     n_windows_in_all: int
     n_bytes: int
     """UTF-8 bytes of the text that the windows cover."""
+
+    @cached_property
+    def ids_sha256(self) -> str:
+        """Hash of the token ids of the whole text, as little-endian int64."""
+        return hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest()
 
     def groups(self, batch_size: int) -> list[tuple[int, int]]:
         """Window groups, as (first, end) indices."""
