@@ -68,7 +68,51 @@ def test_plans_are_counted_without_listing_them(n_blocks, sizes):
     sizes = {size for size in sizes if size < n_blocks}
     choice = PlanChoice(mode=Mode.COMBINATORIAL, sizes=tuple(sizes))
     listed = choice.resolve(n_blocks)
-    assert choice.count(n_blocks) == len(listed) - choice.is_power_set(n_blocks)
+    assert choice.count(n_blocks) == len(listed)
+
+
+@given(
+    st.integers(2, 8),
+    st.sampled_from([None, Mode.SEQUENTIAL, Mode.COMBINATORIAL]),
+    st.integers(0, 9),
+    st.sampled_from([(), ("first",), ("first", "random")]),
+    st.integers(1, 7),
+)
+def test_what_is_counted_is_never_less_than_what_is_listed(
+    n_blocks, mode, permutations, strategies, max_removed
+):
+    sized = mode is Mode.COMBINATORIAL or strategies
+    choice = PlanChoice(
+        mode=mode,
+        shapley_permutations=permutations,
+        strategies=strategies,
+        max_removed=min(max_removed, n_blocks - 1) if sized else None,
+    )
+    assert len(choice.resolve(n_blocks)) <= choice.count(n_blocks) <= 2**n_blocks
+
+
+def test_max_removed_bounds_sizes_ratios_and_strategies():
+    bounded = {"strategies": ("first",), "max_removed": 2}
+    every = PlanChoice(**bounded).resolve(6)
+    assert [str(plan) for plan in every] == ["none", "0", "0+1"]
+    some = PlanChoice(**bounded, ratios=(0.3, 0.9)).resolve(6)
+    assert [str(plan) for plan in some] == ["none", "0+1"]
+    with pytest.raises(PlanError, match="cannot remove 3 blocks or more: --max-removed allows 2"):
+        PlanChoice(**bounded, sizes=(3, 4)).resolve(6)
+
+
+@pytest.mark.parametrize(
+    ("choice", "option"),
+    [
+        ({"sizes": (2,)}, "--sizes"),
+        ({"mode": Mode.SEQUENTIAL, "max_removed": 2}, "--max-removed"),
+        ({"mode": Mode.COMBINATORIAL, "ratios": (0.5,)}, "--ratios"),
+        ({"strategies": ("last",), "ratios": (0.5,), "sizes": (2,)}, "--ratios together with"),
+    ],
+)
+def test_a_modifier_that_nothing_uses_is_refused(choice, option):
+    with pytest.raises(PlanError, match=f"cannot use {option}"):
+        PlanChoice(**choice)
 
 
 @given(st.integers(1, 9), st.sets(st.integers(0, 9), min_size=1))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from tiny import TEXT, save_tiny_gpt2
 from torch.distributed import TCPStore
 
+from pruning_kit.runs import ranks as ranks_module
 from pruning_kit.runs.ranks import Ranks, current_ranks
 from pruning_kit.runs.results import load_run
 
@@ -28,6 +30,7 @@ def test_every_group_is_taken_by_exactly_one_rank(size, n_groups):
 
 def test_one_process_alone_needs_no_store(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    current_ranks.cache_clear()
     ranks = current_ranks()
     assert (ranks.rank, ranks.size, ranks.leads) == (0, 1, True)
     assert ranks.share("folder", "here") == "here"
@@ -53,6 +56,18 @@ def test_ranks_agree_on_the_folder_and_wait_for_each_other():
     leader.wait_for_all("done")
     assert events == ["results/shared", "measured"]
     follower.join()
+
+
+def test_of_processes_that_fail_alike_only_the_first_speaks(monkeypatch):
+    monkeypatch.setattr(ranks_module, "A_MOMENT", timedelta(milliseconds=50))
+    hosted = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    joined = TCPStore("127.0.0.1", hosted.port, is_master=False, wait_for_workers=False)
+    first, second = Ranks(0, 2, store=hosted), Ranks(1, 2, store=joined)
+    assert second.should_say("no space left on my disk")
+    assert first.should_say("no such model")
+    assert not second.should_say("no such model")
+    assert second.should_say("no space left on my disk")
+    assert Ranks().should_say("anything")
 
 
 def command(n_processes, model, text, folder):

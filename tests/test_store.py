@@ -8,9 +8,16 @@ import pytest
 
 from pruning_kit.errors import RunError
 from pruning_kit.runs import store
-from pruning_kit.runs.store import RunFolder, find_run, first_difference, read_info, write_file
+from pruning_kit.runs.store import RunFolder, first_difference, read_info, write_file
 
 INFO = {
+    "command": "pruning-kit sweep",
+    "model": {"name": "tiny"},
+    "texts": {},
+    "protocol": {},
+    "numerics": {"threads": 1},
+    "choice": {},
+    "versions": {},
     "created": "2026-01-01T00:00:00+00:00",
     "identity": {"plans_sha256": "abc", "context": 8},
     "plans": ["none", "0"],
@@ -59,7 +66,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         ("{", "cannot read run file"),
         ("[]", "it holds no JSON object"),
         ('{"schema": 99}', "its schema is 99, this version reads 1"),
-        ('{"schema": 1}', r"its run\.json lacks identity, plans, windows, parameters"),
+        ('{"schema": 1}', r"its run\.json lacks command, created, identity, model"),
     ],
 )
 def test_a_broken_or_foreign_run_file_is_named(tmp_path, content, message):
@@ -116,17 +123,6 @@ def test_the_first_difference_names_the_fact():
     assert first_difference({"a": 1}, {"a": 1}) is None
 
 
-def test_the_newest_run_of_the_same_identity_is_found(tmp_path):
-    for name, created, context in [("a", "2026-01-01", 8), ("b", "2026-01-02", 8), ("c", "3", 16)]:
-        identity = {**INFO["identity"], "context": context}
-        RunFolder.create(tmp_path / name, {**INFO, "created": created, "identity": identity})
-    (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign" / "run.json").write_text("{")
-    assert find_run(tmp_path, INFO["identity"]) == tmp_path / "b"
-    assert find_run(tmp_path, {"context": 99}) is None
-    assert find_run(tmp_path / "nowhere", INFO["identity"]) is None
-
-
 def test_the_run_file_says_its_schema(run):
     assert json.loads((run.folder / "run.json").read_text())["schema"] == store.SCHEMA
 
@@ -134,3 +130,30 @@ def test_the_run_file_says_its_schema(run):
 def test_a_run_killed_before_its_first_file_can_be_started_again(tmp_path):
     (tmp_path / "run" / "parts").mkdir(parents=True)
     assert RunFolder.create(tmp_path / "run", INFO).info["schema"] == store.SCHEMA
+
+
+@pytest.mark.parametrize("key", sorted(store.KEYS))
+def test_a_run_file_without_a_fact_is_named(run, key):
+    for value in (None, 7):
+        (run.folder / "run.json").write_text(json.dumps({**run.info, key: value}))
+        with pytest.raises(RunError, match=rf"its run\.json lacks {key}, or holds"):
+            read_info(run.folder)
+
+
+def test_a_run_is_complete_with_its_last_part(run):
+    run.write_part("test", 0, np.zeros((2, 2)), {})
+    assert not run.is_complete()
+    run.write_part("test", 1, np.zeros((2, 1)), {})
+    assert run.is_complete()
+
+
+def test_only_old_left_overs_of_killed_writers_are_removed(run):
+    names = [".run.json.7.part", "parts/.test-000000.safetensors.7.part"]
+    for name in names:
+        (run.folder / name).write_text("half")
+    written = (run.folder / names[0]).stat().st_mtime
+    run.remove_left_overs(lambda: written + store.LEFT_OVER_S - 60)
+    assert all((run.folder / name).exists() for name in names)
+    run.remove_left_overs(lambda: written + store.LEFT_OVER_S + 60)
+    assert not any((run.folder / name).exists() for name in names)
+    assert (run.folder / "run.json").exists()

@@ -199,6 +199,23 @@ def test_a_selection_text_is_a_second_split(settings, text_file):
     assert frame.groupby("split")["ppl"].first().nunique() == 2
 
 
+def test_the_text_of_the_figures_is_refused_to_choose_plans_on(settings, text_file):
+    same = text_file.with_name("same.txt")
+    same.write_text(text_file.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(CorpusError, match="it is the text that figures are reported on"):
+        Sweep(settings(select_on=str(same)), SilentObserver(), Ranks())
+
+
+def test_saving_a_cached_run_moves_it_where_results_go(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    first = measured(settings(output=None))
+    saved = measured(settings(output=None, resume=True, save_results=True))
+    assert saved.folder == Path("results") / first.folder.name
+    assert not first.folder.exists()
+    assert measured(settings(output=None, resume=True)).folder == saved.folder
+
+
 def test_max_windows_is_recorded(settings):
     run = measured(settings(max_windows=2))
     assert run.nll().shape[1] == 2
@@ -267,7 +284,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
         (
             {"choice": PlanChoice(mode=Mode.COMBINATORIAL, max_plans=4)},
             PlanError,
-            "cannot measure 7 plans of 3 blocks without your word: that is more than 4",
+            "cannot measure 8 plans of 3 blocks without your word: that is more than 4",
         ),
     ],
 )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pruning_kit.errors import PlanError
 from pruning_kit.permutations import shapley_plans
@@ -42,7 +43,7 @@ class PlanChoice:
     sizes: tuple[int, ...] = ()
     """Numbers of removed blocks for the combinatorial mode and the strategies; empty: all."""
     max_removed: int | None = None
-    """Upper bound of `sizes`."""
+    """Upper bound of `sizes` and of what `ratios` come to."""
     shapley_permutations: int = 0
     """Sampled orders of the blocks whose plans estimate Shapley values; 0: none."""
     strategies: tuple[str, ...] = ()
@@ -53,20 +54,69 @@ class PlanChoice:
     max_plans: int = MAX_PLANS
     """More sets than this are measured only when asked for by raising it."""
 
+    def __post_init__(self) -> None:
+        """Refuse modifiers that nothing would use.
+
+        Raises:
+            PlanError: naming the option.
+        """
+        sized = self.mode is Mode.COMBINATORIAL or bool(self.strategies)
+        if (self.sizes or self.max_removed is not None) and not sized:
+            option = "--sizes" if self.sizes else "--max-removed"
+            raise PlanError(
+                f"cannot use {option} here: only --mode combinatorial and --strategies choose by "
+                "size. Add one of them."
+            )
+        if self.ratios and not self.strategies:
+            raise PlanError(
+                "cannot use --ratios here: only --strategies choose by ratio. Add for example "
+                "--strategies first,last, or choose by --sizes."
+            )
+        if self.ratios and self.sizes:
+            raise PlanError(
+                "cannot use --ratios together with --sizes: both say how many blocks the "
+                "strategies remove. Leave one out."
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """The choice as plain JSON values."""
+        return {
+            "mode": self.mode,
+            "strategies": list(self.strategies),
+            "sizes": list(self.sizes),
+            "ratios": list(self.ratios),
+            "max_removed": self.max_removed,
+            "shapley_permutations": self.shapley_permutations,
+            "seed": self.seed,
+        }
+
     def sizes_for(self, n_blocks: int) -> list[int]:
         """Numbers of removed blocks that the combinatorial mode measures, ascending.
 
         Raises:
-            PlanError: if a size is impossible for the model.
+            PlanError: if a size is impossible for the model, or none is left.
         """
-        top = n_blocks - 1 if self.max_removed is None else self.max_removed
-        for size in (*self.sizes, *([] if self.max_removed is None else [top])):
-            if not 1 <= size < n_blocks:
+        sizes = self._within_bounds(self.sizes, n_blocks)
+        return sizes or [size for size in range(2, n_blocks) if size <= self._top(n_blocks)]
+
+    def _within_bounds(self, sizes: Sequence[int], n_blocks: int) -> list[int]:
+        """The sizes asked for that are not above `max_removed`, ascending."""
+        top = self._top(n_blocks)
+        for size in (*sizes, top):
+            if not 1 <= size <= max(1, n_blocks - 1):
                 raise PlanError(
                     f"cannot remove {size} of {n_blocks} blocks: choose 1 to {n_blocks - 1}."
                 )
-        sizes = sorted(set(self.sizes)) or list(range(2, n_blocks))
-        return [size for size in sizes if size <= top]
+        kept = sorted({size for size in sizes if size <= top})
+        if sizes and not kept:
+            raise PlanError(
+                f"cannot remove {min(sizes)} blocks or more: --max-removed allows {top}. "
+                "Raise it or choose smaller sizes."
+            )
+        return kept
+
+    def _top(self, n_blocks: int) -> int:
+        return max(1, n_blocks - 1) if self.max_removed is None else self.max_removed
 
     def is_power_set(self, n_blocks: int) -> bool:
         """Whether every set of blocks is measured, so that the empty stack completes them."""
@@ -77,9 +127,17 @@ class PlanChoice:
         )
 
     def count(self, n_blocks: int) -> int:
-        """Number of plans of the mode, without listing them."""
+        """Number of plans at most, without listing them: exact for the modes alone."""
+        chosen = len(self.plans)
+        if self.shapley_permutations:  # they come in pairs, and share both ends
+            chosen += (self.shapley_permutations + 1) * max(1, n_blocks - 1) + 1
+        chosen += len(self.strategies) * len(self._strategy_sizes(n_blocks))
+        return min(2**n_blocks, self._count_of_mode(n_blocks) + chosen)
+
+    def _count_of_mode(self, n_blocks: int) -> int:
         if self.mode is Mode.COMBINATORIAL:
-            return count_subsets(n_blocks, {0, 1, *self.sizes_for(n_blocks)})
+            sizes = {0, 1, *self.sizes_for(n_blocks)}
+            return count_subsets(n_blocks, sizes) + self.is_power_set(n_blocks)
         return 1 + n_blocks * (self.mode is Mode.SEQUENTIAL)
 
     def resolve(self, n_blocks: int) -> list[Plan]:
@@ -110,10 +168,14 @@ class PlanChoice:
         return [plan.check(n_blocks) for plan in plans]
 
     def _by_strategy(self, n_blocks: int) -> Iterator[Plan]:
-        counts: Sequence[int] = self.sizes or [count_for_ratio(r, n_blocks) for r in self.ratios]
-        for count in counts or range(1, n_blocks):
+        for count in self._strategy_sizes(n_blocks) if self.strategies else ():
             for name in self.strategies:
                 yield strategy_plan(name, n_blocks, count, self.seed)
+
+    def _strategy_sizes(self, n_blocks: int) -> list[int]:
+        """Numbers of removed blocks at which the strategies are measured."""
+        asked = self.sizes or [count_for_ratio(ratio, n_blocks) for ratio in self.ratios]
+        return self._within_bounds(asked or range(1, n_blocks), n_blocks)
 
 
 def count_subset_block_calls(n_blocks: int, sizes: Iterable[int]) -> int:

@@ -12,16 +12,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from pruning_kit import options as opt
-from pruning_kit.choosing import MAX_PLANS, Mode, PlanChoice
-from pruning_kit.errors import PlanError, PruningKitError, RunError
-from pruning_kit.plan import Plan, parse_plans
+from pruning_kit.choosing import MAX_PLANS, Mode
+from pruning_kit.errors import PruningKitError, RunError
+from pruning_kit.plan import Plan
 
 if TYPE_CHECKING:
     from pruning_kit.cutting.verification import Check
@@ -40,8 +40,6 @@ out = Console()
 notes = Console(stderr=True)
 
 VERBS = ("sweep", "prune", "verify", "report", "compare")
-SHAPLEY = "shapley:"
-Number = TypeVar("Number", int, float)
 
 
 RunArgument = Annotated[Path, typer.Argument(help="Folder that a sweep wrote.", metavar="RUN")]
@@ -60,7 +58,7 @@ def main(
     words = typed
     if default_verb and not (typed and typed[0] in VERBS):
         words = [default_verb, *typed]
-    command = shlex.join([*shlex.split(program), *typed])
+    command = shlex.join([*_launcher(program), *typed])
     try:
         app(words, prog_name=program, obj=command)
     except SystemExit as stop:
@@ -68,15 +66,31 @@ def main(
     return 0
 
 
+def _launcher(program: str) -> list[str]:
+    """How this process was started, so that its command can be shown and repeated."""
+    words = shlex.split(program)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return words
+    script = words[1:] if words[0] == "python" else ["-m", "pruning_kit"]
+    return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"], *script]
+
+
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """Print what a person can mend in one or two sentences, without a traceback."""
+    from pruning_kit.runs.ranks import current_ranks
+
     try:
         yield
     except PruningKitError as error:
-        if os.environ.get("RANK", "0") == "0":  # of many processes that say the same, one speaks
-            notes.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        ranks = current_ranks()
+        if ranks.should_say(str(error)):
+            who = "" if ranks.leads else f" in process {ranks.rank}"
+            notes.print(f"[bold red]Error{who}:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        notes.print("Stopped.")
+        raise typer.Exit(130) from None
 
 
 @app.callback()
@@ -135,27 +149,9 @@ def sweep(
       pruning-kit sweep --strategies first,last,alternate --ratios 0.25,0.5
     """
     with _plain_errors():
-        words = [word for text in plans or [] for word in text.split()]
-        choice = PlanChoice(
-            mode=mode,
-            plans=tuple(parse_plans(word for word in words if not word.startswith(SHAPLEY))),
-            shapley_permutations=sum(
-                _number(word.removeprefix(SHAPLEY), int, f"--plans {word}")
-                for word in words
-                if word.startswith(SHAPLEY)
-            ),
-            sizes=tuple(_numbers(sizes, int, "--sizes")),
-            max_removed=max_removed,
-            strategies=tuple(strategies.split(",")) if strategies else (),
-            ratios=tuple(_numbers(ratios, float, "--ratios")),
-            seed=seed,
-            max_plans=max_plans,
+        choice = opt.plan_choice(
+            mode, plans, strategies, sizes, ratios, max_removed, max_plans, seed
         )
-        if not (choice.mode or plans or choice.strategies):
-            raise PlanError(
-                "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
-                "sequential or combinatorial, or --plans, or --strategies."
-            )
         from pruning_kit.inputs.corpora import HubText
         from pruning_kit.runs.ranks import current_ranks
         from pruning_kit.speed.workload import LatencyProtocol
@@ -195,7 +191,7 @@ def sweep(
         prepared = Sweep(settings, observer, ranks)
         _carry_out(prepared, protocol if speed else None, samples, ctx.obj)
         if ranks.leads:
-            _finish(prepared.run.folder, mode, save_results)
+            _finish(prepared.run.folder, mode, save_results, ctx.obj)
 
 
 def _carry_out(
@@ -209,16 +205,20 @@ def _carry_out(
         if samples:
             prepared.sample()
     except KeyboardInterrupt:
-        command += "" if "--resume" in command else " --resume"
         notes.print(
-            f"Stopped. What was measured is in {prepared.run.folder}; go on with: {command}",
+            f"Stopped. What was measured is in {prepared.run.folder}; go on with: "
+            f"{_with_option(command, '--resume')}",
             highlight=False,
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
 
 
-def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
+def _with_option(command: str, option: str) -> str:
+    return command if option in shlex.split(command) else f"{command} {option}"
+
+
+def _finish(folder: Path, mode: Mode | None, save_results: bool, command: str) -> None:
     """Print the table and its conclusions, and write what was asked for."""
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.sentences import summary_sentences
@@ -229,7 +229,7 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
     run = load_run(folder)
     for line in describe_run(run):
         out.print(escape(line), highlight=False)
-    out.print(sweep_table(run, mode))
+    out.print(sweep_table(run, mode, save_results))
     for sentence in summary_sentences(analyse(run)):
         out.print(escape(sentence), highlight=False)
     if run.timings is not None:
@@ -243,8 +243,11 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool) -> None:
         names = ", ".join(path.name for path in figures if path.suffix == ".png")
         out.print(f"\nSaved in {folder}: results.csv, run.json, {names}", highlight=False)
     else:
+        again = _with_option(_with_option(command, "--save_results"), "--resume")
         out.print(
-            f"\nThe sums are in {folder}; add --save_results for CSV and figures.", highlight=False
+            f"\nThe sums are in {folder}. For CSV and figures, without measuring again: {again}",
+            highlight=False,
+            soft_wrap=True,
         )
     _exit_if_failed(run)
 
@@ -410,15 +413,3 @@ def compare(
             else comparison_document(compare_runs(run, load_run(second)))
         )
         out.print(renderable(document))
-
-
-def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:
-    return [_number(part, kind, f"{option} {text}") for part in text.split(",")] if text else []
-
-
-def _number(text: str, kind: type[Number], option: str) -> Number:
-    try:
-        return kind(text)
-    except ValueError:
-        example = "a whole number, such as 2" if kind is int else "a number, such as 0.25"
-        raise PlanError(f"cannot read {text!r} in {option!r}: write {example}.") from None

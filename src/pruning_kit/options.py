@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from pruning_kit import choosing
+from pruning_kit.errors import PlanError
+from pruning_kit.plan import parse_plans
+
+SHAPLEY = "shapley:"
+Number = TypeVar("Number", int, float)
 
 WHAT, WHERE, HOW, RESULT, SPEED = (
     "What to measure",
@@ -162,3 +167,59 @@ Output = Annotated[
     Path | None, typer.Option(help="The run folder to write.", rich_help_panel=RESULT)
 ]
 Resume = Annotated[bool, typer.Option(help="Go on with a stopped run.", rich_help_panel=RESULT)]
+
+
+def plan_choice(
+    mode: choosing.Mode | None,
+    plans: list[str] | None,
+    strategies: str | None,
+    sizes: str | None,
+    ratios: str | None,
+    max_removed: int | None,
+    max_plans: int,
+    seed: int,
+) -> choosing.PlanChoice:
+    """What to measure, from the words a person typed.
+
+    Raises:
+        PlanError: if a word cannot be read, or nothing says what to measure.
+    """
+    if not (mode or plans or strategies):
+        raise PlanError(
+            "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
+            "sequential or combinatorial, or --plans, or --strategies."
+        )
+    words = [word for text in plans or [] for word in text.split()]
+    return choosing.PlanChoice(
+        mode=mode,
+        plans=tuple(parse_plans(word for word in words if not word.startswith(SHAPLEY))),
+        shapley_permutations=sum(_permutations(word) for word in words if word.startswith(SHAPLEY)),
+        sizes=tuple(_numbers(sizes, int, "--sizes")),
+        max_removed=max_removed,
+        strategies=tuple(name.strip() for name in strategies.split(",")) if strategies else (),
+        ratios=tuple(_numbers(ratios, float, "--ratios")),
+        seed=seed,
+        max_plans=max_plans,
+    )
+
+
+def _permutations(word: str) -> int:
+    count = _number(word.removeprefix(SHAPLEY), int, f"--plans {word}")
+    if count < 1:
+        raise PlanError(
+            f"cannot sample {count} orders of the blocks: write --plans {SHAPLEY}N with N of at "
+            "least 1."
+        )
+    return count
+
+
+def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:
+    return [_number(part, kind, f"{option} {text}") for part in text.split(",")] if text else []
+
+
+def _number(text: str, kind: type[Number], option: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        example = "a whole number, such as 2" if kind is int else "a number, such as 0.25"
+        raise PlanError(f"cannot read {text!r} in {option!r}: write {example}.") from None

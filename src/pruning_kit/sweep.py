@@ -6,12 +6,9 @@ the window groups that are not on the disk yet, time the pruned models.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,18 +16,19 @@ from typing import Any, Protocol
 import torch
 
 from pruning_kit.choosing import PlanChoice, count_subset_block_calls
-from pruning_kit.cutting.surgery import count_parameters, recut
-from pruning_kit.errors import PlanError, RunError, WindowError
+from pruning_kit.cutting.surgery import parameters_by_plan, recut
+from pruning_kit.errors import CorpusError, PlanError, WindowError
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.corpora import HubText
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.plan import Plan
-from pruning_kit.runs import provenance, store
+from pruning_kit.runs import opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import LATENCY_FILE, load_run
 from pruning_kit.speed import latency
+from pruning_kit.speed.machine import available_cores
 from pruning_kit.speed.timings import Timings
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol
 from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
@@ -80,6 +78,19 @@ class SweepSettings:
     save_results: bool = False
     command: str = ""
 
+    def check(self) -> None:
+        """Refuse sizes that cannot be, before anything is loaded.
+
+        Raises:
+            WindowError: if a size is below one.
+        """
+        for option in ("context", "stride", "batch_size", "threads"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise WindowError(
+                    f"cannot use --{option.replace('_', '-')} {value}: it needs to be at least 1."
+                )
+
 
 class Sweep:
     """A prepared sweep whose run folder is open; `measure` does the work that is left.
@@ -89,20 +100,16 @@ class Sweep:
     """
 
     def __init__(self, settings: SweepSettings, observer: Observer, ranks: Ranks) -> None:
+        settings.check()
         self.settings = settings
         self.observer = observer
         self.ranks = ranks
-        for option in ("context", "stride", "batch_size", "threads"):
-            value = getattr(settings, option)
-            if value is not None and value < 1:
-                raise WindowError(
-                    f"cannot use --{option.replace('_', '-')} {value}: it needs to be at least 1."
-                )
         self.device = _choose_device(settings, ranks)
         self.dtype = models.choose_dtype(settings.dtype, self.device)
         self.loaded = _load_model(settings, observer)
         self.decoder = Decoder(self.loaded.model)
         self.texts = _prepare_texts(settings, observer, self.loaded)
+        torch.set_num_threads(self._threads())
         self.kernel = self._choose_kernel(self.dtype)
         if self.kernel.note:
             observer.warn(f"Kernel: {self.kernel.name}. {self.kernel.note}.")
@@ -155,7 +162,9 @@ class Sweep:
         """Keep a continuation by the whole model and by the best plan of each size."""
         if not self.ranks.leads:
             return
-        frame = load_run(self.run.folder).frame().query("split == 'test' and mode != 'empty'")
+        chosen_on = "calibration" if "calibration" in self.texts else "test"
+        frame = load_run(self.run.folder).frame()
+        frame = frame[(frame["split"] == chosen_on) & (frame["mode"] != "empty")]
         best = frame.loc[frame.dropna(subset="ppl").groupby("blocks")["ppl"].idxmin(), "removed"]
         decoder = self._decoder_to_time
         prompt = self.loaded.tokenizer(PROMPT, return_tensors="pt").to(decoder.device)
@@ -191,10 +200,6 @@ class Sweep:
             facts["recomputed"] = "float32"
         self.run.write_part(split, group, sums_PB.numpy(), facts)
 
-    def _choose_kernel(self, dtype: torch.dtype) -> Kernel:
-        tokens_BT, _, _ = self.texts["test"].tensors(0, 1)
-        return choose_kernel(self.decoder, tokens_BT, dtype, self.device)
-
     @cached_property
     def _float32_kernel(self) -> Kernel:
         """For windows that overflow in a shorter format."""
@@ -202,6 +207,10 @@ class Sweep:
             "A forward overflowed: its windows are computed again in float32, which is recorded."
         )
         return self._choose_kernel(torch.float32)
+
+    def _choose_kernel(self, dtype: torch.dtype) -> Kernel:
+        tokens_BT, _, _ = self.texts["test"].tensors(0, 1)
+        return choose_kernel(self.decoder, tokens_BT, dtype, self.device)
 
     def _choose_plans(self) -> list[Plan]:
         """The plans asked for, unless there are too many of them."""
@@ -223,91 +232,116 @@ class Sweep:
         return measure_cost(self.kernel, *text.typical_window())
 
     def _announce(self, text: PreparedText, n_windows: int) -> None:
-        """Say how long it will take, if that is long, and what would make it shorter."""
+        """Say how long this process's share will take, if long, and what would make it shorter."""
         if not n_windows or not self.ranks.leads:
             return
         calls = count_block_calls(self.plans, self.decoder.n_blocks)
-        cost = self._cost_per_window(text)
-        seconds = cost.seconds(n_windows, calls, len(self.plans))
+        seconds = self._cost_per_window(text).seconds(n_windows, calls, len(self.plans))
         if seconds > LONG_S:
-            fewer = max(1, int(n_windows * LONG_S / seconds))
+            shared = f" shared by {self.ranks.size} processes" if self.ranks.size > 1 else ""
+            fewer = max(1, int(self.ranks.size * n_windows * LONG_S / seconds))
             self.observer.say(
-                f"{len(self.plans)} plans on {n_windows} windows will take about "
-                f"{in_words(seconds)}. Shorter: --max-windows {fewer} (about a minute)"
+                f"{len(self.plans)} plans on {self.ranks.size * n_windows} windows{shared} will "
+                f"take about {in_words(seconds)}. Shorter: --max-windows {fewer} (about a minute)"
                 + (", --sizes or --max-removed (fewer plans)." if len(self.plans) > 10 else ".")
             )
 
     # --- the run folder ----------------------------------------------------------------------
 
     def _open_run(self) -> store.RunFolder:
-        context, stride = window_sizes(self.loaded, self.settings.context, self.settings.stride)
-        facts = {
-            "context": context,
-            "stride": stride,
-            **provenance.identity(self.loaded, self.texts, self.plans),
-            "dtype": str(self.kernel.dtype).removeprefix("torch."),
-            "device": self.device.type,
+        """Open the folder to go on with, or a new one; all processes work in the same."""
+        identity = self._identity()
+        first = str(self._find_or_make_folder(identity)) if self.ranks.leads else None
+        run = store.RunFolder.open(Path(self.ranks.share("folder", first)))
+        asked = {
+            "kernel": self.kernel.name,
+            "batch_size": self.settings.batch_size,
+            "threads": self.settings.threads,
         }
-        folder = Path(
-            self.ranks.share("folder", str(self._folder(facts)) if self.ranks.leads else None)
+        opening.refuse_to_mix(
+            run, identity, {name: value for name, value in asked.items() if value is not None}
         )
-        if self.ranks.leads and not (folder / store.RUN_FILE).exists():
-            store.RunFolder.create(folder, self._info(facts, context, stride))
-        self.ranks.wait_for_all("opened")
-        run = store.RunFolder.open(folder)
-        self._refuse_to_mix(run, facts)
         torch.set_num_threads(run.info["numerics"]["threads"])
         return run
 
-    def _folder(self, facts: Mapping[str, Any]) -> Path:
-        """The folder to go on with, or the name of a new one."""
+    def _find_or_make_folder(self, identity: Mapping[str, Any]) -> Path:
+        """The folder to go on with, or a new one; its `run.json` is there."""
+        folder = self._find_folder(identity)
+        if folder and (folder / store.RUN_FILE).exists():
+            store.RunFolder.open(folder).remove_left_overs()
+            return folder
+        info = self._info(identity)
+        folder = folder or opening.new_folder(self._new_base(), self._run_name())
+        return store.RunFolder.create(folder, info).folder
+
+    def _find_folder(self, identity: Mapping[str, Any]) -> Path | None:
+        """The folder that was named, or that of a stopped run of the same identity."""
         settings = self.settings
         if settings.output is not None:
-            there = (settings.output / store.RUN_FILE).exists()
-            if there and not settings.resume:
-                raise RunError(
-                    f"cannot write a new run to {settings.output}: a run is already there. "
-                    "Choose another with --output, or go on with it by --resume."
-                )
-            return settings.output
-        base = Path("results") if settings.save_results else cache_folder()
-        found = store.find_run(base, facts) if settings.resume else None
-        if settings.resume and found is None:
-            self.observer.say(f"Nothing to resume under {base}: this is a new run.")
-        return found or new_folder(base, self._run_name())
+            return opening.named_folder(settings.output, settings.resume)
+        if not settings.resume:
+            return None
+        bases = (opening.RESULTS, opening.cache_folder())
+        found = opening.find_run(bases, identity)
+        if found is None:
+            self.observer.say(f"Nothing to resume under {bases[0]} or {bases[1]}: a new run.")
+        elif settings.save_results and found.parent == opening.cache_folder():
+            found = opening.move_under(found, opening.RESULTS)
+        if found:
+            self.observer.say(f"Going on with {found}.")
+        return found
+
+    def _new_base(self) -> Path:
+        return opening.RESULTS if self.settings.save_results else opening.cache_folder()
 
     def _run_name(self) -> str:
-        name = Path(self.loaded.source.name).resolve().name
-        model = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+        model = Path(self.loaded.source.name).resolve().name
         return f"{model}-{self.settings.choice.mode or 'plans'}"
 
-    def _info(self, facts: Mapping[str, Any], context: int, stride: int) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
+        """The facts in which two runs must agree for their sums to be mixed."""
+        context, stride = window_sizes(self.loaded, self.settings.context, self.settings.stride)
+        return {
+            "context": context,
+            "stride": stride,
+            **provenance.identity(self.loaded, self.texts, self.plans),
+            "dtype": _name(self.dtype),
+            "device": self.device.type,
+            "device_name": provenance.device_name(self.device),
+        }
+
+    def _info(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything needed to repeat the run, for `run.json`."""
         batch_size = self.settings.batch_size or choose_batch_size(
             self.kernel, self.plans, *self.texts["test"].typical_window()
         )
         return {
             "command": self.settings.command,
             "created": provenance.now(),
-            "identity": dict(facts),
+            "identity": dict(identity),
             "model": provenance.describe_model(self.loaded, self.decoder.n_blocks),
             "texts": {split: provenance.describe_text(t) for split, t in self.texts.items()},
             "protocol": {
-                "context": context,
-                "stride": stride,
+                "context": identity["context"],
+                "stride": identity["stride"],
                 "max_windows": self.settings.max_windows,
             },
             "numerics": {
-                "dtype": facts["dtype"],
-                "device": facts["device"],
-                "device_name": provenance.device_name(self.device),
+                "dtype": _name(self.kernel.dtype),
+                "device": identity["device"],
+                "device_name": identity["device_name"],
                 "kernel": self.kernel.name,
                 "note": self.kernel.note or None,
-                "attention": facts["attention"],
+                "attention": identity["attention"],
                 "batch_size": batch_size,
-                "threads": self._threads(),
+                "threads": torch.get_num_threads(),
             },
+            "choice": self.settings.choice.describe(),
             "plans": [str(plan) for plan in self.plans],
-            "parameters": self._parameters(),
+            "parameters": {
+                str(plan): count
+                for plan, count in parameters_by_plan(self.decoder, self.plans).items()
+            },
             "windows": {
                 split: provenance.describe_windows(text, batch_size)
                 for split, text in self.texts.items()
@@ -316,38 +350,17 @@ class Sweep:
             "git_commit": provenance.git_commit(),
         }
 
-    def _parameters(self) -> dict[str, int]:
-        """Parameters that each plan leaves, tied weights counted once."""
-        whole = count_parameters(self.loaded.model)
-        block = [count_parameters(module) for module in self.decoder.stack]
-        return {str(plan): whole - sum(block[i] for i in plan.removed) for plan in self.plans}
-
     def _threads(self) -> int:
         """Threads of each process; torchrun's default of one would leave cores idle."""
         if self.settings.threads:
             return self.settings.threads
         if self.ranks.size == 1:
             return torch.get_num_threads()
-        return max(1, (os.cpu_count() or 1) // self.ranks.local_size)
+        return max(1, available_cores() // self.ranks.local_size)
 
-    def _refuse_to_mix(self, run: store.RunFolder, facts: Mapping[str, Any]) -> None:
-        """Stop if the folder was measured otherwise than this run would."""
-        numerics = run.info["numerics"]
-        wanted = {**facts, "kernel": self.kernel.name}
-        stored = {**run.info["identity"], "kernel": numerics["kernel"]}
-        for name in ("batch_size", "threads"):
-            if getattr(self.settings, name) is not None:
-                wanted[name], stored[name] = getattr(self.settings, name), numerics[name]
-        difference = store.first_difference(stored, wanted)
-        if difference:
-            name, then, now = difference
-            other = f"{name}={then}, this run uses {now}"
-            if name.endswith("_sha256"):
-                other = f"other {name.removesuffix('_sha256')}"
-            raise RunError(
-                f"cannot resume {run.folder}: it was measured with {other}. "
-                "Leave out --resume and give another --output to start a new run."
-            )
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _choose_device(settings: SweepSettings, ranks: Ranks) -> torch.device:
@@ -379,20 +392,12 @@ def _prepare_texts(
     chosen = {"test": corpus}
     if settings.select_on:
         chosen["calibration"] = corpora.selection_corpus(settings.select_on, corpus)
+        if chosen["calibration"].sha256 == corpus.sha256:
+            raise CorpusError(
+                f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
+                "reported on. Give --select-on another text."
+            )
     return {
         split: prepare_text(text, loaded, settings.context, settings.stride, settings.max_windows)
         for split, text in chosen.items()
     }
-
-
-def cache_folder() -> Path:
-    """Where runs go that were not asked to be saved: the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pruning-kit" / "runs"
-
-
-def new_folder(base: Path, name: str) -> Path:
-    """A folder name under `base` that nobody has used yet."""
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    candidates = (base / f"{stem}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
-    return next(folder for folder in candidates if not folder.exists())

@@ -87,7 +87,7 @@ def describe_run(run: Run) -> list[str]:
     ]
 
 
-def sweep_table(run: Run, mode: str | None) -> Table:
+def sweep_table(run: Run, mode: str | None, saved: bool) -> Table:
     """The measured plans of a mode in the historic columns, the whole model first.
 
     Within each number of removed blocks the lowest perplexity comes first and is marked. Of long
@@ -115,7 +115,7 @@ def sweep_table(run: Run, mode: str | None) -> Table:
                 style="green" if mark else None,
                 end_section=last,
             )
-    table.caption = _caption(rows, limit)
+    table.caption = _caption(rows, limit, saved)
     table.caption_justify = "left"
     return table
 
@@ -145,12 +145,13 @@ def _change(percent: float) -> str:
     return f"{percent:+,.0f} %" if abs(percent) < 1e6 else f"{percent:+.1e} %"
 
 
-def _caption(rows: pd.DataFrame, limit: int | None) -> str:
+def _caption(rows: pd.DataFrame, limit: int | None, saved: bool) -> str:
     notes = []
     if len(rows) > 1:
         notes.append("* lowest perplexity of its size")
     if limit is not None:
-        notes.append(f"the best {limit} of each size; all {len(rows):,} are in results.csv")
+        where = "all {0:,} are in results.csv" if saved else "all {0:,} with --save_results"
+        notes.append(f"the best {limit} of each size; {where.format(len(rows))}")
     if rows["speed_pooled"].eq(True).any():
         notes.append("speed of plans that do equal work is measured together")
     if rows["speed_claimed"].eq(False).any():

@@ -8,7 +8,7 @@ slice the stack, renumber every submodule, trim the per-block lists, set the blo
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -128,9 +128,14 @@ def predicted_parameters(decoder: Decoder, plan: Plan) -> int:
     Raises:
         PlanError: if the plan does not fit the model.
     """
-    plan.check(decoder.n_blocks)
-    removed = sum(count_parameters(decoder.stack[block]) for block in plan.removed)
-    return count_parameters(decoder.model) - removed
+    return parameters_by_plan(decoder, [plan.check(decoder.n_blocks)])[plan]
+
+
+def parameters_by_plan(decoder: Decoder, plans: Iterable[Plan]) -> dict[Plan, int]:
+    """`predicted_parameters` of many plans, also of the one that removes every block."""
+    whole = count_parameters(decoder.model)
+    block = [count_parameters(module) for module in decoder.stack]
+    return {plan: whole - sum(block[i] for i in plan.removed) for plan in plans}
 
 
 @torch.no_grad()

@@ -25,7 +25,6 @@ def identity(
 ) -> dict[str, Any]:
     """What is measured: the facts in which two runs must agree for their sums to be mixed."""
     return {
-        "model": loaded.source.name,
         "weights_sha256": loaded.weights_sha256,
         "texts_sha256": {split: text.corpus.sha256 for split, text in texts.items()},
         "windows": {split: len(text.windows) for split, text in texts.items()},

@@ -1,7 +1,7 @@
 """Several processes on one run, started by torchrun: who takes which window group.
 
 The processes share only the run folder. They meet twice, through torchrun's own key-value store:
-to agree on the folder before the first group, and to wait for the last one.
+to learn which folder the first one opened, and to wait for the last group.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING
 
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 FOREVER = timedelta(days=30)
+A_MOMENT = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,19 @@ class Ranks:
             self.store.set(name, value)
         return str(self.store.get(name).decode())
 
+    def should_say(self, error: str) -> bool:
+        """Whether this process prints an error: the others leave to the first what it says too."""
+        if self.store is None:
+            return True
+        if self.leads:
+            self.store.set("error", error)
+            return True
+        try:
+            self.store.wait(["error"], A_MOMENT)
+            return str(self.store.get("error").decode()) != error
+        except RuntimeError:  # the first process is well, or gone with the store
+            return True
+
     def wait_for_all(self, name: str) -> None:
         """Return when every process has called this."""
         if self.store is not None:
@@ -54,11 +71,14 @@ class Ranks:
                 self.store.wait([f"{name}/left/{rank}" for rank in range(self.size)], FOREVER)
 
 
+@cache
 def current_ranks() -> Ranks:
     """The place of this process according to torchrun; one alone without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Ranks()
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
     rank = int(os.environ["RANK"])
     # torchrun's agent may host the store itself, then every rank is a client of it
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

@@ -18,8 +18,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,26 @@ from pruning_kit.errors import RunError
 SCHEMA = 1
 RUN_FILE = "run.json"
 PARTS = "parts"
+KEYS = {
+    "command": str,
+    "created": str,
+    "identity": dict,
+    "model": dict,
+    "texts": dict,
+    "protocol": dict,
+    "numerics": dict,
+    "choice": dict,
+    "plans": list,
+    "parameters": dict,
+    "windows": dict,
+    "versions": dict,
+}
+"""What a `run.json` holds at least."""
+LEFT_OVER_S = 3600
 
 
 @contextmanager
-def _disk_errors(what: str) -> Iterator[None]:
+def disk_errors(what: str) -> Iterator[None]:
     """Turn what the disk refuses into one sentence."""
     try:
         yield
@@ -58,7 +75,7 @@ def write_file(path: Path, content: bytes | str) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _disk_errors(str(path)):
+    with disk_errors(str(path)):
         try:
             with temporary.open("wb") as stream:
                 stream.write(data)
@@ -107,9 +124,12 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"cannot read run {folder}: its schema is {info.get('schema')!r}, this version reads "
             f"{SCHEMA}. Use the version of pruning-kit that wrote it."
         )
-    missing = [key for key in ("identity", "plans", "windows", "parameters") if key not in info]
+    missing = [key for key, kind in KEYS.items() if not isinstance(info.get(key), kind)]
     if missing:
-        raise RunError(f"cannot read run {folder}: its {RUN_FILE} lacks {', '.join(missing)}.")
+        raise RunError(
+            f"cannot read run {folder}: its {RUN_FILE} lacks {', '.join(missing)}, or holds them "
+            "in another form. Give a folder that a sweep wrote and nobody changed."
+        )
     return info
 
 
@@ -138,7 +158,7 @@ class RunFolder:
             )
         existed = folder.is_dir()
         try:
-            with _disk_errors(str(folder)):
+            with disk_errors(str(folder)):
                 (folder / PARTS).mkdir(parents=True, exist_ok=True)
             write_json(folder / RUN_FILE, {"schema": SCHEMA, **info})
         except RunError:
@@ -146,6 +166,13 @@ class RunFolder:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         return cls(folder, {"schema": SCHEMA, **info})
+
+    def remove_left_overs(self, clock: Callable[[], float] = time.time) -> None:
+        """Delete temporary files of writers that were killed: those older than an hour."""
+        for file in [*self.folder.glob(".*.part"), *self.folder.glob(f"{PARTS}/.*.part")]:
+            with disk_errors(str(file)), suppress(FileNotFoundError):
+                if clock() - file.stat().st_mtime > LEFT_OVER_S:
+                    file.unlink()
 
     @classmethod
     def open(cls, folder: Path) -> RunFolder:
@@ -159,6 +186,14 @@ class RunFolder:
     def has_part(self, split: str, group: int) -> bool:
         """Whether the sums of a window group are on the disk."""
         return self.part_path(split, group).exists()
+
+    def is_complete(self) -> bool:
+        """Whether the sums of every window group are on the disk."""
+        return all(
+            self.has_part(split, group)
+            for split, windows in self.info["windows"].items()
+            for group in range(len(windows["groups"]))
+        )
 
     def write_part(
         self, split: str, group: int, nll_PW: np.ndarray, facts: Mapping[str, str]
@@ -208,18 +243,3 @@ def first_difference(
         if stored.get(name) != wanted.get(name):
             return name, stored.get(name), wanted.get(name)
     return None
-
-
-def find_run(base: Path, identity: Mapping[str, Any]) -> Path | None:
-    """The newest run under `base` with this identity, or None."""
-    if not base.is_dir():
-        return None
-    runs = []
-    for file in base.glob(f"*/{RUN_FILE}"):
-        try:
-            info = read_info(file.parent)
-        except RunError:
-            continue  # a foreign or older folder beside ours is not what we look for
-        if info["identity"] == dict(identity):
-            runs.append((info["created"], file.parent))
-    return max(runs)[1] if runs else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pruning_kit.speed.workload import device_sync
 from pruning_kit.walk.perplexity import Kernel
 
 
@@ -33,10 +34,13 @@ def measure_cost(
     """Time one block and one head on a batch, the second time each: the first one warms up."""
     batch = kernel.open(tokens_BT, targets_BS, first_output)
     hidden = batch.hidden_BTD
+    sync = device_sync(hidden.device)
     times = []
     for _ in range(2):
+        sync()
         start = clock()
         state = batch.block(0, hidden, False)
+        sync()
         middle = clock()
         batch.nll(state).cpu()
         times.append((middle - start, clock() - middle))

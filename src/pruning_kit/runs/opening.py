@@ -1,0 +1,114 @@
+"""Which folder a run goes to: a new one, or that of a stopped run with the same identity."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pruning_kit.errors import RunError
+from pruning_kit.runs import store
+
+RESULTS = Path("results")
+
+
+def cache_folder() -> Path:
+    """Where runs go that were not asked to be saved: the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pruning-kit" / "runs"
+
+
+def new_folder(base: Path, name: str) -> Path:
+    """Make a folder under `base` that nobody has used yet, also if others start just now.
+
+    Raises:
+        RunError: if the disk refuses.
+    """
+    readable = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+    stem = f"{readable}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in range(1, 1000):
+        folder = base / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            with store.disk_errors(str(folder)):
+                folder.mkdir(parents=True)
+        except RunError as error:
+            if isinstance(error.__cause__, FileExistsError) and folder.is_dir():
+                continue
+            raise
+        return folder
+    raise AssertionError(stem)
+
+
+def named_folder(folder: Path, resume: bool) -> Path:
+    """A folder the user named, if it may be written to.
+
+    Raises:
+        RunError: if a run is there and the user did not say to go on with it.
+    """
+    if (folder / store.RUN_FILE).exists() and not resume:
+        raise RunError(
+            f"cannot write a new run to {folder}: a run is already there. "
+            "Choose another with --output, or go on with it by --resume."
+        )
+    return folder
+
+
+def find_run(bases: Sequence[Path], identity: Mapping[str, Any]) -> Path | None:
+    """The run with this identity to go on with: an unfinished one before others, the newest."""
+    runs = []
+    for file in (file for base in bases for file in base.glob(f"*/{store.RUN_FILE}")):
+        try:
+            run = store.RunFolder.open(file.parent)
+        except RunError:
+            continue  # a foreign or older folder beside ours is not what we look for
+        if run.info["identity"] == dict(identity):
+            runs.append((not run.is_complete(), run.info["created"], file.parent))
+    return max(runs)[2] if runs else None
+
+
+def move_under(folder: Path, base: Path) -> Path:
+    """Move a run to another place, such as from the cache to where results are saved.
+
+    Raises:
+        RunError: if the place is taken or the disk refuses.
+    """
+    target = base / folder.name
+    if target.exists():
+        raise RunError(
+            f"cannot move {folder} to {target}: it exists. Go on with either by --output."
+        )
+    with store.disk_errors(str(target)):
+        base.mkdir(parents=True, exist_ok=True)
+        shutil.move(folder, target)
+    return target
+
+
+def refuse_to_mix(
+    run: store.RunFolder, identity: Mapping[str, Any], numerics: Mapping[str, Any]
+) -> None:
+    """Stop if the folder was measured otherwise than this run would.
+
+    Args:
+        run: the folder to go on with.
+        identity: what this run measures.
+        numerics: how this run computes, where it is not free to compute as the folder says.
+
+    Raises:
+        RunError: naming the first fact that differs.
+    """
+    wanted = {**identity, **numerics}
+    stored = {**run.info["identity"], **{name: run.info["numerics"][name] for name in numerics}}
+    difference = store.first_difference(stored, wanted)
+    if difference:
+        name, then, now = difference
+        other = f"{name}={then}, this run uses {now}"
+        if name.endswith("_sha256"):
+            other = f"other {name.removesuffix('_sha256')}"
+        raise RunError(
+            f"cannot resume {run.folder}: it was measured with {other}. "
+            "Leave out --resume and give another --output to start a new run."
+        )

@@ -1,0 +1,68 @@
+"""Which folder a run goes to: never a used one, and the right one to go on with."""
+
+import numpy as np
+import pytest
+from test_store import INFO
+
+from pruning_kit.errors import RunError
+from pruning_kit.runs.opening import find_run, move_under, new_folder, refuse_to_mix
+from pruning_kit.runs.store import RunFolder
+
+
+def make(folder, created, context=8, complete=True):
+    identity = {**INFO["identity"], "context": context}
+    run = RunFolder.create(folder, {**INFO, "created": created, "identity": identity})
+    if complete:
+        run.write_part("test", 0, np.zeros((2, 2)), {})
+        run.write_part("test", 1, np.zeros((2, 1)), {})
+    return run
+
+
+def test_the_newest_run_of_the_same_identity_is_found_in_any_place(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    make(here / "a", "2026-01-01")
+    make(there / "b", "2026-01-02")
+    make(here / "c", "2026-01-03", context=16)
+    (here / "foreign").mkdir()
+    (here / "foreign" / "run.json").write_text("{")
+    places = (here, there, tmp_path / "nowhere")
+    assert find_run(places, INFO["identity"]) == there / "b"
+    assert find_run(places, {"context": 99}) is None
+
+
+def test_an_unfinished_run_is_gone_on_with_before_a_newer_finished_one(tmp_path):
+    make(tmp_path / "a", "2026-01-01", complete=False)
+    make(tmp_path / "b", "2026-01-02")
+    assert find_run((tmp_path,), INFO["identity"]) == tmp_path / "a"
+
+
+def test_new_folders_are_never_shared(tmp_path):
+    folders = [new_folder(tmp_path, "mo del/x") for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() and folder.name.startswith("mo-del-x-") for folder in folders)
+
+
+def test_a_place_that_is_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(RunError, match=r"cannot write .*results/x-"):
+        new_folder(tmp_path / "results", "x")
+
+
+def test_a_run_is_moved_whole_or_not_at_all(tmp_path):
+    run = make(tmp_path / "cache" / "a", "2026-01-01")
+    target = move_under(run.folder, tmp_path / "results")
+    assert RunFolder.open(target).is_complete()
+    assert not run.folder.exists()
+    other = make(tmp_path / "cache" / "a", "2026-01-01")
+    with pytest.raises(RunError, match="results/a: it exists"):
+        move_under(other.folder, tmp_path / "results")
+    assert other.folder.exists()
+
+
+def test_what_differs_is_named_with_both_values(tmp_path):
+    run = make(tmp_path / "a", "2026-01-01")
+    refuse_to_mix(run, INFO["identity"], {"threads": 1})
+    with pytest.raises(RunError, match="measured with threads=1, this run uses 2"):
+        refuse_to_mix(run, INFO["identity"], {"threads": 2})
+    with pytest.raises(RunError, match="measured with other plans"):
+        refuse_to_mix(run, {**INFO["identity"], "plans_sha256": "x"}, {})
