@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,57 @@ class TestRecipe:
         assert front_matter(hub)["base_model"] == "some: one/mo'del"
         assert front_matter(hub)["tags"] == ["gpt2", "layer-pruning", "pruning-kit"]
 
+    @pytest.mark.parametrize(
+        ("head", "carried", "sentence"),
+        [
+            ("license: apache-2.0", {"license": "apache-2.0"}, "model: apache-2.0."),
+            (
+                "license: other\nlicense_name: open rail\nlicense_link: https://x.org/rail",
+                {
+                    "license": "other",
+                    "license_name": "open rail",
+                    "license_link": "https://x.org/rail",
+                },
+                "model: open rail.",
+            ),
+            (
+                "license: other\nlicense_name: own\nlicense_link: LICENSE",
+                {"license": "other", "license_name": "own"},
+                "model: own.",
+            ),
+            ("language: en", {}, "model."),
+            ("license: [no: yaml", {}, "model."),
+            ("- a list", {}, "model."),
+        ],
+    )
+    def test_the_licence_is_that_of_the_base_models_card(
+        self,
+        base: LoadedModel,
+        tmp_path: Path,
+        head: str,
+        carried: dict[str, str],
+        sentence: str,
+    ) -> None:
+        folder = shutil.copytree(base.source.folder, tmp_path / "base")
+        (folder / "README.md").write_text(f"---\n{head}\n---\n\nlicense: none\n")
+        source = dataclasses.replace(base.source, folder=folder)
+        export(dataclasses.replace(base, source=source), Plan((1,)), tmp_path / "out")
+        recipe = read_recipe(tmp_path / "out")
+        assert recipe.base_license == carried
+        _, written, text = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
+        told = yaml.safe_load(written)
+        assert {name: told[name] for name in told if name.startswith("license")} == carried
+        assert text.endswith(f"\nIts licence is that of the base {sentence}\n")
+
+    def test_a_base_model_without_card_leaves_the_licence_to_it(self, pruned: Path) -> None:
+        assert "license" not in front_matter(read_recipe(pruned))
+        card = (pruned / "README.md").read_text()
+        assert card.endswith("\nIts licence is that of the base model.\n")
+
+    def test_the_demo_models_licence_is_known(self, tmp_path: Path) -> None:
+        export(load_model(find_model("demo")), Plan((1,)), tmp_path / "out")
+        assert front_matter(read_recipe(tmp_path / "out"))["license"] == "apache-2.0"
+
     def test_a_card_without_figures_says_how_to_get_them(self, pruned: Path) -> None:
         card = render_card(dataclasses.replace(read_recipe(pruned), numbers={}, command=None))
         assert "Nothing was measured when this folder was written." in card
@@ -326,6 +378,42 @@ class TestNothingHalfWritten:
         ):
             export(base, Plan((1,)), tmp_path / "out")
         assert not list(tmp_path.iterdir())
+
+
+class TestLeftBehind:
+    def test_a_killed_export_leaves_nothing_once_the_next_one_ran(
+        self, base: LoadedModel, tmp_path: Path
+    ) -> None:
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        names = {
+            "dead": f".out[1].{gone.pid}.partial",
+            "ours": f".out[1].{os.getpid()}.partial",
+            "alive": f".out[1].{os.getppid()}.partial",
+            "of another target": f".out.{gone.pid}.partial",
+            "unnumbered": ".out[1].x.partial",
+        }
+        for name in names.values():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "model.safetensors").write_text("half")
+        export(base, Plan((1,)), tmp_path / "out[1]")
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {
+            "out[1]",
+            *(names[who] for who in ("alive", "of another target", "unnumbered")),
+        }
+
+    def test_their_room_counts_as_free(
+        self, base: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stale = tmp_path / f".out.{os.getpid()}.partial"
+        stale.mkdir()
+        free = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda _: free._replace(free=0) if stale.exists() else free
+        )
+        export(base, Plan((1,)), tmp_path / "out")
+        assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_the_source_of_the_base_is_quoted_as_the_user_gave_it(

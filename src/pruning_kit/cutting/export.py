@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from huggingface_hub import metadata_load
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from pruning_kit.cutting.recipe import Number, Recipe, write_card, write_recipe
+from pruning_kit.cutting.recipe import CARD_FILE, Number, Recipe, write_card, write_recipe
 from pruning_kit.cutting.surgery import count_parameters, predicted_parameters, recut, stored_copy
 from pruning_kit.cutting.verification import Check, require, verify_folder
 from pruning_kit.errors import ExportError, PlanError
@@ -60,6 +63,7 @@ def export(
     decoder, target = Decoder(loaded.model), Path(folder)
     recipe = _recipe(loaded, decoder, plan, numbers or {}, command)
     dtype = _torch_dtype(loaded.stored_dtype)
+    _remove_stale_partials(target)
     _check_target(target, needed_bytes=recipe.parameters * dtype.itemsize + SPARE_BYTES)
     with _written_whole(target) as partial, recut(decoder, plan) as model:
         _save_weights(stored_copy(model, dtype), partial)
@@ -99,6 +103,7 @@ def _recipe(
         base=loaded.source.name,
         revision=loaded.source.revision,
         base_sha256=loaded.weights_sha256,
+        base_license=_base_license(loaded.source.folder),
         model_type=loaded.model.config.model_type,
         removed=plan.removed,
         kept=plan.kept(decoder.n_blocks),
@@ -111,6 +116,26 @@ def _recipe(
         command=command,
         numbers=dict(numbers),
     )
+
+
+def _base_license(folder: Path) -> dict[str, str]:
+    """What the base model's card tells the Hub about its licence; empty if it tells nothing.
+
+    A link is kept only if it leads there from anywhere, not just from the base model's folder.
+    """
+    card = folder / CARD_FILE
+    if not card.is_file():
+        return {}
+    try:
+        declared = metadata_load(card) or {}
+    except Exception:  # the YAML parser's and others: a card of no use here, but no harm either
+        return {}
+    known = {name: declared.get(name) for name in ("license", "license_name", "license_link")}
+    return {
+        name: value
+        for name, value in known.items()
+        if isinstance(value, str) and (name != "license_link" or value.startswith("http"))
+    }
 
 
 def _torch_dtype(name: str) -> torch.dtype:
@@ -141,6 +166,17 @@ def _check_target(folder: Path, needed_bytes: int) -> None:
             f"{needed_bytes / 1e6:,.0f} MB, the disk has {free_bytes / 1e6:,.0f} MB left. "
             "Make room or choose another disk."
         )
+
+
+def _remove_stale_partials(folder: Path) -> None:
+    """Remove what exports to the same folder left behind that were killed while they wrote."""
+    final = folder.resolve()
+    name = re.compile(rf"\.{re.escape(final.name)}\.(\d+)\.partial")
+    for path in final.parent.glob(".*.partial"):
+        match = name.fullmatch(path.name)
+        # Where the number is our own, it belonged to a process before us.
+        if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
+            shutil.rmtree(path, ignore_errors=True)  # another user's may stay: it harms nobody
 
 
 @contextmanager

@@ -42,6 +42,8 @@ class Recipe:
     """Hash of the pruned model's own config and weight files."""
     created: str
     versions: Mapping[str, str]
+    base_license: Mapping[str, str] = field(default_factory=dict)
+    """What the base model's card tells the Hub about its licence; empty if it tells nothing."""
     command: str | None = None
     numbers: Mapping[str, Number] = field(default_factory=dict)
     """What was measured, under the names it is shown by."""
