@@ -45,6 +45,7 @@ def write_run(
     timed: bool = True,
     failed: Sequence[Plan] = (),
     calibration: bool = False,
+    recomputed: bool = False,
     cost=None,
     seed: int = 0,
     model: str = "distilgpt2",
@@ -62,6 +63,7 @@ def write_run(
         timed: write latency.json, with one pool for each number of blocks.
         failed: plans with a window that is not finite.
         calibration: measure a second text to choose on.
+        recomputed: mark the first window group of each text as computed again in float32.
         cost: log PPL increase of a plan; by default that of `costs_of`.
         seed: of the texts.
         model: name of the model.
@@ -79,10 +81,13 @@ def write_run(
             sums[split][plans.index(plan), n_windows // 2] = np.nan
     groups = [[i, min(i + GROUP, n_windows)] for i in range(0, n_windows, GROUP)]
     info = _info(plans, n_blocks, targets, groups, titles, model, text_sha256)
+    if recomputed:
+        info["numerics"]["dtype"] = "float16"
     run = store.RunFolder.create(folder, info | dict(changes or {}))
     for split, nll_PN in sums.items():
         for number, (first, end) in enumerate(groups):
-            run.write_part(split, number, nll_PN[:, first:end], {"kernel": "reference"})
+            again = {"recomputed": "float32"} if recomputed and number == 0 else {}
+            run.write_part(split, number, nll_PN[:, first:end], {"kernel": "reference"} | again)
     if timed:
         store.write_json(folder / "latency.json", synthetic_timings(plans, n_blocks).to_json())
     return folder
@@ -135,6 +140,7 @@ def _info(plans, n_blocks, targets, groups, titles, model, text_sha256) -> dict[
             for split, values in targets.items()
         },
         "versions": {"pruning_kit": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "choice": {"mode": "combinatorial", "strategies": [], "sizes": [], "ratios": [], "seed": 0},
         "git_commit": "0123456789abcdef0123456789abcdef01234567",
     }
 

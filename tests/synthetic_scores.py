@@ -10,6 +10,7 @@ import numpy as np
 from pruning_kit.findings.scores import Scores
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.speed.bootstrap import MIN_ROUNDS
+from pruning_kit.speed.timings import END_TO_END
 
 PARAMETERS_WHOLE, PARAMETERS_BLOCK = 82_000_000, 7_000_000
 
@@ -69,6 +70,7 @@ class FakeRun:
         self.info = {
             "model": {"name": "synthetic"},
             "texts": {split: {"title": names[split]} for split in nll},
+            "choice": {"seed": 0},
         }
 
     def nll(self, split="test"):
@@ -86,7 +88,8 @@ def fake_timings(pools, seconds, n_rounds=MIN_ROUNDS):
         ratio = seconds[index] / seconds[0]
         estimate = SimpleNamespace(value=ratio, low=0.99 * ratio, high=1.01 * ratio)
         return SimpleNamespace(
-            end_to_end_s=SimpleNamespace(median_s=seconds[index], ratio=estimate)
+            end_to_end_s=SimpleNamespace(median_s=seconds[index], ratio=estimate),
+            claimed={END_TO_END: True},
         )
 
     return SimpleNamespace(pools=pools, summary=summary, rounds=[None] * n_rounds)

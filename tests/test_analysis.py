@@ -50,7 +50,7 @@ def test_a_run_with_two_texts_chooses_on_one_and_reports_on_the_other():
     assert found.sizes[0].best == Plan((1,)) and found.sizes[0].best_reported == Plan((3,))
     assert found.row[Plan((1,))].selection_ratio == pytest.approx(math.exp(0.04), rel=0.01)
     assert found.row[Plan((1,))].ppl_ratio.value == pytest.approx(math.exp(0.1), rel=0.01)
-    assert found.importance.least == (3,)
+    assert found.importance.ranking.least == (3,)
 
 
 def test_latency_of_a_pool_belongs_to_all_its_plans():

@@ -158,18 +158,18 @@ def test_the_ranking_says_which_neighbours_cannot_be_told_apart():
     scores = synthetic_scores(all_plans(4), additive_costs([0.2, 0.5, 0.2, 0.05]))
     found = leave_one_out(scores, 4)
     assert str(found.ranking) in ("1 > 0 ≈ 2 > 3", "1 > 2 ≈ 0 > 3")
-    assert found.most == (1,) and found.least == (3,)
+    assert found.ranking.most == (1,) and found.ranking.least == (3,)
     assert found.complete
     tied = leave_one_out(synthetic_scores(all_plans(3), additive_costs([0.2, 0.5, 0.2])), 3)
-    assert sorted(tied.least) == [0, 2]
+    assert sorted(tied.ranking.least) == [0, 2]
 
 
 def test_without_intervals_the_order_stands_and_nothing_is_separated():
     scores = synthetic_scores(all_plans(3), additive_costs([0.2, 0.5, 0.1]), n_windows=30)
     found = leave_one_out(scores, 3)
-    assert found.ranking == Ranking((1, 0, 2), None)
+    assert found.ranking == Ranking((1, 0, 2), None, (1,), (2,))
     assert str(found.ranking) == "1, 0, 2"
-    assert found.most == (1,) and found.least == (2,)
+    assert found.ranking.most == (1,) and found.ranking.least == (2,)
     assert [item.adjusted_p for item in found.items] == [None] * 3
     assert found.items[0].increase.reason == "no interval: 30 windows, at least 50 needed"
 

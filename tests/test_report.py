@@ -26,6 +26,7 @@ from pruning_kit.reporting.document import (
 )
 from pruning_kit.runs import store
 from pruning_kit.runs.results import load_run
+from tests.goldens import make
 from tests.synthetic_runs import synthetic_timings, write_run
 
 FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]
@@ -164,6 +165,12 @@ def test_every_kind_of_run_has_a_report_in_every_format(run_of, kind, form):
         assert max(map(len, text.splitlines())) <= report.TERMINAL_WIDTH
 
 
+@pytest.mark.parametrize("name", make.FORMATS)
+def test_the_report_of_a_whole_run_word_for_word(tmp_path, name):
+    """The stored files and how to write them anew: goldens/make.py."""
+    assert make.report_of_a_run(tmp_path, name) == make.stored(name)
+
+
 def test_no_sentence_stands_twice(run_of):
     run = run_of("all plans")
     sections = build_document(run, analyse(run)).sections
@@ -174,7 +181,7 @@ def test_no_sentence_stands_twice(run_of):
 def test_the_table_of_sizes_holds_the_best_set_of_each_and_stars_the_recommended(run_of):
     run = run_of("all plans")
     analysis = analyse(run)
-    table = sizes_table(run, analysis)
+    table = sizes_table(analysis)
     names = [row[0].removesuffix(" *") for row in table.rows]
     assert names == ["none", *(str(size.best) for size in analysis.sizes)]
     starred = [row[0] for row in table.rows if row[0].endswith("*")]
@@ -196,7 +203,7 @@ def test_a_speed_within_the_noise_is_called_unclear(tmp_path):
             values[1] = values[0] * 1.05
     store.write_json(folder / "latency.json", data)
     run = load_run(folder)
-    table = sizes_table(run, analyse(run))
+    table = sizes_table(analyse(run))
     assert [row[-1].endswith("(unclear)") for row in table.rows] == [False, True, True]
     assert table.caption.endswith("unclear: no larger than the noise of this machine.")
 
@@ -205,7 +212,7 @@ def test_the_table_of_blocks_has_every_block_and_its_shapley_value(run_of):
     table = blocks_table(analyse(run_of("all plans")))
     assert [row[0] for row in table.rows] == list("012345") and len(table.headings) == 6
     table = blocks_table(analyse(run_of("sequential")))
-    assert len(table.headings) == 4 and table.rows[0][2].endswith("times")
+    assert len(table.headings) == 4 and table.rows[0][2].endswith("×")
 
 
 def test_the_table_of_strategies_compares_with_the_best_set(run_of):
@@ -215,13 +222,13 @@ def test_the_table_of_strategies_compares_with_the_best_set(run_of):
         assert best <= median <= worst
         assert all(best <= value <= worst for value in strategies)
     partly = strategies_table(analyse(run_of("chosen plans")))
-    assert partly.rows[1][0] == "2 (2 of 15)"
+    assert partly.rows[1][0] == "2 (33 %), 2 of 15 sets"
 
 
 def test_a_budget_gets_a_section_with_the_command_that_makes_the_model(run_of):
     run = run_of("all plans")
     text = report.render(run, "terminal", Budget(max_params=70_000_000))
-    assert "With at most 70,000,000 parameters: remove 1+3" in text
+    assert "With at most 70,000,000 parameters: remove blocks 1+3" in text
     assert "pruning-kit prune --model distilgpt2 --remove 1+3 --out pruned-1+3" in text
 
 

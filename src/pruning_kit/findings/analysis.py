@@ -22,6 +22,7 @@ from pruning_kit.findings.importance import (
 from pruning_kit.findings.scores import Interval, Scores
 from pruning_kit.plan import Plan
 from pruning_kit.speed.bootstrap import MIN_ROUNDS
+from pruning_kit.speed.timings import END_TO_END
 
 if TYPE_CHECKING:
     from pruning_kit.runs.results import Run
@@ -80,9 +81,9 @@ class Analysis:
         if resampling is None:
             return self.scores.reason
         note = (
-            f"95 % intervals from a studentised block bootstrap of {self.scores.n_windows} "
-            f"windows (blocks of {resampling.block_length}, {len(resampling.counts_RN):,} "
-            "resamples), paired between plans"
+            "95 % intervals, in square brackets, from a studentised block bootstrap of "
+            f"{self.scores.n_windows} windows (blocks of {resampling.block_length}, "
+            f"{len(resampling.counts_RN):,} resamples), paired between plans"
         )
         if self.autocorrelation > CHECKED_AUTOCORRELATION:
             note += (
@@ -132,7 +133,7 @@ class Analysis:
 
 
 def analyse(run: Run, seed: int = 0) -> Analysis:
-    """Analyse a stored run; the seed repeats the resamples and names the `random` strategy."""
+    """Analyse a stored run; the seed repeats the resamples."""
     split = "calibration" if "calibration" in run.splits else "test"
     reported = Scores.of(run.plans, run.nll("test"), run.targets("test"), seed=seed)
     selection = reported
@@ -146,7 +147,7 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         _latencies(run),
         model=str(run.info["model"]["name"]),
         titles=(str(run.info["texts"]["test"]["title"]), str(run.info["texts"][split]["title"])),
-        seed=seed,
+        random_seed=int(run.info["choice"]["seed"]),
     )
 
 
@@ -159,9 +160,10 @@ def _latencies(run: Run) -> dict[Plan, PlanLatency]:
         return {}
     found: dict[Plan, PlanLatency] = {}
     for pool in run.timings.pools:
-        timed = run.timings.summary(pool[0]).end_to_end_s
+        summary = run.timings.summary(pool[0])
+        timed, claimed = summary.end_to_end_s, summary.claimed[END_TO_END]
         ratio = Interval(timed.ratio.value, timed.ratio.low, timed.ratio.high)
-        found |= dict.fromkeys(pool, PlanLatency(timed.median_s, ratio))
+        found |= dict.fromkeys(pool, PlanLatency(timed.median_s, ratio, claimed))
     return found
 
 
@@ -173,11 +175,14 @@ def analyse_scores(
     latency: Mapping[Plan, PlanLatency],
     model: str = "the model",
     titles: tuple[str, str] = ("the text", "the text"),
-    seed: int = 0,
+    random_seed: int = 0,
 ) -> Analysis:
-    """The analysis of plain scores; `selection` is `reported` where there is one text only."""
+    """The analysis of plain scores; `selection` is `reported` where there is one text only.
+
+    `random_seed` is that of the strategy `random`.
+    """
     rows = plan_rows(reported, selection, n_blocks, parameters, latency)
-    by_size = sizes(reported, selection, n_blocks, parameters, seed)
+    by_size = sizes(reported, selection, n_blocks, parameters, random_seed)
     first = next(iter(reported.row.values()), None)
     text = _text("test", titles[0], reported)
     chosen_on = text if selection is reported else _text("calibration", titles[1], selection)

@@ -9,7 +9,7 @@ from pruning_kit.errors import RunError
 from pruning_kit.findings.choices import PlanRow, Size
 from pruning_kit.plan import Plan
 
-MAX_RECOMMENDED_RATIO = 2.0
+MAX_RECOMMENDED_RATIO = 1.5
 STEEP_STEP = 2.0
 FREE_NATS = 0.02
 
@@ -161,8 +161,8 @@ def turning_point(sizes: tuple[Size, ...]) -> int:
 def recommend(sizes: tuple[Size, ...], rows: Mapping[Plan, PlanRow]) -> Plan:
     """The plan to take without a budget: the best one of the largest size that is sensible.
 
-    Sensible is what lies before the turning point and at most doubles the perplexity of the
-    whole model, on the text chosen on; where no size is, the whole model is kept.
+    Sensible is what lies before the turning point and has at most 1.5 times the perplexity of
+    the whole model, on the text chosen on; where no size is, the whole model is kept.
     """
     last = turning_point(sizes)
     sensible = [

@@ -24,10 +24,14 @@ AVOID_FACTOR = 2.0
 
 @dataclass(frozen=True)
 class PlanLatency:
-    """End-to-end latency of one plan: the median, and its ratio to the whole model's."""
+    """End-to-end latency of one plan: the median, and its ratio to the whole model's.
+
+    `claimed` tells whether the difference to the whole model is larger than the machine's noise.
+    """
 
     median_s: float
     ratio: Interval
+    claimed: bool
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,11 @@ class Size:
     `best`, `group`, `median_ratio` and `worst` are by the selection text; `group` holds the plans
     not distinguishable from the best one, the best first. `selection_increase` is the log PPL that
     the best plan costs on the text chosen on, `increase` on the reported text; `step` is what it
-    costs beyond the best plan of one block less, `per_million` the increase per million parameters
-    removed. `optimism` is how much better, in log PPL relative to the whole model, the best plan
-    looked on the text it was chosen on; None without such a text. `best_reported` is the best plan
-    in hindsight, by the reported text.
+    costs beyond the best plan of one block less, `per_percent` the increase for each per cent of
+    the parameters removed. `optimism` is how much better, in log PPL relative to the whole model,
+    the best plan looked on the text it was chosen on, `text_shift` the median of the same over all
+    plans of the size, which is the texts' own difference; None without such a text.
+    `best_reported` is the best plan in hindsight, by the reported text.
     """
 
     n_removed: int
@@ -75,8 +80,9 @@ class Size:
     strategies: Mapping[str, Plan | None]
     increase: Interval
     step: Interval | None
-    per_million: Interval | None
+    per_percent: Interval | None
     optimism: float | None
+    text_shift: float | None
     best_reported: Plan
 
     @property
@@ -182,7 +188,11 @@ def pareto_plans(
 
 
 def sizes(
-    reported: Scores, selection: Scores, n_blocks: int, parameters: Mapping[Plan, int], seed: int
+    reported: Scores,
+    selection: Scores,
+    n_blocks: int,
+    parameters: Mapping[Plan, int],
+    random_seed: int,
 ) -> tuple[Size, ...]:
     """A summary of each number of removed blocks that was measured, from one block on."""
     if Plan() not in reported.row or Plan() not in selection.row:
@@ -195,7 +205,9 @@ def sizes(
             before = Plan() if n_removed == 1 else None
             if found and found[-1].n_removed == n_removed - 1:
                 before = found[-1].best
-            found.append(_size(reported, selection, n_blocks, parameters, seed, plans, before))
+            found.append(
+                _size(reported, selection, n_blocks, parameters, random_seed, plans, before)
+            )
     return tuple(found)
 
 
@@ -204,7 +216,7 @@ def _size(
     selection: Scores,
     n_blocks: int,
     parameters: Mapping[Plan, int],
-    seed: int,
+    random_seed: int,
     plans: list[Plan],
     before: Plan | None,
 ) -> Size:
@@ -215,7 +227,9 @@ def _size(
     in_group = statistics.not_worse_than_best(rows_PN, selection.targets_N, selection.resampling)
     best = plans[order[0]]
     increase = reported.difference(best, Plan())
-    seen = reported.nll_PN[[reported.row[plan] for plan in plans]].sum(axis=1)
+    seen = statistics.ratio(reported.series(plans), reported.targets_N)
+    shifts = seen - reported.log_ppl(Plan()) - costs
+    two_texts = selection is not reported
     return Size(
         n_removed=n_removed,
         n_measured=len(plans),
@@ -226,13 +240,14 @@ def _size(
         median_ratio=exp(float(np.median(costs))),
         selection_increase=float(costs[order[0]]),
         strategies={
-            name: _measured(strategy_plan(name, n_blocks, n_removed, seed), plans)
+            name: _measured(strategy_plan(name, n_blocks, n_removed, random_seed), plans)
             for name in STRATEGIES
         },
         increase=increase,
         step=None if before is None else reported.difference(best, before),
-        per_million=_per_million(increase, parameters, best),
-        optimism=None if selection is reported else increase.value - float(costs[order[0]]),
+        per_percent=_per_percent(increase, parameters, best),
+        optimism=float(shifts[order[0]]) if two_texts else None,
+        text_shift=float(np.median(shifts)) if two_texts else None,
         best_reported=plans[int(np.argmin(seen))],
     )
 
@@ -241,11 +256,11 @@ def _measured(plan: Plan, plans: list[Plan]) -> Plan | None:
     return plan if plan in plans else None
 
 
-def _per_million(increase: Interval, parameters: Mapping[Plan, int], best: Plan) -> Interval | None:
+def _per_percent(increase: Interval, parameters: Mapping[Plan, int], best: Plan) -> Interval | None:
     if Plan() not in parameters or best not in parameters:
         return None
-    millions = (parameters[Plan()] - parameters[best]) / 1e6
-    return increase.map(lambda value: value / millions) if millions > 0 else None
+    removed_pct = 100 * (1 - parameters[best] / parameters[Plan()])
+    return increase.map(lambda value: value / removed_pct) if removed_pct > 0 else None
 
 
 def avoid(selection: Scores, n_blocks: int) -> tuple[Avoid, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from pruning_kit.findings.scores import Interval, Scores, exp
-from pruning_kit.findings.statistics import LEVEL, Array, not_worse_than_best
+from pruning_kit.findings.statistics import LEVEL, Array
 from pruning_kit.permutations import prefix_plans, shapley_permutations
 from pruning_kit.plan import Plan
 
@@ -29,11 +29,15 @@ class Ranking:
     """Blocks from the one that matters most to the one that matters least.
 
     `separated[k]` tells whether the blocks at k and k + 1 differ by a test that holds for all
-    pairs of blocks at once; None where there are too few windows to test.
+    pairs of blocks at once; None where there are too few windows to test. `most` and `least` hold
+    the blocks which that test does not tell from the first or the last one, that one first;
+    without a test that one alone.
     """
 
     blocks: tuple[int, ...]
     separated: tuple[bool, ...] | None
+    most: tuple[int, ...]
+    least: tuple[int, ...]
 
     def __str__(self) -> str:
         """`0 > 5 > 1 ≈ 4`: > differs, ≈ cannot be told apart, a comma was not tested."""
@@ -57,16 +61,10 @@ class LeaveOneOut:
 
 @dataclass(frozen=True)
 class Importance:
-    """Leave-one-out importance of the blocks whose single removal was measured.
-
-    `most` and `least` hold the blocks not distinguishable from the one that matters most or
-    least, that one first; without intervals they hold that one alone.
-    """
+    """Leave-one-out importance of the blocks whose single removal was measured."""
 
     items: tuple[LeaveOneOut, ...]
     ranking: Ranking
-    most: tuple[int, ...]
-    least: tuple[int, ...]
     complete: bool
 
 
@@ -125,37 +123,28 @@ def leave_one_out(scores: Scores, n_blocks: int) -> Importance:
         LeaveOneOut(block, interval, interval.map(exp), p)
         for block, interval, p in zip(blocks, scores.intervals(estimates), adjusted, strict=True)
     )
-    ranking = rank(scores, blocks, series_CN)
-    most = _extreme(scores, blocks, -series_CN, ranking.blocks)
-    least = _extreme(scores, blocks, series_CN, ranking.blocks[::-1])
-    return Importance(items, ranking, most, least, len(blocks) == n_blocks)
-
-
-def _extreme(
-    scores: Scores, blocks: list[int], series_CN: Array, order: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Blocks that cannot be told from the one with the least series, in the given order."""
-    if scores.resampling is None or not blocks:
-        return order[:1]
-    group = not_worse_than_best(series_CN, scores.targets_N, scores.resampling)
-    return tuple(block for block in order if group[blocks.index(block)])
+    return Importance(items, rank(scores, blocks, series_CN), len(blocks) == n_blocks)
 
 
 def rank(scores: Scores, blocks: list[int], series_CN: Array) -> Ranking:
-    """Order blocks by their estimate, the largest first, and test which neighbours differ."""
+    """Order blocks by their estimate, the largest first, and test which ones differ."""
     values = scores.estimate(series_CN).value_C
     order = sorted(range(len(blocks)), key=lambda index: (-values[index], blocks[index]))
     ranked = tuple(blocks[index] for index in order)
     if scores.resampling is None:
-        return Ranking(ranked, None)
-    pairs = list(combinations(order, 2))
-    if not pairs:
-        return Ranking(ranked, ())
-    first, second = (list(column) for column in zip(*pairs, strict=True))
-    adjusted = scores.estimate(series_CN[first] - series_CN[second]).adjusted_p_C
-    p = dict(zip(pairs, adjusted.tolist(), strict=True))
-    neighbours = pairwise(order)
-    return Ranking(ranked, tuple(p[pair] <= 1 - LEVEL for pair in neighbours))
+        return Ranking(ranked, None, ranked[:1], ranked[-1:])
+    places = list(combinations(range(len(order)), 2))
+    series_in_order = series_CN[order]
+    first, second = ([pair[side] for pair in places] for side in (0, 1))
+    tested = scores.estimate(series_in_order[first] - series_in_order[second])
+    differ = {pair for pair, p in zip(places, tested.adjusted_p_C, strict=True) if p <= 1 - LEVEL}
+    last = len(order) - 1
+    return Ranking(
+        ranked,
+        tuple(pair in differ for pair in pairwise(range(len(order)))),
+        tuple(block for at, block in enumerate(ranked) if (0, at) not in differ),
+        tuple(ranked[at] for at in range(last, -1, -1) if (at, last) not in differ),
+    )
 
 
 def interactions(scores: Scores, n_blocks: int) -> tuple[Interaction, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.findings.budgets import STEEP_STEP
-from pruning_kit.findings.choices import AVOID_FACTOR, PlanRow, Size
-from pruning_kit.findings.scores import Interval, exp
+from pruning_kit.findings.budgets import MAX_RECOMMENDED_RATIO, STEEP_STEP
+from pruning_kit.findings.choices import AVOID_FACTOR, PlanLatency, PlanRow, Size
+from pruning_kit.findings.scores import exp
 from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.reporting.wording import (
     MAX_NAMED,
@@ -18,10 +18,16 @@ from pruning_kit.reporting.wording import (
     format_change,
     format_ppl,
     listed,
+    name_blocks,
     percent,
+    ranges,
+    series,
+    some_plans,
+    times,
 )
 
 COLLAPSE_RATIO = 10.0
+NOTHING = "no measured set of blocks can be removed."
 
 
 def best_of_each_size(analysis: Analysis) -> list[str]:
@@ -41,11 +47,14 @@ def best_of_each_size(analysis: Analysis) -> list[str]:
     found = [f"{scope}, {analysis.selection_note}: {'; '.join(shown)}."]
     if collapsed is not None:
         found.append(
-            f"With {count_blocks(collapsed.n_removed)} removed even the best "
-            f"{'' if collapsed.complete else 'measured '}set has "
+            f"With {count_blocks(collapsed.n_removed)} removed even {_best_set(collapsed)} has "
             f"{factor(exp(collapsed.increase.value))} times the perplexity of the whole model."
         )
     return found
+
+
+def _best_set(size: Size) -> str:
+    return "the best set" if size.complete else "the best measured set"
 
 
 def _ties(size: Size) -> str:
@@ -62,10 +71,10 @@ def steps(analysis: Analysis) -> list[str]:
     steps = [(size, size.step.map(exp)) for size in analysis.sizes if size.step is not None]
     if len(steps) < 2:
         return []
-    costs = [f"{size.n_removed}: {format_change(Interval(ratio.value))}" for size, ratio in steps]
+    costs = series([(size.n_removed, change(ratio.value)) for size, ratio in steps])
     return [
         "Cost of each further block (perplexity of the best set relative to the best with one "
-        f"block less): {', '.join(costs)}."
+        f"block less): {costs}."
     ]
 
 
@@ -75,9 +84,11 @@ def diminishing_returns(analysis: Analysis) -> list[str]:
     beyond = [size.n_removed for size in analysis.sizes if size.n_removed > reached]
     if not beyond or reached == 0:
         return []
+    each = " for each block" if beyond[0] > reached + 1 else ""
+    before = "the first" if reached == 1 else f"each of the first {reached} on average"
     return [
         f"Returns diminish sharply after {count_blocks(reached)}: going on to {beyond[0]} costs, "
-        f"for each block, more than {STEEP_STEP:g} times the average of those before"
+        f"in log perplexity,{each} more than {STEEP_STEP:g} times as much as {before}"
         f"{_where(analysis)}."
     ]
 
@@ -89,101 +100,157 @@ def _where(analysis: Analysis) -> str:
 
 
 def efficiency(analysis: Analysis) -> list[str]:
-    """Costs per parameter removed."""
-    known = [(size.n_removed, size.per_million) for size in analysis.sizes if size.per_million]
+    """Costs per share of the parameters removed."""
+    known = [(size.n_removed, size.per_percent) for size in analysis.sizes if size.per_percent]
     if len(known) < 2:
         return []
-    costs = [f"{count}: {1e3 * cost.value:.2f}".replace("-", "−") for count, cost in known]
+    costs = [(count, f"{percent(exp(cost.value), 2)} %") for count, cost in known]
     cheapest = min(known, key=lambda item: item[1].value)[0]
     return [
-        "Thousandths of a nat per token for each million parameters removed, by blocks removed: "
-        f"{', '.join(costs)}; cheapest at {cheapest}."
+        "Parameter efficiency (perplexity that each 1 % of the parameters removed costs, "
+        f"compounded), by blocks removed: {series(costs)}; lowest at {cheapest}."
     ]
 
 
 def optimism(analysis: Analysis) -> list[str]:
     """What choosing on another text has flattered; empty with one text."""
-    known = [(size, size.optimism) for size in analysis.sizes if size.optimism is not None]
-    if not known:
+    sizes = [size for size in analysis.sizes if size.optimism is not None]
+    if not sizes:
         return []
-    each = [f"{size.n_removed}: {percent(exp(value))} %" for size, value in known]
-    found = [
-        "Optimism of choosing (how far the chosen set's relative perplexity on "
-        f"{analysis.reported.title} lies above that on {analysis.selection.title}), by blocks "
-        f"removed: {', '.join(each)}."
+    each = [
+        (size.n_removed, f"{_shift(size.optimism)} ({_shift(size.text_shift)})") for size in sizes
     ]
-    missed = [size for size, _ in known if size.best_reported != size.best]
-    if missed:
-        names = [f"{size.n_removed} removed: {size.best_reported}" for size in missed]
-        found.append(f"In hindsight another set was best on the reported text: {', '.join(names)}.")
-    return found
+    return [
+        "Optimism of choosing: how much more perplexity, relative to the whole model's, the chosen "
+        f"sets have on {analysis.reported.title} than on {analysis.selection.title}, by blocks "
+        "removed (in brackets the median of all measured sets, which is the texts' own "
+        f"difference): {series(each)}.",
+        _hindsight(analysis, sizes),
+    ]
+
+
+def _shift(log_ratio: float | None) -> str:
+    return f"{percent(exp(log_ratio or 0.0))} %"
+
+
+def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
+    """What the best sets by the reported text would have gained over the chosen ones."""
+    missed = [size for size in sizes if size.best_reported != size.best]
+    if not missed:
+        return (
+            f"In hindsight the same sets are best on {analysis.reported.title}, at every number "
+            "of blocks removed."
+        )
+    gains = [
+        (size, analysis.row[size.best_reported].ppl.value / analysis.row[size.best].ppl.value)
+        for size in missed
+    ]
+    names = [(s.n_removed, f"{s.best_reported} ({percent(ratio, 2)} %)") for s, ratio in gains]
+    return (
+        f"In hindsight another set is best on {analysis.reported.title} (in brackets its "
+        f"perplexity relative to the chosen one's), by blocks removed: {series(names)}."
+    )
 
 
 def strategies(analysis: Analysis) -> list[str]:
-    """Fixed strategies against the best, median and worst of all sets."""
+    """Fixed strategies against each other, the best set and the median of all sets."""
     full = [size for size in analysis.sizes if all(size.strategies.values())]
     if len(full) < 2:
         return []
     winners = Counter(name for size in full for name in _winners(analysis, size))
     count = max(winners.values())
     ties = [name for name in STRATEGIES if winners[name] == count]
-    found = [
+    better = Counter(
+        name
+        for size in full
+        for name, ratio in _strategy_ratios(analysis, size).items()
+        if ratio < size.median_ratio
+    )
+    beaten = [f"{name} {better[name]}" for name in STRATEGIES]
+    gap, at = max(
+        (
+            min(_strategy_ratios(analysis, size).values())
+            / analysis.row[size.best].selection_ratio,
+            size.n_removed,
+        )
+        for size in full
+    )
+    return [
         f"Of the fixed strategies ({', '.join(STRATEGIES)}), {listed(ties)} "
         f"{'does' if len(ties) == 1 else 'do'} best most often: at {count} of {len(full)} numbers "
-        f"of removed blocks{' each' if len(ties) > 1 else ''}{_where(analysis)}."
+        f"of removed blocks{' each' if len(ties) > 1 else ''}{_where(analysis)}.",
+        f"They beat the median of the measured sets at so many of these {len(full)}: "
+        f"{', '.join(beaten)}{_where(analysis)}.",
+        f"The best of them falls furthest behind the best set at {at} removed: {change(gap)} "
+        f"perplexity compared with it{_where(analysis)}."
+        if gap > 1
+        else f"The best of them is the best set at each of these numbers{_where(analysis)}.",
     ]
-    for size in full:
-        names = _winners(analysis, size)
-        ratio = analysis.row[size.strategies[names[0]] or Plan()].selection_ratio
-        found.append(
-            f"{size.n_removed} removed: "
-            f"best set {change(analysis.row[size.best].selection_ratio)}, "
-            f"median {change(size.median_ratio)}, "
-            f"worst {change(analysis.row[size.worst].selection_ratio)}; "
-            f"best strategy ({listed(names)}) {change(ratio)}."
-        )
-    return found
 
 
 def _winners(analysis: Analysis, size: Size) -> list[str]:
     """The strategies whose plan has the lowest perplexity; several may name one plan."""
-    ratio = {
+    ratio = _strategy_ratios(analysis, size)
+    return [name for name in ratio if ratio[name] == min(ratio.values())]
+
+
+def _strategy_ratios(analysis: Analysis, size: Size) -> dict[str, float]:
+    return {
         name: analysis.row[plan].selection_ratio
         for name, plan in size.strategies.items()
         if plan is not None
     }
-    return [name for name in ratio if ratio[name] == min(ratio.values())]
 
 
 def front(analysis: Analysis) -> list[str]:
-    """The Pareto front by name."""
+    """The Pareto front, its first plans by name."""
     plans = [row.plan for row in analysis.front]
     if len(analysis.rows) < 2 or not plans:
         return []
     timed = any(row.latency is not None for row in analysis.rows)
-    over = "perplexity, parameters and latency" if timed else "perplexity and parameters"
+    over = "parameters and latency" if timed else "and parameters"
     return [
-        f"On the Pareto front over {over} (no measured plan is better in one and as good in the "
-        f"others): {listed(plans)}."
+        f"{len(plans):,} of {len(analysis.rows):,} plans are on the Pareto front over "
+        f"perplexity{_where(analysis)}{',' * timed} {over} (no measured plan is better in one of "
+        f"these and at least as good in the others): {some_plans(plans)}."
     ]
 
 
 def recommendation(analysis: Analysis) -> list[str]:
-    """What to take without a budget."""
+    """What to take without a budget, and why neither more nor less."""
     if not analysis.sizes:
         return []
+    limit = f"{100 * (MAX_RECOMMENDED_RATIO - 1):g}"
     plan, row = analysis.recommended, analysis.row[analysis.recommended]
     if plan == Plan():
         least = analysis.sizes[0]
         return [
-            "Without a budget, keep the whole model: even the best set with "
-            f"{count_blocks(least.n_removed)} removed is {least.best} (perplexity "
-            f"{format_change(least.increase.map(exp))}; {analysis.selection_note})."
+            f"Without a budget, keep the whole model: with {count_blocks(least.n_removed)} removed "
+            f"even {_best_set(least)} ({name_blocks(least.best)}) costs more than {limit} % "
+            f"perplexity{_where(analysis)}: {format_change(least.increase.map(exp))} "
+            f"({analysis.selection_note})."
         ]
     return [
-        f"Without a budget, remove {plan} ({plan.size} of {count_blocks(analysis.n_blocks)}): "
-        f"{_facts(analysis, row)} ({analysis.selection_note})."
+        f"Without a budget, remove {name_blocks(plan)} ({plan.size} of {analysis.n_blocks}): "
+        f"{_facts(analysis, row)} ({analysis.selection_note}).",
+        _why_not_more(analysis, limit),
     ]
+
+
+def _why_not_more(analysis: Analysis, limit: str) -> str:
+    """What stops the recommendation where it stops."""
+    removed = analysis.recommended.size
+    larger = [size for size in analysis.sizes if size.n_removed > removed]
+    if not larger:
+        measured_all = removed == analysis.n_blocks - 1
+        return "Only one block is left then." if measured_all else "No larger set was measured."
+    ratio = analysis.row[larger[0].best].selection_ratio
+    too_much = ratio > MAX_RECOMMENDED_RATIO
+    why = f"that costs more than {limit} % perplexity" if too_much else "costs rise sharply there"
+    return (
+        f"Not more, since {why}: perplexity {change(ratio)} with {_best_set(larger[0])} of "
+        f"{larger[0].n_removed} ({name_blocks(larger[0].best)}){_where(analysis)}."
+    )
 
 
 def _facts(analysis: Analysis, row: PlanRow) -> str:
@@ -193,8 +260,20 @@ def _facts(analysis: Analysis, row: PlanRow) -> str:
         saved = 100 * (1 - row.parameters / base.parameters)
         facts.append(f"{row.parameters / 1e6:.2f} M parameters, {saved:.1f} % fewer")
     if row.latency is not None:
-        facts.append(f"{1e3 * row.latency.median_s:.3g} ms, {row.latency.ratio.value:.2f} times")
+        facts.append(f"{1e3 * row.latency.median_s:.3g} ms, {speed(row.latency)}")
     return "; ".join(facts)
+
+
+def speed(latency: PlanLatency) -> str:
+    """Latency relative to the whole model's, where the machine's noise allows to say it."""
+    return times(latency.ratio.value) if latency.claimed else "not clearly faster"
+
+
+def nothing_is_free(analysis: Analysis) -> list[str]:
+    """Beside a recommended plan: the limits within which no set can be removed."""
+    if analysis.recommended == Plan():
+        return []
+    return [sentence for sentence in ladder(analysis) if sentence.endswith(NOTHING)]
 
 
 def ladder(analysis: Analysis) -> list[str]:
@@ -208,13 +287,13 @@ def ladder(analysis: Analysis) -> list[str]:
     for (plan, caveats), values in limits.items():
         within = f"With at most {listed(values, 'or')} % more perplexity"
         if plan == Plan():
-            found.append(f"{within}, no measured set of blocks can be removed.")
+            found.append(f"{within}{_where(analysis)}, {NOTHING}")
             continue
         caveat = f"; {listed(caveats)}" if caveats else ""
         facts = _facts(analysis, analysis.row[plan])
         found.append(
-            f"{within}, the smallest measured model is without {plan}: {facts}{caveat} "
-            f"({analysis.selection_note})."
+            f"{within}, the smallest measured model is the one without {name_blocks(plan)}: "
+            f"{facts}{caveat} ({analysis.selection_note})."
         )
     return found
 
@@ -231,10 +310,10 @@ def to_avoid(analysis: Analysis) -> list[str]:
     named = [listed(singles, "or")] if singles else []
     named += [f"together {listed(pairs, 'or')}"] if pairs else []
     least = min(item.least_factor for item in items)
-    sizes = listed(items[0].sizes, "or")
+    sizes = items[0].sizes
     return [
         f"Do not remove {', nor '.join(named)}: "
-        f"every measured set of {sizes} block{'s' * (items[0].sizes != (1,))} that does has at "
+        f"every measured set of {ranges(sizes)} block{'s' * (sizes != (1,))} that does has at "
         f"least {at_least(least)} times the perplexity of the best set of its size"
         f"{_where(analysis)}."
     ]

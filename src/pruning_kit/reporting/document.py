@@ -14,11 +14,18 @@ from pruning_kit.findings.choices import PlanLatency, PlanRow
 from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
+from pruning_kit.reporting.choices_in_words import speed
 from pruning_kit.reporting.sentences import section_sentences
-from pruning_kit.reporting.wording import factor, format_change, format_nats, format_ppl, listed
+from pruning_kit.reporting.wording import (
+    factor,
+    format_change,
+    format_nats,
+    format_ppl,
+    listed,
+    name_blocks,
+)
 from pruning_kit.runs.results import Run
 from pruning_kit.speed import verdicts
-from pruning_kit.speed.timings import END_TO_END
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
@@ -73,7 +80,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
             "choices",
             "What to choose",
             said["choices"] + said["front"],
-            sizes_table(run, analysis),
+            sizes_table(analysis),
             ("speed",),
         ),
         Section(
@@ -93,7 +100,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         Section(
             "sizes",
             "How the cost grows",
-            said["sizes"] + said["strategies"][:1],
+            said["sizes"] + said["strategies"],
             strategies_table(analysis),
             ("sizes",),
         ),
@@ -164,7 +171,7 @@ def budget_sentence(analysis: Analysis, choice: Choice) -> str:
     if choice.row is None:
         return f"No choice: {choice.reason}."
     row = choice.row
-    what = "keep the whole model" if row.plan == Plan() else f"remove {row.plan}"
+    what = "keep the whole model" if row.plan == Plan() else f"remove {name_blocks(row.plan)}"
     facts = [f"perplexity {format_ppl(row.ppl.value)} ({format_change(row.ppl_ratio)})"]
     if row.parameters is not None:
         facts.append(f"{row.parameters / 1e6:.2f} M parameters")
@@ -191,13 +198,11 @@ def format_params(row: PlanRow) -> str:
 
 
 def format_latency(latency: PlanLatency | None) -> str:
-    """Latency with its ratio to the whole model: `307 ms (0.77 times)`."""
-    if latency is None:
-        return ""
-    return f"{1e3 * latency.median_s:.3g} ms ({latency.ratio.value:.2f} times)"
+    """Latency with its ratio to the whole model: `307 ms (0.77×)`."""
+    return "" if latency is None else f"{1e3 * latency.median_s:.3g} ms ({speed(latency)})"
 
 
-def sizes_table(run: Run, analysis: Analysis) -> Table | None:
+def sizes_table(analysis: Analysis) -> Table | None:
     """The whole model and the best set of each size; the recommended plan stands out."""
     if not analysis.sizes:
         return None
@@ -205,7 +210,7 @@ def sizes_table(run: Run, analysis: Analysis) -> Table | None:
     timed = any(row.latency is not None for row in rows)
     headings = ["Removed", "Blocks", "PPL", "Change", INTERVAL, "Params M"]
     starred = [row.plan == analysis.recommended for row in rows]
-    unclear = any(UNCLEAR in latency_cell(run, row) for row in rows)
+    unclear = any(UNCLEAR in latency_cell(row) for row in rows)
     return Table(
         tuple(headings + ["ms (ratio)"] * timed),
         tuple(
@@ -215,7 +220,7 @@ def sizes_table(run: Run, analysis: Analysis) -> Table | None:
                 format_ppl(row.ppl.value),
                 *split_change(row.ppl_ratio, row.plan),
                 format_params(row),
-                *([latency_cell(run, row)] * timed),
+                *([latency_cell(row)] * timed),
             )
             for row, star in zip(rows, starred, strict=True)
         ),
@@ -235,12 +240,11 @@ def split_change(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
     return value, bounds.rstrip("]")
 
 
-def latency_cell(run: Run, row: PlanRow) -> str:
+def latency_cell(row: PlanRow) -> str:
     """Milliseconds and the ratio to the whole model, or `unclear` where none may be claimed."""
-    if row.latency is None or run.timings is None:
+    if row.latency is None:
         return ""
-    claimed = run.timings.summary(row.plan).claimed[END_TO_END]
-    clear = row.plan == Plan() or claimed
+    clear = row.plan == Plan() or row.latency.claimed
     ratio = f"{row.latency.ratio.value:.2f}" if clear else UNCLEAR
     return f"{1e3 * row.latency.median_s:.3g} ({ratio})"
 
@@ -271,7 +275,7 @@ def blocks_table(analysis: Analysis) -> Table | None:
         ),
         tuple(rows),
         "Shapley values in nats per token." if shapley is not None else "",
-        analysis.importance.most[:1],
+        analysis.importance.ranking.most[:1],
     )
 
 
@@ -286,9 +290,10 @@ def strategies_table(analysis: Analysis) -> Table | None:
         named = [size.strategies[name] for name in used]
         values = [ratio[size.best], size.median_ratio, ratio[size.worst]]
         values += [math.nan if plan is None else ratio[plan] for plan in named]
-        of = "" if size.complete else f" ({size.n_measured:,} of {size.n_possible:,})"
+        share = f" ({100 * size.n_removed / analysis.n_blocks:.0f} %)"
+        of = "" if size.complete else f", {size.n_measured:,} of {size.n_possible:,} sets"
         cells = ["" if math.isnan(value) else factor(value) for value in values]
-        rows.append((f"{size.n_removed}{of}", *cells))
+        rows.append((f"{size.n_removed}{share}{of}", *cells))
     return Table(
         ("Removed", "Best", "Median", "Worst", *(name.capitalize() for name in used)),
         tuple(rows),
@@ -319,6 +324,8 @@ def provenance_table(run: Run) -> Table:
         ("Windows", f"context {protocol['context']}, stride {protocol['stride']}"),
         ("Device", f"{numerics['device_name']} ({numerics['device']})"),
         ("Arithmetic", _arithmetic(numerics)),
+        ("Kernel", numerics.get("note")),
+        *(fact for split in run.splits for fact in _recomputed(run, split)),
         ("Versions", listed(f"{name} {number}" for name, number in info["versions"].items())),
         ("Commit", info["git_commit"]),
         ("Measured", info["created"]),
@@ -336,6 +343,18 @@ def _text_facts(run: Run, split: str) -> Iterable[tuple[str, Any]]:
     part = f", {text['part']}" if text.get("part") else ""
     yield role, f"{text['title']}{part}; {tokens:,} tokens in {len(run.targets(split)):,} windows"
     yield f"{role} SHA-256", text["sha256"]
+
+
+def _recomputed(run: Run, split: str) -> Iterable[tuple[str, Any]]:
+    """Windows whose group overflowed in 16 bits; every plan was computed again on them."""
+    again, n_windows = run.recomputed[split], len(run.targets(split))
+    if again:
+        title, dtype = run.info["texts"][split]["title"], run.info["numerics"]["dtype"]
+        yield (
+            "Computed again",
+            f"{again:,} of {n_windows:,} windows of {title} were recomputed in float32 after an "
+            f"overflow in {dtype}",
+        )
 
 
 def _arithmetic(numerics: dict[str, Any]) -> str:

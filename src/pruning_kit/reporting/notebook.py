@@ -19,7 +19,7 @@ def run_html(run: Run) -> str:
         f"<p>{escape(document.subtitle)}</p>",
         *(f"<p>{escape(sentence)}</p>" for sentence in said),
     ]
-    table = sizes_table(run, analysis)
+    table = sizes_table(analysis)
     if table is not None:
         parts += [
             "<table><thead><tr>",

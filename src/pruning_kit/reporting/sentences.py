@@ -2,15 +2,19 @@
 
 Every sentence is true of the numbers by construction: it names a difference only where a test
 found one, and says what was not measured. Changes of perplexity below a doubling are written in
-per cent, others as a factor; square brackets hold the bounds of the 95 % interval.
+per cent, others as a factor (`3.98×`); square brackets hold the bounds of the 95 % interval.
 """
 
 from __future__ import annotations
 
+import shlex
+
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.importance import Interaction, NotAvailable, Ranking
+from pruning_kit.findings.scores import exp
 from pruning_kit.reporting import choices_in_words
 from pruning_kit.reporting.wording import (
+    change,
     count_blocks,
     format_change,
     format_nats,
@@ -37,6 +41,7 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
         "summary": [
             *_baseline(analysis),
             *choices_in_words.recommendation(analysis),
+            *choices_in_words.nothing_is_free(analysis),
             *_importance_extremes(analysis),
             *choices_in_words.to_avoid(analysis),
             *_failed(analysis),
@@ -69,10 +74,10 @@ def _baseline(analysis: Analysis) -> list[str]:
         return ["The whole model was not measured in full, so nothing is relative to it."]
     bounds = ""
     if row.ppl.low is not None and row.ppl.high is not None:
-        bounds = f" [{format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
+        bounds = f" [95 % interval {format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
     sentence = (
         f"The whole model ({count_blocks(analysis.n_blocks)}) has a perplexity of "
-        f"{format_ppl(row.ppl.value)}{bounds} on {analysis.reported.title}."
+        f"{format_ppl(row.ppl.value)}{bounds} on {analysis.reported.title}; lower is better."
     )
     if len(analysis.rows) > 1:
         return [sentence]
@@ -92,18 +97,15 @@ def _importance_extremes(analysis: Analysis) -> list[str]:
     if len(importance.items) < 2:
         return [
             f"Without block {item.block} the perplexity changes by {format_change(item.ppl_ratio)}."
-            if item.ppl_ratio.value < 2
-            else f"Without block {item.block} the perplexity is "
-            f"{format_change(item.ppl_ratio)} that of the whole model."
             for item in importance.items
         ]
     ratio = {item.block: item.ppl_ratio for item in importance.items}
     scope = "" if importance.complete else f" of the {len(ratio)} measured"
-    most, least = importance.most, importance.least
+    most, least = importance.ranking.most, importance.ranking.least
     if len(most) == len(ratio):
         return [
             f"Removed alone, block {most[0]}{scope} matters most "
-            f"(perplexity {format_change(ratio[most[0]])}), but no other can be told from it."
+            f"(perplexity {format_change(ratio[most[0]])}), but the others cannot be told from it."
         ]
     return [
         f"Removed alone, block {most[0]}{scope} matters most "
@@ -119,12 +121,7 @@ def _tied(blocks: tuple[int, ...]) -> str:
 def _hierarchy(ranking: Ranking) -> str:
     if ranking.separated is None:
         return f"{ranking} (order of the estimates, not tested)"
-    signs = []
-    if any(ranking.separated):
-        signs.append("> differs by a test that holds for all pairs at once")
-    if not all(ranking.separated):
-        signs.append("≈ cannot be told apart")
-    return f"{ranking} ({'; '.join(signs)})"
+    return f"{ranking} (> differs by a test that holds for all pairs at once, ≈ does not)"
 
 
 def _importance_ranking(analysis: Analysis) -> list[str]:
@@ -139,7 +136,8 @@ def _shapley(analysis: Analysis) -> list[str]:
     if isinstance(shapley, NotAvailable):
         return [
             f"Shapley values: not available, since {shapley.reason}. "
-            f"`{shapley.command}` measures the plans that they need."
+            f"`{shapley.command} --model {shlex.quote(analysis.model)}` measures the plans that "
+            "they need."
         ]
     if analysis.n_blocks == 1:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
@@ -149,11 +147,12 @@ def _shapley(analysis: Analysis) -> list[str]:
             f"estimated from {shapley.n_permutations:,} permutations, sampling error at most "
             f"{max(shapley.sampling_error):.3f}"
         )
-    first, last = shapley.ranking.blocks[0], shapley.ranking.blocks[-1]
+    most, least = shapley.ranking.most, shapley.ranking.least
     return [
-        f"Shared out over all orders of removal, block {first} carries most: "
-        f"{format_nats(shapley.values[first])} of {format_nats(shapley.total)} nats per token; "
-        f"block {last} least: {format_nats(shapley.values[last])} (Shapley values, {how}).",
+        f"Without any block, log perplexity rises by {format_nats(shapley.total)} nats per token. "
+        f"Shared out over all orders of removal (Shapley values, {how}), block {most[0]} carries "
+        f"most of it, {format_nats(shapley.values[most[0]])}{_tied(most)}; block {least[0]} least, "
+        f"{format_nats(shapley.values[least[0]])}{_tied(least)}.",
         f"Hierarchy of Shapley values: {_hierarchy(shapley.ranking)}.",
     ]
 
@@ -170,19 +169,22 @@ def _interactions(analysis: Analysis) -> list[str]:
                 f"costs ({analysis.scores.reason})."
             ]
         return [f"None of the {len(pairs)} pairs differs clearly from the sum of its single costs."]
+    worse = sum(pair.excess.value > 0 for pair in clear)
     found = [
-        f"{len(clear)} of {len(pairs)} pairs differ clearly from the sum of their single costs."
+        f"{len(clear)} of {len(pairs)} pairs differ clearly from the sum of their single costs in "
+        f"log perplexity: {worse} cost more together, {len(clear) - worse} less."
     ]
     if clear[-1].excess.value > 0:
-        found.append(_pair(clear[-1], "worse", "more"))
+        found.append(_pair(clear[-1], "more"))
     if clear[0].excess.value < 0:
-        found.append(_pair(clear[0], "better", "less"))
+        found.append(_pair(clear[0], "less"))
     return found
 
 
-def _pair(pair: Interaction, how: str, direction: str) -> str:
+def _pair(pair: Interaction, direction: str) -> str:
     size = pair.excess if direction == "more" else pair.excess.negated
     return (
-        f"Blocks {pair.first} and {pair.second} together are {how} than their sum: "
-        f"{format_nats(size)} nats per token {direction}."
+        f"Blocks {pair.first} and {pair.second} together cost {direction} than their sum, by "
+        f"{format_nats(size)} nats per token: perplexity {change(exp(pair.excess.value))} compared "
+        "with what the two alone let expect."
     )

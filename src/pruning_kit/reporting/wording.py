@@ -11,6 +11,7 @@ from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import Plan
 
 MAX_NAMED = 6
+MAX_SERIES = 12
 
 
 def format_ppl(ppl: float) -> str:
@@ -23,11 +24,11 @@ def format_ppl(ppl: float) -> str:
 
 
 def format_change(ratio: Interval) -> str:
-    """A perplexity ratio: `+7.1 % [+6.0 to +8.2 %]` or `3.98 times [3.80 to 4.17]`."""
+    """A perplexity ratio: `+7.1 % [+6.0 to +8.2 %]` or `3.98× [3.80 to 4.17]`."""
     if math.isnan(ratio.value):
         return "unknown"
     write, unit = (percent, " %") if ratio.value < 2 else (factor, "")
-    text = write(ratio.value) + (unit or " times")
+    text = f"{percent(ratio.value)} %" if unit else times(ratio.value)
     if ratio.low is None or ratio.high is None or ratio.low == ratio.high:
         return text
     return f"{text} [{write(ratio.low)} to {write(ratio.high)}{unit}]"
@@ -45,10 +46,15 @@ def _signed(value: float) -> str:
     return f"{value:.3f}".replace("-", "−") if abs(value) >= 0.0005 else "0.000"
 
 
-def percent(ratio: float) -> str:
+def percent(ratio: float, digits: int = 1) -> str:
     """A ratio as a signed change in per cent, without the sign for it: `+7.1`."""
-    pct = 100 * (ratio - 1)
-    return "0.0" if abs(pct) < 0.05 else f"{pct:+.1f}".replace("-", "−")
+    pct = round(100 * (ratio - 1), digits)
+    return f"{pct:+.{digits}f}".replace("-", "−") if pct else f"{0:.{digits}f}"
+
+
+def times(ratio: float) -> str:
+    """What something is multiplied by: `3.98×`."""
+    return f"{factor(ratio)}×"
 
 
 def factor(ratio: float) -> str:
@@ -62,11 +68,31 @@ def listed(words: Iterable[object], last: str = "and") -> str:
     return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
+def name_blocks(plan: Plan) -> str:
+    """A plan in a sentence: `block 4`, `blocks 1+3`."""
+    return f"block{'s' * (plan.size != 1)} {plan}"
+
+
 def some_plans(plans: Sequence[Plan]) -> str:
     """At most six plans by name, and how many more there are."""
-    named = [str(plan) for plan in plans[:MAX_NAMED]]
+    named = ["the whole model" if plan == Plan() else str(plan) for plan in plans[:MAX_NAMED]]
     rest = len(plans) - len(named)
     return listed([*named, f"{rest:,} more"] if rest else named)
+
+
+def series(values: Sequence[tuple[int, str]]) -> str:
+    """Values by number of blocks, `1: +5 %, 2: +7 %`; of many the first ones and the last."""
+    named = [f"{number}: {value}" for number, value in values]
+    if len(named) > MAX_SERIES:
+        named = [*named[: MAX_SERIES - 2], "…", named[-1]]
+    return ", ".join(named)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, `1 to 6` where none is missing, otherwise `1, 2 or 5`."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return listed(numbers, "or")
 
 
 def count_blocks(count: int) -> str:
@@ -75,7 +101,7 @@ def count_blocks(count: int) -> str:
 
 
 def change(ratio: float) -> str:
-    """A perplexity ratio without bounds: `+7.1 %` or `3.98 times`."""
+    """A perplexity ratio without bounds: `+7.1 %` or `3.98×`."""
     return format_change(Interval(ratio))
 
 

@@ -55,6 +55,8 @@ class Run:
     info: dict[str, Any]
     sums: Mapping[str, np.ndarray]
     timings: Timings | None
+    recomputed: Mapping[str, int]
+    """Windows of each text whose group overflowed in 16 bits and was computed again in float32."""
 
     @cached_property
     def plans(self) -> list[Plan]:
@@ -113,7 +115,6 @@ class Run:
         base_nats = float(self.nll(split)[self.plans.index(Plan())].sum())
         failed = int(np.count_nonzero(~np.isfinite(self.nll(split)[index])))
         n_bytes = self.info["texts"][split]["n_bytes"]
-        note = f"not finite in {failed} of {self.nll(split).shape[1]} windows" if failed else ""
         return {
             "mode": mode_of(plan, self.n_blocks),
             "removed": str(plan),
@@ -126,9 +127,15 @@ class Run:
             "bits_per_byte": nll_nats / math.log(2) / n_bytes,
             "split": split,
             "status": "failed" if failed else "ok",
-            "note": note,
+            "note": self._note(split, failed),
             **self._speed(plan),
         }
+
+    def _note(self, split: str, failed: int) -> str:
+        n_windows, again = self.nll(split).shape[1], self.recomputed[split]
+        notes = [f"not finite in {failed} of {n_windows} windows"] * bool(failed)
+        notes += [f"{again} of {n_windows} windows recomputed in float32"] * bool(again)
+        return "; ".join(notes)
 
     def _speed(self, plan: Plan) -> dict[str, Any]:
         """The speed columns of a plan; empty if it was not timed."""
@@ -172,13 +179,21 @@ def load_run(folder: Path | str) -> Run:
         RunError: if the folder is no run, is damaged, or some of its window groups are missing.
     """
     run = store.RunFolder.open(Path(folder))
-    sums = {split: _read_sums(run, split) for split in run.info["windows"]}
+    read = {split: _read_parts(run, split) for split in run.info["windows"]}
+    sums = {
+        split: np.concatenate([nll_PW for nll_PW, _ in parts], 1) for split, parts in read.items()
+    }
+    recomputed = {
+        split: sum(nll_PW.shape[1] for nll_PW, facts in parts if "recomputed" in facts)
+        for split, parts in read.items()
+    }
     latency = run.folder / LATENCY_FILE
     timings = Timings.from_json(store.read_json(latency)) if latency.exists() else None
-    return Run(run.folder, run.info, sums, timings)
+    return Run(run.folder, run.info, sums, timings, recomputed)
 
 
-def _read_sums(run: store.RunFolder, split: str) -> np.ndarray:
+def _read_parts(run: store.RunFolder, split: str) -> list[tuple[np.ndarray, dict[str, str]]]:
+    """The sums of each window group in text order, with the facts stored beside them."""
     groups = run.info["windows"][split]["groups"]
     done = [group for group in range(len(groups)) if run.has_part(split, group)]
     if len(done) < len(groups):
@@ -186,7 +201,7 @@ def _read_sums(run: store.RunFolder, split: str) -> np.ndarray:
             f"cannot read run {run.folder}: it is not finished, {len(done)} of {len(groups)} "
             "window groups are done. Run the same command with --resume."
         )
-    return np.concatenate([run.read_part(split, group)[0] for group in done], axis=1)
+    return [run.read_part(split, group) for group in done]
 
 
 def write_csv(run: Run, path: Path) -> None:

@@ -1,0 +1,46 @@
+"""A stored run read back: what its rows and its report tell beside the figures."""
+
+import pytest
+
+from pruning_kit.findings.analysis import analyse
+from pruning_kit.plan import Plan, singles, strategy_plan
+from pruning_kit.reporting.document import provenance_table
+from pruning_kit.runs.results import load_run
+from tests.synthetic_runs import write_run
+
+PLANS = [Plan(), *singles(6)]
+
+
+def test_windows_computed_again_in_float32_are_told_in_rows_and_report(tmp_path):
+    folder = write_run(
+        tmp_path / "run", plans=PLANS, recomputed=True, failed=[Plan((2,))], calibration=True
+    )
+    run = load_run(folder)
+    assert run.recomputed == {"test": 50, "calibration": 50}
+    notes = run.frame().set_index(["split", "removed"])["note"]
+    assert notes["test", "1"] == "50 of 120 windows recomputed in float32"
+    assert notes["test", "2"] == (
+        "not finite in 1 of 120 windows; 50 of 120 windows recomputed in float32"
+    )
+    assert (
+        "Computed again",
+        "50 of 120 windows of WikiText-2 raw, valid were recomputed in float32 after an overflow "
+        "in float16",
+    ) in provenance_table(run).rows
+
+
+def test_a_run_without_overflow_has_nothing_to_tell(tmp_path):
+    run = load_run(write_run(tmp_path / "run", plans=PLANS))
+    assert run.recomputed == {"test": 0}
+    assert set(run.frame()["note"]) == {""}
+    assert "Computed again" not in dict(provenance_table(run).rows)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_random_strategy_is_that_of_the_seed_the_sweep_was_given(tmp_path, seed):
+    drawn = strategy_plan("random", 6, 2, seed)
+    changes = {"choice": {"mode": None, "strategies": ["random"], "ratios": [], "seed": seed}}
+    run = load_run(write_run(tmp_path / "run", plans=[*PLANS, drawn], changes=changes))
+    two = analyse(run).sizes[1]
+    assert two.n_removed == 2 and two.strategies["random"] == drawn
+    assert strategy_plan("random", 6, 2, 0) != strategy_plan("random", 6, 2, 3)
