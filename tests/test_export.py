@@ -292,6 +292,20 @@ class TestRefusal:
         with pytest.raises(ExportError, match=r"/file': the path is a file\. Give a folder"):
             export(base, Plan((1,)), tmp_path / "file")
 
+    @pytest.mark.parametrize(
+        ("name", "reason"), [("a" * 300, "File name too long"), ("file/out", "Not a directory")]
+    )
+    def test_a_path_that_cannot_be_is_one_sentence(
+        self, base: LoadedModel, tmp_path: Path, name: str, reason: str
+    ) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(ExportError) as error:
+            export(base, Plan((1,)), tmp_path / name)
+        assert str(error.value) == (
+            f"cannot write the pruned model to {str(tmp_path / name)!r}: {reason}. "
+            "Make room, or choose another folder."
+        )
+
     def test_plans_that_remove_nothing_or_too_much(self, base: LoadedModel, tmp_path: Path) -> None:
         for plan, reason in [
             (Plan(), "cannot prune by an empty plan: it removes no block."),
@@ -392,6 +406,7 @@ class TestLeftBehind:
             "alive": f".out[1].{os.getppid()}.partial",
             "of another target": f".out.{gone.pid}.partial",
             "unnumbered": ".out[1].x.partial",
+            "no number of a process": f".out[1].{10**25}.partial",
         }
         for name in names.values():
             (tmp_path / name).mkdir()
@@ -400,7 +415,7 @@ class TestLeftBehind:
         left = {path.name for path in tmp_path.iterdir()}
         assert left == {
             "out[1]",
-            *(names[who] for who in ("alive", "of another target", "unnumbered")),
+            *(names[who] for who in names if who not in ("dead", "ours")),
         }
 
     def test_their_room_counts_as_free(

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from pruning_kit.cutting.recipe import CARD_FILE, Number, Recipe, write_card, write_recipe
 from pruning_kit.cutting.surgery import count_parameters, predicted_parameters, recut, stored_copy
 from pruning_kit.cutting.verification import Check, require, verify_folder
-from pruning_kit.errors import ExportError, PlanError
+from pruning_kit.errors import ExportError, PlanError, first_line
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import LoadedModel, weights_hash
 from pruning_kit.plan import Plan
@@ -63,16 +63,17 @@ def export(
     decoder, target = Decoder(loaded.model), Path(folder)
     recipe = _recipe(loaded, decoder, plan, numbers or {}, command)
     dtype = _torch_dtype(loaded.stored_dtype)
-    _remove_stale_partials(target)
-    _check_target(target, needed_bytes=recipe.parameters * dtype.itemsize + SPARE_BYTES)
-    with _written_whole(target) as partial, recut(decoder, plan) as model:
-        _save_weights(stored_copy(model, dtype), partial)
-        _save_tokenizer(loaded.tokenizer, partial)
-        recipe = replace(recipe, weights_sha256=weights_hash(partial))
-        write_recipe(recipe, partial)
-        write_card(recipe, partial)
-        checks = verify_folder(partial, reference=model)
-        require(checks, f"{loaded.source.name} without {plan}")
+    with _disk_errors_said(target):
+        _remove_stale_partials(target)
+        _check_target(target, needed_bytes=recipe.parameters * dtype.itemsize + SPARE_BYTES)
+        with _written_whole(target) as partial, recut(decoder, plan) as model:
+            _save_weights(stored_copy(model, dtype), partial)
+            _save_tokenizer(loaded.tokenizer, partial)
+            recipe = replace(recipe, weights_sha256=weights_hash(partial))
+            write_recipe(recipe, partial)
+            write_card(recipe, partial)
+            checks = verify_folder(partial, reference=model)
+            require(checks, f"{loaded.source.name} without {plan}")
     return checks
 
 
@@ -171,12 +172,25 @@ def _check_target(folder: Path, needed_bytes: int) -> None:
 def _remove_stale_partials(folder: Path) -> None:
     """Remove what exports to the same folder left behind that were killed while they wrote."""
     final = folder.resolve()
-    name = re.compile(rf"\.{re.escape(final.name)}\.(\d+)\.partial")
+    name = re.compile(rf"\.{re.escape(final.name)}\.(\d{1, 9})\.partial")
     for path in final.parent.glob(".*.partial"):
         match = name.fullmatch(path.name)
         # Where the number is our own, it belonged to a process before us.
         if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
             shutil.rmtree(path, ignore_errors=True)  # another user's may stay: it harms nobody
+
+
+@contextmanager
+def _disk_errors_said(folder: Path) -> Iterator[None]:
+    """Raise what the disk or the file system refuses as an `ExportError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ExportError(
+            f"cannot write the pruned model to {str(folder)!r}: {reason}. "
+            "Make room, or choose another folder."
+        ) from error
 
 
 @contextmanager
@@ -190,11 +204,5 @@ def _written_whole(folder: Path) -> Iterator[Path]:
         if final.exists():
             final.rmdir()
         partial.rename(final)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ExportError(
-            f"cannot write the pruned model to {str(folder)!r}: {reason}. "
-            "Make room, or choose another folder."
-        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -131,11 +131,15 @@ def _behaviour(model: PreTrainedModel) -> list[Check]:
 def _check_weights(missing: list[str], unused: list[str]) -> Check:
     faults = []
     if missing:
-        faults.append(f"{len(missing)} tensors of the config are not in the files ({missing[0]})")
+        faults.append(f"{_tensors(missing)} of the config not in the files ({missing[0]})")
     if unused:
-        faults.append(f"{len(unused)} tensors of the files are not in the config ({unused[0]})")
+        faults.append(f"{_tensors(unused)} of the files not in the config ({unused[0]})")
     detail = " and ".join(faults) or "the files hold exactly the tensors the config asks for"
     return Check("weights", not faults, detail)
+
+
+def _tensors(names: Sequence[str]) -> str:
+    return f"{len(names)} tensor{'s' * (len(names) > 1)}"
 
 
 def _check_depth(decoder: Decoder) -> Check:
