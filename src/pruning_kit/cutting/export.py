@@ -172,7 +172,7 @@ def _check_target(folder: Path, needed_bytes: int) -> None:
 def _remove_stale_partials(folder: Path) -> None:
     """Remove what exports to the same folder left behind that were killed while they wrote."""
     final = folder.resolve()
-    name = re.compile(rf"\.{re.escape(final.name)}\.(\d{1, 9})\.partial")
+    name = re.compile(re.escape(f".{final.name}.") + r"(\d{1,9})\.partial")
     for path in final.parent.glob(".*.partial"):
         match = name.fullmatch(path.name)
         # Where the number is our own, it belonged to a process before us.
