@@ -179,7 +179,7 @@ def strategies(analysis: Analysis) -> list[str]:
         f"Of the fixed strategies ({', '.join(STRATEGIES)}), {listed(ties)} "
         f"{'does' if len(ties) == 1 else 'do'} best most often: at {count} of {len(full)} numbers "
         f"of removed blocks{' each' if len(ties) > 1 else ''}{_where(analysis)}.",
-        f"They beat the median of the measured sets at so many of these {len(full)}: "
+        f"How often each has less perplexity than the median measured set, out of {len(full)}: "
         f"{', '.join(beaten)}{_where(analysis)}.",
         f"The best of them falls furthest behind the best set at {at} removed: {change(gap)} "
         f"perplexity compared with it{_where(analysis)}."
@@ -246,9 +246,9 @@ def _why_not_more(analysis: Analysis, limit: str) -> str:
         return "Only one block is left then." if measured_all else "No larger set was measured."
     ratio = analysis.row[larger[0].best].selection_ratio
     too_much = ratio > MAX_RECOMMENDED_RATIO
-    why = f"that costs more than {limit} % perplexity" if too_much else "costs rise sharply there"
+    why = f"that costs more than {limit} %" if too_much else "costs rise sharply there"
     return (
-        f"Not more, since {why}: perplexity {change(ratio)} with {_best_set(larger[0])} of "
+        f"Not more, since {why}: {change(ratio)} perplexity with {_best_set(larger[0])} of "
         f"{larger[0].n_removed} ({name_blocks(larger[0].best)}){_where(analysis)}."
     )
 

@@ -226,8 +226,10 @@ def sizes_table(analysis: Analysis) -> Table | None:
         ),
         "The whole model and the best set of each size; * is what to take without a budget "
         f"({analysis.selection_note})."
-        + f" {UNCLEAR}: no larger than the noise of this machine."
-        * unclear,
+        + " Ratios of latency are taken within each round, so they need not be the quotient of the "
+        "milliseconds."
+        * timed
+        + f" {UNCLEAR}: no larger than the noise of this machine." * unclear,
         tuple(number for number, star in enumerate(starred) if star),
     )
 
@@ -358,9 +360,10 @@ def _recomputed(run: Run, split: str) -> Iterable[tuple[str, Any]]:
 
 
 def _arithmetic(numerics: dict[str, Any]) -> str:
+    threads = numerics["threads"]
     return (
         f"{numerics['dtype']}, attention {numerics['attention']}, kernel {numerics['kernel']}, "
-        f"batch {numerics['batch_size']}, {numerics['threads']} threads"
+        f"batch {numerics['batch_size']}, {threads} thread{'s' * (threads != 1)}"
     )
 
 

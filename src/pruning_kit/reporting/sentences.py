@@ -10,8 +10,9 @@ from __future__ import annotations
 import shlex
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.findings.importance import Interaction, NotAvailable, Ranking
-from pruning_kit.findings.scores import exp
+from pruning_kit.findings.importance import Interaction, NotAvailable, Ranking, Shapley
+from pruning_kit.findings.scores import Interval, exp
+from pruning_kit.plan import Plan
 from pruning_kit.reporting import choices_in_words
 from pruning_kit.reporting.wording import (
     change,
@@ -153,7 +154,28 @@ def _shapley(analysis: Analysis) -> list[str]:
         f"Shared out over all orders of removal (Shapley values, {how}), block {most[0]} carries "
         f"most of it, {format_nats(shapley.values[most[0]])}{_tied(most)}; block {least[0]} least, "
         f"{format_nats(shapley.values[least[0]])}{_tied(least)}.",
+        *_last_step(analysis, shapley),
         f"Hierarchy of Shapley values: {_hierarchy(shapley.ranking)}.",
+    ]
+
+
+def _last_step(analysis: Analysis, shapley: Shapley) -> list[str]:
+    """How much of each value is the loss of the last block, where that is more than half of all.
+
+    A stack without any block predicts nothing, and this alone makes Shapley values look alike.
+    """
+    whole = range(analysis.n_blocks)
+    alone = [Plan(tuple(block for block in whole if block != kept)) for kept in whole]
+    if not all(plan in analysis.scores.row for plan in alone):
+        return []
+    empty = analysis.scores.log_ppl(Plan(tuple(whole)))
+    steps = [(empty - analysis.scores.log_ppl(plan)) / len(alone) for plan in alone]
+    if sum(steps) < shapley.total.value / 2:
+        return []
+    least, most = (format_nats(Interval(end)) for end in (min(steps), max(steps)))
+    return [
+        f"Each value holds {least} to {most} nats for the loss of the last block left, whichever "
+        "it is; so look at the differences between blocks rather than at their shares."
     ]
 
 
