@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pruning_kit.errors import ModelError
+from pruning_kit.errors import ModelError, first_line
 from pruning_kit.plan import Plan
 
 RECIPE_FILE = "pruning.json"
@@ -111,7 +111,7 @@ def _reason(error: Exception) -> str:
         return "there is no such file"
     if isinstance(error, KeyError):
         return f"it lacks {error}"
-    return str(error)
+    return first_line(error)
 
 
 def write_card(recipe: Recipe, folder: Path) -> None:
