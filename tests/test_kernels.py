@@ -7,7 +7,10 @@ from families import N_BLOCKS, NAMES, VOCABULARY, random_tokens, tiny_model
 from torch import nn
 
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.kernels import choice, choose_kernel
+from pruning_kit.inputs.corpora import find_corpus
+from pruning_kit.inputs.models import find_model, load_model
+from pruning_kit.inputs.texts import prepare_text
+from pruning_kit.kernels import choice, choose_kernel, gpt2
 from pruning_kit.kernels import head as head_module
 from pruning_kit.kernels.generic import in_format
 from pruning_kit.kernels.head import CentredEmbedding, PiecewiseHead
@@ -25,6 +28,7 @@ CPU = torch.device("cpu")
 PLANS = [*subsets(N_BLOCKS, range(N_BLOCKS)), Plan(tuple(range(N_BLOCKS)))]
 TOKENS = random_tokens(3, 41)
 WINDOWS = (TOKENS[:, :40], TOKENS[:, 21:], 20)
+LINEARS_OF_BFLOAT16 = [DenseLinear, PackedLinear][: 1 + packing_is_possible(torch.bfloat16)]
 LINEARS = [DenseLinear, PackedLinear] if packing_is_possible(torch.float32) else [DenseLinear]
 
 
@@ -155,7 +159,7 @@ def test_broken_states_are_not_finite_rather_than_wrong():
 
 def test_a_twin_shares_every_tensor_that_is_not_repacked():
     block = tiny_model("gpt2").transformer.h[0]
-    copied = twin(block, DenseLinear)
+    copied = twin(block, block, DenseLinear)
     assert copied.ln_1.weight is block.ln_1.weight
     assert type(copied.mlp.c_fc) is DenseLinear and type(block.mlp.c_fc) is not DenseLinear
 
@@ -167,6 +171,39 @@ def test_a_model_in_another_format_keeps_tied_weights_and_its_buffers():
     assert copied.lm_head.weight is copied.model.embed_tokens.weight
     assert copied.model.rotary_emb.inv_freq.dtype == torch.float32
     assert copied.lm_head.weight.shape[0] == VOCABULARY
+
+
+@pytest.mark.parametrize("n_queries", [1, 200, 300])
+def test_attention_in_pieces_equals_attention(n_queries):
+    torch.manual_seed(0)
+    query = torch.randn(2, 3, n_queries, 8)
+    key, value = torch.randn(2, 3, 300, 8) + 5, torch.randn(2, 3, 300, 8)
+    pieces = gpt2.attend_in_pieces(query, key, value)
+    torch.testing.assert_close(pieces, gpt2.attend(query, key, value), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make_linear", LINEARS_OF_BFLOAT16)
+def test_what_rounding_takes_off_a_weight_is_put_back_on_the_mean_input(make_linear):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(32, 64), torch.randn(32)
+    inputs = (torch.randn(64) + 0.1 * torch.randn(100, 64)).bfloat16()
+    exact = F.linear(inputs.float(), weight, bias).mean(0)
+    layer = make_linear(weight, bias, dtype=torch.bfloat16)
+    put_back = layer(inputs).float().mean(0)
+    plain = make_linear(weight.bfloat16(), bias.bfloat16())(inputs).float().mean(0)
+    assert (put_back - exact).norm() < 0.2 * (plain - exact).norm()
+
+
+def test_bfloat16_stays_within_a_fifth_of_a_per_cent_on_the_trained_demo_model():
+    loaded = load_model(find_model("demo"), attention="sdpa")
+    text = prepare_text(find_corpus("demo", "demo"), loaded)
+    decoder, batch = Decoder(loaded.model), text.tensors(1, 3)
+    plans = [Plan(), Plan((1, 2, 4)), Plan((1, 2, 3, 4))]
+    exact = nll_sums(ReferenceKernel(decoder, True), plans, 6, *batch).sum(dim=1)
+    kernel = choose_kernel(decoder, batch[0], torch.bfloat16, CPU)
+    assert kernel.dtype == torch.bfloat16, kernel.note
+    off = (nll_sums(kernel, plans, 6, *batch).sum(dim=1) - exact) / batch[1].numel()
+    assert off.abs().max() < 2e-3
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

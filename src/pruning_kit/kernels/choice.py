@@ -6,7 +6,8 @@ refused, and why, stands in the chosen kernel's `note`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ from pruning_kit.walk.perplexity import Kernel, ReferenceKernel, nll_sums
 TOLERANCE_NATS = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 2e-2}
 """Largest difference of the mean NLL on a probe of some hundred tokens, by number format."""
 PROBE_TOKENS = (64, 256)
+
+PACKED = "oneDNN packed"
 
 Candidate = Callable[[], Kernel]
 
@@ -87,8 +90,10 @@ def _candidates(
     def generic() -> Kernel:
         made, how = head()
         own = in_format(decoder, dtype, device)
-        packed = make_linear is PackedLinear
-        blocks = [twin(block, make_linear) for block in own.stack] if packed else own.blocks
+        blocks: Sequence[nn.Module] = own.blocks
+        if layout == PACKED:
+            pairs = zip(own.stack, decoder.stack, strict=True)
+            blocks = [twin(block, exact, make_linear) for block, exact in pairs]
         return GenericKernel(own, blocks, made, f"generic, {_name(dtype)}, {layout}, {how}")
 
     if is_plain_gpt2(decoder.model.config) and reference.exact_head:
@@ -114,17 +119,18 @@ def _choose_linear(
     decoder: Decoder, dtype: torch.dtype, device: torch.device, notes: list[str]
 ) -> tuple[MakeLinear, str]:
     """oneDNN over packed weights on a CPU that computes them as exactly as it should."""
+    dense = partial(DenseLinear, dtype=dtype, device=device)
     if device.type != "cpu":
-        return DenseLinear, "cuBLAS" if device.type == "cuda" else device.type
+        return dense, "cuBLAS" if device.type == "cuda" else device.type
     if not packing_is_possible(dtype):
         notes.append(f"oneDNN packed refused: no {_name(dtype)} products in this PyTorch or CPU")
-        return DenseLinear, "unpacked"
+        return dense, "unpacked"
     if dtype == torch.float32:
         error = packed_error(_one_weight_of_each_shape(decoder))
         if error > MAX_FLOAT32_ERROR:
             notes.append(f"oneDNN packed refused: error {error:.1e} over {MAX_FLOAT32_ERROR:.0e}")
-            return DenseLinear, "unpacked"
-    return PackedLinear, "oneDNN packed"
+            return dense, "unpacked"
+    return partial(PackedLinear, dtype=dtype, device=device), PACKED
 
 
 def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:

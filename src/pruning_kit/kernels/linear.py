@@ -17,12 +17,16 @@ from transformers.pytorch_utils import Conv1D
 
 MAX_FLOAT32_ERROR = 1e-6
 PROBE_ROWS = 32
+ROUNDED_OFF_SCALE = 2.0**11
+"""Keeps what was rounded off out of float16's subnormal numbers."""
 
 
 class Linear(Protocol):
     """x W^T + b, alone or followed by what a transformer block does next."""
 
-    def __call__(self, inputs: Tensor) -> Tensor: ...
+    def __call__(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        """The product, with `bias_O` (O,) float32 in place of the layer's own bias if given."""
+        ...
 
     def gelu(self, inputs: Tensor) -> Tensor:
         """GPT-2's GELU (the tanh form) of the product."""
@@ -36,51 +40,130 @@ class Linear(Protocol):
 MakeLinear = Callable[[Tensor, Tensor | None], Linear]
 
 
+class Bias:
+    """A layer's bias, and with it what rounding took off the weight.
+
+    Rounding a weight moves each product by (what was rounded off) · input. Over many positions the
+    part of the mean input adds up to a constant for each output, so it is put back here.
+    """
+
+    def __init__(self, bias_O: Tensor | None, rounded_off_OI: Tensor | None) -> None:
+        self._bias_O = None if bias_O is None else bias_O.float()
+        self._rounded_off_OI = rounded_off_OI
+
+    def __call__(self, inputs: Tensor) -> Tensor | None:
+        """What to add to the products of these inputs (…, I): (O,) float32; None if nothing."""
+        if self._rounded_off_OI is None:
+            return self._bias_O
+        mean_I = inputs.flatten(0, -2).mean(dim=0, dtype=torch.float32)
+        mean_I = mean_I.to(self._rounded_off_OI.dtype)
+        put_back_O = (self._rounded_off_OI @ mean_I).float() / ROUNDED_OFF_SCALE
+        return put_back_O if self._bias_O is None else put_back_O + self._bias_O
+
+
+def round_off(
+    weight_OI: Tensor,
+    bias_O: Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    put_back: bool,
+) -> tuple[Tensor, Bias]:
+    """The weight in a number format on a device, and the bias that goes with it.
+
+    Args:
+        weight_OI: the weight as exact as it is known.
+        bias_O: the layer's bias, or None.
+        dtype: the format to compute in.
+        device: where to compute.
+        put_back: whether to keep what is rounded off, as large as the weight itself.
+    """
+    exact_OI = weight_OI.to(device)
+    rounded_OI = exact_OI.to(dtype).contiguous()
+    off_OI: Tensor | None = None
+    if put_back and exact_OI.dtype != dtype:
+        off_OI = ((exact_OI.float() - rounded_OI.float()) * ROUNDED_OFF_SCALE).to(dtype)
+    return rounded_OI, Bias(None if bias_O is None else bias_O.to(device), off_OI)
+
+
+def _round_layer(
+    weight_OI: Tensor,
+    bias_O: Tensor | None,
+    dtype: torch.dtype | None,
+    device: torch.device | None,
+) -> tuple[Tensor, Bias]:
+    """`round_off` for a layer of a block; float16 rounds too little there to be put back."""
+    dtype = dtype or weight_OI.dtype
+    put_back = dtype == torch.bfloat16
+    return round_off(weight_OI, bias_O, dtype, device or weight_OI.device, put_back)
+
+
 class DenseLinear(nn.Module):
     """PyTorch's own product, with the bias and the GELU in its last step where the library can."""
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+    def __init__(
+        self,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
-        self._weight_IO = weight_OI.t()
-        self._bias_O = bias_O if bias_O is not None else weight_OI.new_zeros(len(weight_OI))
+        self._weight_OI, self._bias = _round_layer(weight_OI, bias_O, dtype, device)
+        self._no_bias_O = self._weight_OI.new_zeros(len(self._weight_OI))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, self._weight_IO.t(), self._bias_O)
+    def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        return F.linear(inputs, self._weight_OI, self._added(inputs, bias_O))
 
     def gelu(self, inputs: Tensor) -> Tensor:
         if not inputs.is_cuda:  # elsewhere the fused call is the other GELU
             return F.gelu(self(inputs), approximate="tanh")
         rows = inputs.flatten(0, -2)
-        out = torch.ops.aten._addmm_activation(self._bias_O, rows, self._weight_IO, use_gelu=True)
+        out = torch.ops.aten._addmm_activation(
+            self._added(inputs), rows, self._weight_OI.t(), use_gelu=True
+        )
         return out.view(*inputs.shape[:-1], -1)
 
     def add_to(self, residual: Tensor, inputs: Tensor) -> Tensor:
         return self(inputs).add_(residual)
 
+    def _added(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        bias_O = self._bias(inputs) if bias_O is None else bias_O
+        return self._no_bias_O if bias_O is None else bias_O.to(inputs.dtype)
+
 
 class PackedLinear(nn.Module):
     """oneDNN's product over a weight that is brought into its blocked layout once."""
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+    def __init__(
+        self,
+        weight_OI: Tensor,
+        bias_O: Tensor | None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())
-        self._bias_O = bias_O
+        rounded_OI, self._bias = _round_layer(weight_OI, bias_O, dtype, device)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(rounded_OI)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self._product(inputs, "none", "")
+    def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        return self._product(inputs, "none", "", bias_O)
 
     def gelu(self, inputs: Tensor) -> Tensor:
         return self._product(inputs, "gelu", "tanh")
 
     def add_to(self, residual: Tensor, inputs: Tensor) -> Tensor:
+        bias_O = self._bias(inputs)
+        if bias_O is not None:
+            bias_O = bias_O.to(inputs.dtype)  # this call takes no other
         return torch.ops.mkldnn._linear_pointwise.binary(
-            inputs, residual, self._packed, self._bias_O, "add"
+            inputs, residual, self._packed, bias_O, "add"
         )
 
-    def _product(self, inputs: Tensor, step: str, variant: str) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(
-            inputs, self._packed, self._bias_O, step, [], variant
-        )
+    def _product(
+        self, inputs: Tensor, step: str, variant: str, bias_O: Tensor | None = None
+    ) -> Tensor:
+        bias_O = self._bias(inputs) if bias_O is None else bias_O
+        return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, bias_O, step, [], variant)
 
 
 def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -91,11 +174,17 @@ def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     return (weight.t() if isinstance(layer, Conv1D) else weight), bias
 
 
-def twin(module: nn.Module, make_linear: MakeLinear) -> nn.Module:
-    """A copy of a block that shares its tensors, its linear layers replaced by `make_linear`'s."""
-    shared = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
-    copied = copy.deepcopy(module, shared)
-    for name, layer in list(copied.named_modules()):
+def twin(block: nn.Module, exact: nn.Module, make_linear: MakeLinear) -> nn.Module:
+    """A copy of a block that shares its tensors, its linear layers made anew by `make_linear`.
+
+    Args:
+        block: the block in the format to compute in.
+        exact: the same block with its weights as exact as they are known.
+        make_linear: brings a weight into format and layout.
+    """
+    shared = {id(tensor): tensor for tensor in chain(block.parameters(), block.buffers())}
+    copied = copy.deepcopy(block, shared)
+    for name, layer in exact.named_modules():
         if type(layer) in (nn.Linear, Conv1D):
             copied.set_submodule(name, make_linear(*weight_and_bias(layer)))  # type: ignore[arg-type]
     return copied

@@ -27,6 +27,7 @@ def identity(
     return {
         "weights_sha256": loaded.weights_sha256,
         "texts_sha256": {split: text.corpus.sha256 for split, text in texts.items()},
+        "tokens_sha256": {split: text.ids_sha256 for split, text in texts.items()},
         "windows": {split: len(text.windows) for split, text in texts.items()},
         "plans_sha256": hash_plans(plans),
         "attention": str(loaded.model.config._attn_implementation),
