@@ -15,7 +15,14 @@ import numpy as np
 
 from pruning_kit.plan import Plan
 from pruning_kit.runs import store
-from pruning_kit.speed.timings import QUANTITIES, Entry, Round, Timings
+from pruning_kit.speed.timings import (
+    END_TO_END,
+    END_TO_END_PLAIN,
+    QUANTITIES,
+    Entry,
+    Round,
+    Timings,
+)
 from tests.synthetic_scores import additive_costs, all_plans, synthetic_nll
 
 WHOLE_M, BLOCK_M = 81_912_576, 7_087_872
@@ -168,6 +175,10 @@ def synthetic_timings(
         factors = np.exp(0.01 * generator.standard_normal(len(entries)))
         return tuple((share[quantity] * seconds_E * factors).tolist())
 
+    def samples() -> dict[str, tuple[float, ...]]:
+        found = {quantity: noisy(quantity) for quantity in QUANTITIES}
+        return found | {END_TO_END_PLAIN: found[END_TO_END]}
+
     reading = {"time_s": 0.0, "cpu_busy_s": 0.0, "cpu_own_s": 0.0, "cpu_steal_s": 0.0}
     return Timings(
         n_blocks=n_blocks,
@@ -189,7 +200,7 @@ def synthetic_timings(
         rounds=tuple(
             Round(
                 tuple(range(len(entries))),
-                {quantity: noisy(quantity) for quantity in QUANTITIES},
+                samples(),
                 reading | {"time_s": float(number + 1), "load_average": 0.2},
             )
             for number in range(n_rounds)

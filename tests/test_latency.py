@@ -1,20 +1,24 @@
-"""Timing of really cut models: order of calls, equal work, pools, modes and refusals."""
+"""Timing of really cut models: turns, equal work, pools, modes, further batch sizes."""
 
 import gc
-import math
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from pruning_kit.cutting.surgery import cut
-from pruning_kit.errors import DeviceError, PlanError, TimingError
+from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.speed import latency, workload
-from pruning_kit.speed.latency import LatencyProtocol
-from pruning_kit.speed.timings import DECODE, END_TO_END, PREFILL, Timings
+from pruning_kit.speed import generation, latency, throughput
+from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, Timings
+from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk import memory
 
 PROMPT_IDS = [5, 3, 8, 1]
@@ -43,31 +47,25 @@ def tiny_gpt2(n_blocks: int = 3) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config).eval()
 
 
-class Ticker:
-    """A clock that moves on by one second at each look."""
+def workload_of(
+    decoder: Decoder, plans: Sequence[Plan], protocol: LatencyProtocol = QUICK
+) -> generation.Workload:
+    stopwatch = Stopwatch(Ticker(), lambda: None)
+    return generation.Workload(decoder, plans, PROMPT_IDS, protocol, stopwatch)
 
-    def __init__(self) -> None:
-        self.now = 0.0
+
+class Ticker:
+    """A clock that moves on by one second, or by a `step`, at each look."""
+
+    def __init__(self, step: float = 1.0) -> None:
+        self.now, self.step = 0.0, step
 
     def __call__(self) -> float:
-        self.now += 1.0
+        self.now += self.step
         return self.now
 
 
-def test_stopwatch_synchronises_before_each_look_at_the_clock():
-    events: list[str] = []
-    times = iter([10.0, 12.5])
-
-    def clock() -> float:
-        events.append("clock")
-        return next(times)
-
-    stopwatch = workload.Stopwatch(clock, lambda: events.append("sync"))
-    assert stopwatch.seconds(lambda: events.append("call")) == 2.5
-    assert events == ["sync", "clock", "call", "sync", "clock"]
-
-
-def test_every_sample_is_synchronised_and_taken_by_the_given_clock(decoder):
+def test_every_call_is_synchronised_and_taken_by_the_given_clock(decoder):
     events: list[str] = []
     ticker = Ticker()
 
@@ -78,13 +76,15 @@ def test_every_sample_is_synchronised_and_taken_by_the_given_clock(decoder):
     timings = latency.measure(
         decoder, [Plan((1,))], PROMPT_IDS, QUICK, clock=clock, sync=lambda: events.append("sync")
     )
-    quantity_calls = 3 * 3 * (1 + 8)  # quantities, entries, rounds with the warm-up
-    assert events.count("sync") == 2 * quantity_calls
+    calls_of_an_entry = 4 + 3 + 1 + 4  # prefills, steps; the same end to end
+    timed = 3 * (1 + 8) * calls_of_an_entry  # entries, rounds with the warm-up
+    assert events.count("sync") == 2 * timed
     pairs = "".join(event[0] for event in events)
-    assert pairs.count("scsc") == quantity_calls
+    assert pairs.count("scsc") == timed
     assert (timings.seconds(PREFILL) == 1.0).all()
-    assert (timings.seconds(END_TO_END) == 1.0).all()
-    assert timings.seconds(DECODE) == pytest.approx(1.0 / 3)
+    assert (timings.seconds(DECODE) == 1.0).all()
+    assert (timings.seconds(END_TO_END) == 5.0).all()
+    assert (timings.seconds(END_TO_END_PLAIN) == 5.0).all()
 
 
 def test_the_model_and_the_collector_are_as_before(decoder):
@@ -99,41 +99,162 @@ def test_the_model_and_the_collector_are_as_before(decoder):
 
 @pytest.mark.parametrize("plan", list(subsets(3, [0, 1, 2])), ids=str)
 def test_the_timed_calls_give_the_tokens_of_a_really_cut_model(decoder, plan):
-    work = workload.Workload(decoder, PROMPT_IDS, QUICK, workload.Stopwatch(Ticker(), lambda: None))
+    work = workload_of(decoder, [plan])
     reference = cut(tiny_gpt2(), plan)
     prompt = torch.tensor([PROMPT_IDS])
     for _ in range(9 - len(PROMPT_IDS)):
         chosen = reference(prompt, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
         prompt = torch.cat([prompt, chosen], dim=1)
-    assert torch.equal(work.end_to_end_tokens(plan), prompt)
+    assert torch.equal(work.end_to_end_tokens(0), prompt)
 
 
-def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(decoder):
-    """Token 0 ends a text; a head that always prefers it must not shorten the work."""
-    with torch.no_grad():
-        decoder.model.transformer.wte.weight[:] *= 0.0
-    widths = []
+def widths_seen(decoder: Decoder, call: Callable[[], object]) -> list[int]:
+    """Tokens in each call that the first block got meanwhile."""
+    widths: list[int] = []
     hook = decoder.stack[0].register_forward_hook(
         lambda _m, args, _out: widths.append(args[0].shape[1])
     )
-    work = workload.Workload(decoder, PROMPT_IDS, QUICK, workload.Stopwatch(Ticker(), lambda: None))
-    work.sample(Plan())
+    call()
     hook.remove()
-    assert widths == [6, 1, 1, 1, 4, 1, 1, 1, 1]
-    assert work.end_to_end_tokens(Plan()).shape == (1, 9)
+    return widths
 
 
-def test_batch_size_holds_for_every_quantity(decoder):
+def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(
+    decoder, monkeypatch
+):
+    """Token 0 ends a text; a head that always prefers it must not shorten the work."""
+    monkeypatch.setattr(generation, "LEAD_IN_S", 0.0)
+    with torch.no_grad():
+        decoder.model.transformer.wte.weight[:] *= 0.0
+    work = workload_of(decoder, [Plan()])
+    widths = widths_seen(decoder, lambda: work.sample_round([0]))
+    assert widths == [6, 6, 6, 6, 1, 1, 1, 4, 1, 1, 1, 1]
+    assert work.end_to_end_tokens(0).shape == (1, 9)
+
+
+def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
+    """With 4 ms between looks, 10 ms are over after two calls of one token."""
+    stopwatch = Stopwatch(Ticker(0.004), lambda: None)
+    work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch)
+    widths = widths_seen(decoder, lambda: work.sample_round([0]))
+    lead_in = [1, 1]
+    assert widths == (
+        4 * [*lead_in, 6] + [*lead_in, 1, 1, 1] + [*lead_in, 4] + [*lead_in, 1, 1, 1, 1]
+    )
+    assert generation.lead_in_s(torch.device("cpu")) == 0.010
+    assert generation.lead_in_s(torch.device("cuda")) == 0.0
+
+
+def test_entries_take_turns_in_mirrored_order_until_all_are_done(decoder, monkeypatch):
+    monkeypatch.setattr(generation, "LEAD_IN_S", 0.0)
+    turns: list[tuple[str, int]] = []
+    recut = generation.recut
+
+    def recording(decoder: Decoder, plan: Plan):
+        turns.append((str(plan), 0))
+        return recut(decoder, plan)
+
+    monkeypatch.setattr(generation, "recut", recording)
+    protocol = replace(QUICK, new_tokens=5, turn_steps=2, prefill_calls=1, end_to_end_tokens=7)
+    work = workload_of(decoder, [Plan((0,)), Plan((1,)), Plan((2,))], protocol)
+    work.sample_round([2, 0, 1])
+    # A prefill and steps of 2, 2 and 1; then a prefill and 2 steps end to end.
+    assert "".join(name for name, _ in turns) == "201102201102" + "201102"
+
+
+def test_many_entries_are_timed_in_groups_of_at_most_eight():
+    assert [len(group) for group in generation.groups(range(14))] == [7, 7]
+    assert [len(group) for group in generation.groups(range(8))] == [8]
+    assert [list(group) for group in generation.groups([3, 1, 2])] == [[3, 1, 2]]
+    thousands = generation.groups(range(4095))
+    assert max(map(len, thousands)) == 8
+    assert [entry for group in thousands for entry in group] == list(range(4095))
+
+
+@given(st.integers(0, 300), st.integers(1, 40))
+def test_turns_make_the_steps_asked_for(n_steps, turn_steps):
+    lengths = generation.turn_lengths(n_steps, turn_steps)
+    assert sum(lengths) == n_steps
+    assert all(0 < length <= turn_steps for length in lengths)
+    assert set(lengths[:-1]) <= {turn_steps}
+
+
+def test_interruptions_of_some_steps_stay_out_of_the_sample_and_in_the_plain_sum():
+    steps = [1.0, 1.0, 9.0, 1.0, 5.0, 1.0, 1.0, 1.0]
+    made = generation.Generation(prefills_s=[2.0], steps_s=steps)
+    assert made.undisturbed_s == 2.0 + 8 * 1.0
+    assert made.plain_s == 2.0 + sum(steps)
+    assert generation.Generation(prefills_s=[2.0]).undisturbed_s == 2.0
+    assert generation.undisturbed([1.0, 2.0, 3.0, 4.0, 5.0]) == 2.0
+
+
+def test_the_batch_size_holds_for_every_call(decoder):
     batches = set()
     hook = decoder.stack[0].register_forward_hook(
         lambda _m, args, _out: batches.add(args[0].shape[0])
     )
-    runs = latency.batch_sweep(decoder, [], PROMPT_IDS, [1, 4], QUICK, clock=Ticker())
+    workload_of(decoder, [Plan()], replace(QUICK, batch_size=4)).sample_round([0])
     hook.remove()
-    assert batches == {1, 4}
-    speeds = [runs[size].summary(Plan()).decode_tokens_per_s for size in (1, 4)]
-    assert speeds == pytest.approx([3.0, 12.0])
-    assert [runs[size].protocol["budget_s"] for size in (1, 4)] == [5e8, 5e8]
+    assert batches == {4}
+
+
+def test_further_batch_sizes_time_the_whole_model_and_the_plan_in_the_middle(decoder):
+    protocol = replace(QUICK, batches=(2, 4))
+    seen: list[float] = []
+    plans = list(subsets(3, [1, 2]))
+    timings = latency.measure(
+        decoder,
+        plans,
+        PROMPT_IDS,
+        protocol,
+        clock=Ticker(),
+        progress=lambda run: seen.append(run.elapsed_s),
+    )
+    assert [run.protocol["batch_size"] for run in timings.batches] == [2, 4]
+    assert [run.protocol["budget_s"] for run in timings.batches] == [5e8, 5e8]
+    assert all(run.plans == [Plan(), Plan((0, 1))] for run in timings.batches)
+    assert seen == sorted(seen)
+    points = throughput.batch_points(timings)
+    assert [(str(p.plan), p.batch_size) for p in points] == [
+        ("none", 1),
+        ("none", 2),
+        ("none", 4),
+        ("0+1", 1),
+        ("0+1", 2),
+        ("0+1", 4),
+    ]
+    assert [p.decode_tokens_per_s for p in points] == [1.0, 2.0, 4.0] * 2
+    assert list(throughput.sentences(timings)) == [
+        f"Decode of {name} by batch size: 1: 1 tokens/s, 1e+03 ms a step; "
+        "2: 2 tokens/s, 1e+03 ms a step; 4: 4 tokens/s, 1e+03 ms a step."
+        for name in ("the whole model", "plan 0+1")
+    ]
+    assert Timings.from_json(json.loads(json.dumps(timings.to_json()))) == timings
+    alone = latency.measure(decoder, [], PROMPT_IDS, replace(QUICK, batches=(2,)), clock=Ticker())
+    assert alone.batches[0].plans == [Plan()]
+
+
+def test_a_run_at_one_batch_size_has_no_curve(decoder):
+    timings = latency.measure(decoder, [], PROMPT_IDS, QUICK, clock=Ticker())
+    assert throughput.batch_points(timings) == []
+    assert list(throughput.sentences(timings)) == []
+
+
+def test_stored_timings_of_another_protocol_or_machine_are_told_apart(decoder):
+    model, count = decoder.model, len(PROMPT_IDS)
+    fresh = latency.measure(decoder, [Plan((1,))], PROMPT_IDS, QUICK, clock=Ticker())
+    stored = Timings.from_json(json.loads(json.dumps(fresh.to_json())))
+    assert latency.first_difference(stored, QUICK, model, count) is None
+    assert latency.first_difference(stored, replace(QUICK, seed=5), model, count) is None
+    for change, expected in (
+        ({"batch_size": 4}, ("--batch", 1, 4)),
+        ({"budget_s": 5.0}, ("--latency-budget", 1e9, 5.0)),
+        ({"batches": (2, 4)}, ("--batch-sweep", [], [2, 4])),
+        ({"mode": "compile"}, ("mode", "eager", "compile")),
+    ):
+        assert latency.first_difference(stored, replace(QUICK, **change), model, count) == expected
+    half = tiny_gpt2().half()
+    assert latency.first_difference(stored, QUICK, half, count) == ("dtype", "float32", "float16")
 
 
 def test_progress_hands_out_all_rounds_so_far(decoder):
@@ -180,8 +301,6 @@ def test_blocks_of_different_kinds_are_pooled_by_kind():
         "0+2",
         "1+3",
     ]
-    with pytest.raises(DeviceError, match="cannot time gpt_neo compiled"):
-        latency.measure(neo, [], PROMPT_IDS, LatencyProtocol(mode="compile"))
 
 
 def test_plans_of_one_depth_of_gpt2_are_one_pool(decoder):
@@ -190,8 +309,8 @@ def test_plans_of_one_depth_of_gpt2_are_one_pool(decoder):
 
 
 def test_peak_bytes_are_the_weights_and_what_the_calls_add(decoder):
-    work = workload.Workload(decoder, PROMPT_IDS, QUICK, workload.Stopwatch(Ticker(), lambda: None))
-    whole, one = work.peak_bytes(Plan()), work.peak_bytes(Plan((1, 2)))
+    work = workload_of(decoder, [Plan(), Plan((1, 2))])
+    whole, one = work.peak_bytes(0), work.peak_bytes(1)
     assert whole > memory.weight_bytes(decoder.model)
     block = sum(weight.nbytes for weight in decoder.stack[0].parameters())
     cache = 2 * 16 * 6 * 4  # keys and values, width, tokens of the prompt, bytes
@@ -217,77 +336,31 @@ def test_tied_weights_are_counted_once(decoder):
     assert memory.weight_bytes(decoder.model) == 4 * parameters
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"batch_size": 0}, "cannot time with batch_size = 0: it needs at least 1"),
-        ({"min_rounds": 3}, "cannot time with min_rounds = 3: it needs at least 8"),
-        ({"budget_s": 0.0}, "cannot time with budget_s = 0: it needs to be above 0"),
-        ({"target": math.nan}, "cannot time with target = nan: it needs to be above 0"),
-        ({"mode": "fast"}, "cannot time in mode 'fast': the modes are eager, compile, cuda-graph"),
-    ],
-)
-def test_an_impossible_protocol_is_refused(change, message):
-    with pytest.raises(TimingError, match=message):
-        LatencyProtocol(**change)
-
-
-@pytest.mark.parametrize(
-    ("protocol", "prompt", "message"),
-    [
-        (
-            LatencyProtocol(prompt_tokens=30, new_tokens=3),
-            PROMPT_IDS,
-            "cannot time a prompt of 30 and 3 new tokens: the model's context is 32",
-        ),
-        (
-            LatencyProtocol(prompt_tokens=4, end_to_end_tokens=75),
-            PROMPT_IDS,
-            "cannot time 75 tokens end to end: the model's context is 32",
-        ),
-        (QUICK, [1] * 9, "cannot continue a prompt of 9 tokens to 9 in all"),
-        (QUICK, [], "cannot continue a prompt of 0 tokens to 9 in all"),
-    ],
-)
-def test_lengths_that_do_not_fit_are_refused(decoder, protocol, prompt, message):
-    with pytest.raises(TimingError, match=message):
-        latency.measure(decoder, [], prompt, protocol)
-
-
-def test_cuda_graphs_need_a_gpu(decoder):
-    with pytest.raises(DeviceError, match="cannot time with CUDA graphs on 'cpu'"):
-        latency.measure(decoder, [], PROMPT_IDS, LatencyProtocol(mode="cuda-graph"))
-
-
 def test_a_plan_that_does_not_fit_is_refused(decoder):
     with pytest.raises(PlanError, match="cannot remove block 7: the model has 3 blocks"):
         latency.measure(decoder, [Plan((7,))], PROMPT_IDS, QUICK)
 
 
+COMPILED = replace(QUICK, mode="compile")
+
+
 def test_the_static_cache_gives_the_same_tokens(decoder, monkeypatch):
-    """The compiled mode's own path, with the compiler left out."""
+    """The compiled mode's own path, with the compiler left out; twins keep caches of their own."""
     monkeypatch.setattr(torch, "compile", lambda call, **_options: call)
-    protocol = LatencyProtocol(
-        prompt_tokens=6, new_tokens=3, end_to_end_tokens=9, mode="compile", target=1e9
-    )
-    stopwatch = workload.Stopwatch(Ticker(), lambda: None)
-    static = workload.Workload(decoder, PROMPT_IDS, protocol, stopwatch)
-    eager = workload.Workload(decoder, PROMPT_IDS, QUICK, stopwatch)
-    for plan in subsets(3, [0, 1, 2]):
-        for _ in range(2):  # the cache is used again
-            assert torch.equal(static.end_to_end_tokens(plan), eager.end_to_end_tokens(plan))
-    assert static.peak_bytes(Plan()) is None
+    plans = [Plan(), *subsets(3, [0, 1, 2])]
+    static, eager = workload_of(decoder, plans, COMPILED), workload_of(decoder, plans)
+    for _ in range(2):  # the caches are used again
+        static.sample_round(range(len(plans)))
+        for entry in range(len(plans)):
+            assert torch.equal(static.end_to_end_tokens(entry), eager.end_to_end_tokens(entry))
+    assert static.peak_bytes(0) is None
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_the_compiled_step_gives_the_same_tokens(decoder):
-    protocol = LatencyProtocol(
-        prompt_tokens=6, new_tokens=3, end_to_end_tokens=9, mode="compile", target=1e9
-    )
-    stopwatch = workload.Stopwatch(Ticker(), lambda: None)
-    compiled = workload.Workload(decoder, PROMPT_IDS, protocol, stopwatch)
-    eager = workload.Workload(decoder, PROMPT_IDS, QUICK, stopwatch)
-    for plan in (Plan(), Plan((0,)), Plan((2,)), Plan((0, 1))):
-        assert torch.equal(compiled.end_to_end_tokens(plan), eager.end_to_end_tokens(plan))
-    assert len(latency.measure(decoder, [Plan((1,))], PROMPT_IDS, protocol, clock=Ticker()).rounds)
+    plans = [Plan(), Plan((0,)), Plan((2,)), Plan((0, 1))]
+    compiled, eager = workload_of(decoder, plans, COMPILED), workload_of(decoder, plans)
+    for entry in range(len(plans)):
+        assert torch.equal(compiled.end_to_end_tokens(entry), eager.end_to_end_tokens(entry))
+    assert len(latency.measure(decoder, [Plan((1,))], PROMPT_IDS, COMPILED, clock=Ticker()).rounds)

@@ -136,3 +136,10 @@ def difference_intervals(first_RC: Floats, second_RC: Floats) -> tuple[Floats, F
     if min(first_RC.shape[0], second_RC.shape[0]) < MIN_ROUNDS:
         t_BC[:] = np.inf
     return mean_1 - mean_2, half_widths(t_BC, np.hypot(error_1, error_2), together=True)
+
+
+def exponential(mean: float, half: float) -> Estimate:
+    """The ratio whose logarithm is `mean`, give or take `half`."""
+    with np.errstate(over="ignore"):
+        value, low, high = np.exp([mean, mean - half, mean + half])
+    return Estimate(float(value), float(low), float(high))

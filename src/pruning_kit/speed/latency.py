@@ -1,9 +1,9 @@
-"""Latency of really cut models: what is timed, in which order, and when it is enough.
+"""Latency of really cut models: which plans are timed, in which order, and when it is enough.
 
 One model is cut in place for each call and mended after it, so memory does not grow with the
-number of plans. Plans that do the same work share an entry. Every round times every entry once in
-a random order; rounds go on until each ratio to the whole model is known well enough or the
-budget ends. The samples and what they say are in `timings`.
+number of plans. Plans that do the same work share an entry. Every round times every entry once, in
+turns and in a random order; rounds go on until each ratio to the whole model is known well enough
+or the budget ends. The calls are in `generation`, the samples and what they say in `timings`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -26,8 +26,10 @@ from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan
 from pruning_kit.speed import machine
+from pruning_kit.speed.generation import Sample, Workload, lead_in_s
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
+    END_TO_END_PLAIN,
     QUANTITIES,
     TARGET_MET,
     Entry,
@@ -35,31 +37,33 @@ from pruning_kit.speed.timings import (
     Timings,
 )
 from pruning_kit.speed.workload import (
-    DEFAULT_PROTOCOL,
-    MODES,
-    PROMPT,
     Clock,
     LatencyProtocol,
-    Sample,
     Stopwatch,
     Sync,
-    Workload,
-    check_mode,
+    check_protocol,
     device_sync,
+    option,
 )
 
-__all__ = [
-    "MODES",
-    "PROMPT",
-    "LatencyProtocol",
-    "batch_sweep",
-    "choose_entries",
-    "measure",
-    "pool_plans",
-    "run_rounds",
-]
+DEFAULT_PROTOCOL = LatencyProtocol()
+
+# Facts of the machine in which two timings must agree to be of one kind.
+BINDING = (
+    "device",
+    "device_name",
+    "processor",
+    "cores",
+    "threads",
+    "dtype",
+    "attention",
+    "model_type",
+    "torch",
+    "transformers",
+)
 
 Progress = Callable[[Timings], None]
+SampleRound = Callable[[Sequence[int]], Mapping[int, Sample]]
 
 
 def measure(
@@ -90,22 +94,64 @@ def measure(
         TimingError: if the prompts do not fit the model's context.
         DeviceError: if the mode does not apply to the device or the model.
     """
-    check_mode(decoder.model, protocol.mode)
+    check_protocol(protocol, decoder.model, decoder.device, len(prompt_ids))
     stopwatch = Stopwatch(clock, sync or device_sync(decoder.device))
+    timings = _measure_one_batch(decoder, plans, prompt_ids, protocol, stopwatch, progress)
+    for size in protocol.batches:
+        part = replace(
+            protocol,
+            batch_size=size,
+            batches=(),
+            per_plan=False,
+            budget_s=protocol.budget_s / len(protocol.batches),
+        )
+        middle = [_middle_plan(timings.pools)]
+        run = _measure_one_batch(
+            decoder, middle, prompt_ids, part, stopwatch, _after(timings, progress)
+        )
+        timings = replace(timings, batches=(*timings.batches, run))
+    return timings
+
+
+def _after(timings: Timings, progress: Progress | None) -> Progress | None:
+    """Progress of a further batch size: what was measured before it, and the time of it all."""
+    if progress is None:
+        return None
+    before_s = timings.elapsed_s + sum(run.elapsed_s for run in timings.batches)
+    return lambda run: progress(replace(timings, elapsed_s=before_s + run.elapsed_s))
+
+
+def _middle_plan(pools: Sequence[Sequence[Plan]]) -> Plan:
+    """The first plan of the pool in the middle by size; the whole model where it is alone."""
+    by_size = sorted((pool[0] for pool in pools[1:]), key=lambda plan: plan.size)
+    return by_size[len(by_size) // 2] if by_size else Plan()
+
+
+def _measure_one_batch(
+    decoder: Decoder,
+    plans: Sequence[Plan],
+    prompt_ids: Sequence[int],
+    protocol: LatencyProtocol,
+    stopwatch: Stopwatch,
+    progress: Progress | None,
+) -> Timings:
+    clock = stopwatch.clock
     started = clock()
     pools = pool_plans(decoder, plans)
     entries = choose_entries(pools, protocol.per_plan)
     with _quiet_collector(), _compiler_limit(len(entries)):
-        workload = Workload(decoder, prompt_ids, protocol, stopwatch)
-        _warm_up(workload, entries, protocol)
+        cuts = [entry.plan for entry in entries]
+        workload = Workload(decoder, cuts, prompt_ids, protocol, stopwatch)
+        _warm_up(workload, protocol)
         read = machine.reader(_gpu_reader(decoder.device))
         draft = Timings(
             n_blocks=decoder.n_blocks,
-            protocol=asdict(protocol) | _prompt_facts(prompt_ids, protocol),
-            machine=_facts(decoder.model),
+            protocol=_protocol_facts(protocol, decoder.device, len(prompt_ids)),
+            machine=_machine_facts(decoder.model),
             pools=pools,
             entries=tuple(
-                replace(entry, peak_bytes=workload.peak_bytes(entry.plan)) for entry in entries
+                replace(entry, peak_bytes=workload.peak_bytes(number))
+                for number, entry in enumerate(entries)
             ),
             start=read(),
             rounds=(),
@@ -119,7 +165,7 @@ def measure(
 
         return run_rounds(
             draft,
-            lambda entry: workload.sample(entries[entry].plan),
+            workload.sample_round,
             started=started,
             clock=clock,
             read=tidy_and_read,
@@ -127,29 +173,35 @@ def measure(
         )
 
 
-def _prompt_facts(prompt_ids: Sequence[int], protocol: LatencyProtocol) -> dict[str, int]:
-    return {
-        "end_to_end_prompt_tokens": len(prompt_ids),
-        "end_to_end_new_tokens": protocol.end_to_end_tokens - len(prompt_ids),
-    }
+def first_difference(
+    stored: Timings, protocol: LatencyProtocol, model: PreTrainedModel, n_prompt_tokens: int
+) -> tuple[str, Any, Any] | None:
+    """The first fact in which stored timings differ from what would be measured now.
 
-
-def batch_sweep(
-    decoder: Decoder,
-    plans: Sequence[Plan],
-    prompt_ids: Sequence[int],
-    batch_sizes: Sequence[int],
-    protocol: LatencyProtocol = DEFAULT_PROTOCOL,
-    **measure_options: Any,
-) -> dict[int, Timings]:
-    """One timing run for each batch size, each with an equal part of the budget.
-
-    With `Timings.summary(plan).decode_tokens_per_s` this is the latency-throughput curve.
+    Returns:
+        its name (an option where there is one), the stored and the wanted value; None if the
+        stored timings are of this protocol and machine. Orders (`seed`) and the plans timed are
+        not looked at.
     """
-    part = replace(protocol, budget_s=protocol.budget_s / len(batch_sizes))
-    return {
-        size: measure(decoder, plans, prompt_ids, replace(part, batch_size=size), **measure_options)
-        for size in batch_sizes
+    wanted = _protocol_facts(protocol, model.device, n_prompt_tokens)
+    del wanted["seed"]
+    machine_now = _machine_facts(model)
+    then = {**stored.machine, **stored.protocol}
+    now = {**{name: machine_now[name] for name in BINDING}, **wanted}
+    for name in [*wanted, *BINDING]:
+        if then.get(name) != now[name]:
+            return option(name), then.get(name), now[name]
+    return None
+
+
+def _protocol_facts(
+    protocol: LatencyProtocol, device: torch.device, n_prompt_tokens: int
+) -> dict[str, Any]:
+    return asdict(protocol) | {
+        "batches": list(protocol.batches),
+        "end_to_end_prompt_tokens": n_prompt_tokens,
+        "end_to_end_new_tokens": protocol.end_to_end_tokens - n_prompt_tokens,
+        "lead_in_s": lead_in_s(device),
     }
 
 
@@ -179,7 +231,7 @@ def choose_entries(pools: Sequence[Sequence[Plan]], per_plan: bool) -> list[Entr
 
 def run_rounds(
     draft: Timings,
-    sample: Callable[[int], Sample],
+    sample_round: SampleRound,
     *,
     started: float,
     clock: Clock,
@@ -195,7 +247,7 @@ def run_rounds(
 
     Args:
         draft: a run without rounds.
-        sample: times one entry, by its number.
+        sample_round: times every entry once, by number, in the order given.
         started: the clock when the budget began.
         clock: seconds, monotonic.
         read: takes a reading of the machine's state.
@@ -207,7 +259,7 @@ def run_rounds(
     first_round = clock()
     next_look = protocol["min_rounds"]
     while True:
-        rounds.append(_one_round(len(draft.entries), sample, shuffler, read))
+        rounds.append(_one_round(len(draft.entries), sample_round, shuffler, read))
         now = clock()
         timings = replace(draft, rounds=tuple(rounds), elapsed_s=now - started)
         if progress is not None:
@@ -225,30 +277,29 @@ def run_rounds(
 
 def _one_round(
     n_entries: int,
-    sample: Callable[[int], Sample],
+    sample_round: SampleRound,
     shuffler: random.Random,
     read: Callable[[], machine.Reading],
 ) -> Round:
     order = list(range(n_entries))
     shuffler.shuffle(order)
-    samples = {entry: sample(entry) for entry in order}
+    samples = sample_round(order)
     columns = {
         quantity: tuple(samples[entry][quantity] for entry in range(n_entries))
-        for quantity in QUANTITIES
+        for quantity in (*QUANTITIES, END_TO_END_PLAIN)
     }
     return Round(tuple(order), columns, read())
 
 
-def _warm_up(workload: Workload, entries: Sequence[Entry], protocol: LatencyProtocol) -> None:
-    """Calls that are not kept. Here the compiler works, so here it fails."""
+def _warm_up(workload: Workload, protocol: LatencyProtocol) -> None:
+    """Rounds that are not kept. Here the compiler works, so here it fails."""
     try:
         for _ in range(protocol.warmup_rounds):
-            for entry in entries:
-                workload.sample(entry.plan)
+            workload.sample_round(range(len(workload.plans)))
     except torch._dynamo.exc.TorchDynamoException as error:
         raise DeviceError(
             f"cannot compile on {workload.decoder.device.type!r}: {str(error).splitlines()[0]} "
-            "Use the eager mode."
+            "Leave out --compile and --cuda-graphs."
         ) from error
 
 
@@ -258,12 +309,11 @@ def _gpu_reader(device: torch.device) -> machine.GpuReader | None:
     return machine.gpu_reader(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
-def _facts(model: PreTrainedModel) -> dict[str, Any]:
+def _machine_facts(model: PreTrainedModel) -> dict[str, Any]:
     device = model.device
-    on_gpu = device.type == "cuda"
     return machine.facts() | {
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if on_gpu else None,
+        "device_name": machine.device_name(device),
         "threads": torch.get_num_threads(),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.config._attn_implementation,

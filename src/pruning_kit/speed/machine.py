@@ -1,4 +1,4 @@
-"""What a timing ran on: facts of the machine, and readings of its state. No torch.
+"""What a timing ran on: facts of the machine, and readings of its state.
 
 Readings that a machine does not offer are left out, never invented.
 """
@@ -11,9 +11,14 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 Reading = dict[str, float]
 GpuReader = Callable[[], Reading]
@@ -22,7 +27,7 @@ GpuReader = Callable[[], Reading]
 def facts() -> dict[str, Any]:
     """Processor, cores this process may use, memory and versions of the system."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": available_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
@@ -37,13 +42,23 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def device_name(device: torch.device) -> str:
+    """The hardware that computes, by its name: the GPU or the processor."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return processor()
+
+
+def processor() -> str:
+    """The processor by its name, or its kind where the system tells no name."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def reader(read_gpu: GpuReader | None = None) -> Callable[[], Reading]:

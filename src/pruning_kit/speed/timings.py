@@ -23,12 +23,13 @@ import numpy as np
 from pruning_kit.errors import TimingError
 from pruning_kit.plan import Plan
 from pruning_kit.speed import bootstrap
-from pruning_kit.speed.bootstrap import Estimate, Floats
+from pruning_kit.speed.bootstrap import Estimate, Floats, exponential
+from pruning_kit.speed.depths import NULL_PAIR, DepthTest, Fit, compare_depths, fit_line
 
-SCHEMA = 1  # 1: first version
+SCHEMA = 2  # 1: first version; 2: calls timed in turns, further batch sizes
 PREFILL, DECODE, END_TO_END = "prefill_s", "decode_s_per_token", "end_to_end_s"
 QUANTITIES = (PREFILL, DECODE, END_TO_END)
-NULL_PAIR = (0, 1)
+END_TO_END_PLAIN = "end_to_end_plain_s"  # kept, and told as a doubt; not compared
 TARGET_MET, BUDGET_ENDED = "target met", "budget ended"
 
 Reading = Mapping[str, float]
@@ -45,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One sample of every entry: `samples[quantity][entry]`, in the order they were taken.
+    """One sample of every entry, `samples[quantity][entry]`, and the order of the turns.
 
     `reading` is the state of the machine after the round.
     """
@@ -99,46 +100,12 @@ class NullTest:
         return max(abs(self.ratio.low - 1), abs(self.ratio.high - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class DepthTest:
-    """Whether plans of one pool differ. `largest` is the deviation of `plan` from its pool.
-
-    `p_value` is the chance of a deviation so clear among equals, all `n_plans` plans considered;
-    the interval of `largest` holds for all of them at once.
-    """
-
-    p_value: float
-    plan: Plan
-    largest: Estimate
-    n_plans: int
-
-    @property
-    def differ(self) -> bool:
-        """Whether equal cost is rejected at the 5 % level."""
-        return self.p_value < 1 - bootstrap.LEVEL
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Least squares: latency = `fixed_s` + `per_block_s` × blocks, fitted in every round.
-
-    `fixed_share` is the part of the whole model's latency that removing blocks cannot touch:
-    embedding, final norm and head, choice of the token, launch overhead outside the blocks.
-    `worst_residual` is the largest distance of a depth from the line, as a share of its latency.
-    """
-
-    fixed_s: Estimate
-    per_block_s: Estimate
-    fixed_share: Estimate
-    worst_residual: float
-
-
 @dataclass(frozen=True)
 class Timings:
     """All samples of one timing run. Statistics are derived, nothing derived is stored.
 
     `pools[p]` lists the plans of pool p; pool 0 is the whole model. `start` is the reading before
-    the first round.
+    the first round, `batches` runs at further batch sizes, over the whole model and one plan.
     """
 
     n_blocks: int
@@ -150,6 +117,7 @@ class Timings:
     rounds: tuple[Round, ...]
     stopped_because: str
     elapsed_s: float
+    batches: tuple[Timings, ...] = ()
 
     def __post_init__(self) -> None:
         assert [self.entries[i].plan for i in NULL_PAIR] == [Plan(), Plan()]
@@ -251,50 +219,22 @@ class Timings:
     def depth_test(self) -> dict[str, DepthTest]:
         """Whether plans of equal work take equal time; empty where no pool had two entries."""
         groups = [members for members in self._members[1:] if len(members) > 1]
-        return {quantity: self._depth_test(quantity, groups) for quantity in QUANTITIES if groups}
-
-    def _depth_test(self, quantity: str, groups: Sequence[Sequence[int]]) -> DepthTest:
-        log_RE = np.log(self.seconds(quantity))
-        deviations_RC = np.concatenate(
-            [log_RE[:, group] - log_RE[:, group].mean(axis=1, keepdims=True) for group in groups],
-            axis=1,
-        )
-        mean_C, error_C = bootstrap.trimmed_mean(deviations_RC)
-        t_BC = bootstrap.resampled_t(deviations_RC)
-        t_C = bootstrap.absolute_t(mean_C, error_C)
-        half_C = bootstrap.half_widths(t_BC, error_C, together=True)
-        worst = int(t_C.argmax())
-        return DepthTest(
-            float((t_BC.max(axis=1) >= t_C[worst]).mean()),
-            self.entries[[entry for group in groups for entry in group][worst]].plan,
-            _exponential(mean_C[worst], half_C[worst]),
-            len(t_C),
-        )
+        plans = [entry.plan for entry in self.entries]
+        return {
+            quantity: compare_depths(self.seconds(quantity), groups, plans)
+            for quantity in QUANTITIES
+            if groups
+        }
 
     @cached_property
     def fit(self) -> dict[str, Fit]:
         """The line through the depths, for each quantity; empty where one depth was timed."""
-        depths = {self.n_blocks - entry.plan.size for entry in self.entries}
-        return {quantity: self._fit(quantity) for quantity in QUANTITIES if len(depths) > 1}
-
-    def _fit(self, quantity: str) -> Fit:
-        """Fit each round in units of its own whole model, so that drift leaves the line alone."""
-        seconds_RE = self.seconds(quantity)
-        whole_s = float(np.median(seconds_RE[:, NULL_PAIR]))
-        whole_R = np.exp(np.log(seconds_RE[:, NULL_PAIR]).mean(axis=1))
-        blocks_E = np.array([self.n_blocks - entry.plan.size for entry in self.entries], float)
-        design = np.stack([np.ones_like(blocks_E), blocks_E], axis=1)
-        relative_RE = seconds_RE / whole_R[:, None]
-        fixed_R, slope_R = np.linalg.lstsq(design, relative_RE.T, rcond=None)[0]
-        fixed, slope = bootstrap.estimate(fixed_R), bootstrap.estimate(slope_R)
-        level_E, _ = bootstrap.trimmed_mean(relative_RE)
-        residual_E = (level_E - fixed.value - slope.value * blocks_E) / level_E
-        return Fit(
-            fixed.scaled(whole_s),
-            slope.scaled(whole_s),
-            bootstrap.estimate(fixed_R / (fixed_R + slope_R * self.n_blocks)),
-            float(np.abs(residual_E).max()),
-        )
+        kept = [self.n_blocks - entry.plan.size for entry in self.entries]
+        return {
+            quantity: fit_line(self.seconds(quantity), kept, self.n_blocks)
+            for quantity in QUANTITIES
+            if len(set(kept)) > 1
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers for `json.dump`; `from_json` is the inverse."""
@@ -319,6 +259,7 @@ class Timings:
             ],
             "stopped_because": self.stopped_because,
             "elapsed_s": self.elapsed_s,
+            "batches": [run.to_json() for run in self.batches],
         }
 
     @classmethod
@@ -346,6 +287,7 @@ class Timings:
             rounds=tuple(_round_from_json(turn) for turn in data["rounds"]),
             stopped_because=data["stopped_because"],
             elapsed_s=data["elapsed_s"],
+            batches=tuple(cls.from_json(run) for run in data["batches"]),
         )
 
 
@@ -357,13 +299,7 @@ def _round_from_json(data: Mapping[str, Any]) -> Round:
 def _exponentials(log_RC: Floats) -> list[Estimate]:
     """Ratios from paired logarithms, column by column."""
     mean_C, half_C = bootstrap.intervals(log_RC)
-    return [_exponential(mean, half) for mean, half in zip(mean_C, half_C, strict=True)]
-
-
-def _exponential(mean: float, half: float) -> Estimate:
-    with np.errstate(over="ignore"):
-        value, low, high = np.exp([mean, mean - half, mean + half])
-    return Estimate(float(value), float(low), float(high))
+    return [exponential(mean, half) for mean, half in zip(mean_C, half_C, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,7 +331,7 @@ def compare(first: Timings, second: Timings) -> Agreement:
     first_RC = _columns(first, [pool for _, pool, _ in shared])
     second_RC = _columns(second, [pool for _, _, pool in shared])
     mean_C, half_C = bootstrap.difference_intervals(second_RC, first_RC)
-    estimates = [_exponential(mean, half) for mean, half in zip(mean_C, half_C, strict=True)]
+    estimates = [exponential(mean, half) for mean, half in zip(mean_C, half_C, strict=True)]
     return Agreement(dict(zip(keys, estimates, strict=True)))
 
 

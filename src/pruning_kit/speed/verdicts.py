@@ -8,12 +8,14 @@ from itertools import pairwise
 import numpy as np
 from scipy import stats
 
+from pruning_kit.speed import throughput
 from pruning_kit.speed.bootstrap import MIN_ROUNDS, Estimate, Floats
+from pruning_kit.speed.depths import NULL_PAIR
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     DECODE,
     END_TO_END,
-    NULL_PAIR,
+    END_TO_END_PLAIN,
     PREFILL,
     QUANTITIES,
     Timings,
@@ -39,8 +41,13 @@ def findings(timings: Timings) -> list[str]:
     sentences = [_extent(timings)]
     if len(timings.rounds) < MIN_ROUNDS:
         return sentences
-    sentences += [_null_sentence(timings), *_depth_sentences(timings), *_fit_sentences(timings)]
-    return [*sentences, *_unread(timings)]
+    sentences += [
+        _plain_sentence(timings),
+        _null_sentence(timings),
+        *_depth_sentences(timings),
+        *_fit_sentences(timings),
+    ]
+    return [*sentences, *throughput.sentences(timings), *_unread(timings)]
 
 
 def warnings(timings: Timings) -> list[str]:
@@ -70,6 +77,15 @@ def _extent(timings: Timings) -> str:
     return (
         f"{len(timings.entries)} entries stand for {len(timings.plans)} plans; "
         f"{len(timings.rounds)} rounds in {timings.elapsed_s:.0f} s ({timings.stopped_because})."
+    )
+
+
+def _plain_sentence(timings: Timings) -> str:
+    plain_RE, clean_RE = timings.seconds(END_TO_END_PLAIN), timings.seconds(END_TO_END)
+    more = float(np.median(plain_RE[:, NULL_PAIR] / clean_RE[:, NULL_PAIR])) - 1
+    return (
+        "Milliseconds are those of undisturbed calls (lower quartile of a round's steps); with "
+        f"every interruption the whole model took {percent(more)} longer end to end."
     )
 
 

@@ -1,32 +1,43 @@
-"""The calls that are timed: prefill, decode and end to end, on a model cut for a moment.
-
-Shapes: B batch, T tokens.
-"""
+"""What is timed, by which clock, and what is refused before any work because it does not apply."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel, StaticCache
+from transformers import PreTrainedModel
 
-from pruning_kit.cutting.surgery import recut
 from pruning_kit.errors import DeviceError, TimingError
-from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan
+from pruning_kit.inputs.models import context_limit
 from pruning_kit.speed.bootstrap import MIN_ROUNDS
-from pruning_kit.speed.timings import DECODE, END_TO_END, PREFILL
-from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
 PROMPT = "The future of artificial intelligence is"
 MODES = ("eager", "compile", "cuda-graph")
 
+# Fields as people know them: by the option of the command line, where there is one.
+OPTIONS = {
+    "prompt_tokens": "--prompt-tokens",
+    "batch_size": "--batch",
+    "new_tokens": "--new-tokens",
+    "target": "--latency-target",
+    "budget_s": "--latency-budget",
+    "batches": "--batch-sweep",
+    "per_plan": "--per-plan",
+}
+LEAST = {
+    "prompt_tokens": 1,
+    "batch_size": 1,
+    "new_tokens": 1,
+    "end_to_end_tokens": 2,
+    "min_rounds": MIN_ROUNDS,
+    "warmup_rounds": 1,
+    "prefill_calls": 1,
+    "turn_steps": 1,
+}
+
 Clock = Callable[[], float]
 Sync = Callable[[], None]
-Sample = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,10 @@ class LatencyProtocol:
         mode: `eager`, `compile` (static cache, decode step compiled) or `cuda-graph` (the same,
             replayed as CUDA graphs).
         per_plan: time every plan instead of one of each pool.
+        batches: further batch sizes, at which the whole model and one plan are timed afterwards;
+            together they may take the budget once more.
+        prefill_calls: prefills of each entry in a round; its sample is their lower quartile.
+        turn_steps: decode steps that an entry makes before the next has its turn.
         seed: of the random prompt and the orders.
     """
 
@@ -53,31 +68,26 @@ class LatencyProtocol:
     new_tokens: int = 16
     end_to_end_tokens: int = 75
     target: float = 0.02
-    budget_s: float = 15.0
+    budget_s: float = 60.0
     min_rounds: int = MIN_ROUNDS
     warmup_rounds: int = 1
     mode: str = "eager"
     per_plan: bool = False
+    batches: tuple[int, ...] = ()
+    prefill_calls: int = 4
+    turn_steps: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {
-            "prompt_tokens": 1,
-            "batch_size": 1,
-            "new_tokens": 1,
-            "end_to_end_tokens": 2,
-            "min_rounds": MIN_ROUNDS,
-            "warmup_rounds": 1,
-        }
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise TimingError(
-                    f"cannot time with {name} = {getattr(self, name)}: it needs at least {bound}."
-                )
+        for name, least in LEAST.items():
+            _refuse_below(name, getattr(self, name), least)
+        for size in self.batches:
+            _refuse_below("batches", size, 1)
         for name in ("target", "budget_s"):
             if not getattr(self, name) > 0:
                 raise TimingError(
-                    f"cannot time with {name} = {getattr(self, name):g}: it needs to be above 0."
+                    f"cannot time with {option(name)} {getattr(self, name):g}: it needs to be "
+                    "above 0."
                 )
         if self.mode not in MODES:
             raise TimingError(
@@ -85,7 +95,79 @@ class LatencyProtocol:
             )
 
 
-DEFAULT_PROTOCOL = LatencyProtocol()
+def option(field: str) -> str:
+    """A field's option on the command line, or the field itself."""
+    return OPTIONS.get(field, field)
+
+
+def _refuse_below(field: str, value: int, least: int) -> None:
+    if value < least:
+        raise TimingError(
+            f"cannot time with {option(field)} {value}: it needs to be at least {least}."
+        )
+
+
+def choose_mode(compiled: bool, cuda_graphs: bool) -> str:
+    """The mode that --compile and --cuda-graphs ask for.
+
+    Raises:
+        TimingError: if they are given together.
+    """
+    if compiled and cuda_graphs:
+        raise TimingError(
+            "cannot time with --compile and --cuda-graphs at once: CUDA graphs replay the compiled "
+            "step already. Give one of them."
+        )
+    return "cuda-graph" if cuda_graphs else "compile" if compiled else "eager"
+
+
+def check_protocol(
+    protocol: LatencyProtocol, model: PreTrainedModel, device: torch.device, n_prompt_tokens: int
+) -> None:
+    """Refuse what this model or device cannot do, before any work.
+
+    Args:
+        protocol: what is to be timed.
+        model: the whole model, on any device.
+        device: where it will be timed.
+        n_prompt_tokens: length of the prompt of the end-to-end quantity.
+
+    Raises:
+        TimingError: if prompts and continuations do not fit the model's context.
+        DeviceError: if the mode does not apply to the device or the model.
+    """
+    _check_mode(protocol.mode, model, device)
+    context = context_limit(model.config)
+    asked = protocol.prompt_tokens + protocol.new_tokens
+    if context is not None and asked > context:
+        raise TimingError(
+            f"cannot time --prompt-tokens {protocol.prompt_tokens} with --new-tokens "
+            f"{protocol.new_tokens}: that is {asked} tokens, and the model's context is {context}. "
+            "Choose fewer."
+        )
+    if context is not None and protocol.end_to_end_tokens > context:
+        raise TimingError(
+            f"cannot time {protocol.end_to_end_tokens} tokens end to end: the model's context is "
+            f"{context}. Leave timing out with --no-speed."
+        )
+    if not 0 < n_prompt_tokens < protocol.end_to_end_tokens:
+        raise TimingError(
+            f"cannot continue a prompt of {n_prompt_tokens} tokens to "
+            f"{protocol.end_to_end_tokens} in all: at least one must be read and one made."
+        )
+
+
+def _check_mode(mode: str, model: PreTrainedModel, device: torch.device) -> None:
+    if mode == "cuda-graph" and device.type != "cuda":
+        raise DeviceError(
+            f"cannot time with --cuda-graphs on {device.type!r}: they need an NVIDIA GPU. Leave "
+            "them out, or use --compile."
+        )
+    if mode != "eager" and not model._can_compile_fullgraph:
+        raise DeviceError(
+            f"cannot time {model.config.model_type} compiled: transformers cannot compile this "
+            "family with a static cache. Leave out --compile and --cuda-graphs."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,194 +184,6 @@ class Stopwatch:
         call()
         self.sync()
         return self.clock() - start
-
-
-class Workload:
-    """The calls that are timed, on the one model, cut for a moment.
-
-    Eager: the key-value cache that grows, and `generate` end to end, as the usual script does.
-    Otherwise: a static cache for each plan, the decode step compiled, the prefill not (as
-    `generate` has it), and end to end the same prefill and steps.
-
-    Raises:
-        TimingError: if the prompts do not fit the model's context.
-    """
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        prompt_ids: Sequence[int],
-        protocol: LatencyProtocol,
-        stopwatch: Stopwatch,
-    ) -> None:
-        check_lengths(decoder.model, prompt_ids, protocol)
-        self.decoder, self.protocol, self.stopwatch = decoder, protocol, stopwatch
-        self.prompt_BT = _random_prompt(decoder.model, protocol)
-        self.end_to_end_BT = torch.tensor([list(prompt_ids)] * protocol.batch_size).to(
-            decoder.device
-        )
-        self.step = _step(protocol.mode)
-        self._static_caches: dict[tuple[Plan, int], StaticCache] = {}
-
-    @torch.no_grad()
-    def sample(self, plan: Plan) -> Sample:
-        """One sample of each quantity on the model cut by `plan`."""
-        new_tokens = self.protocol.new_tokens
-        with recut(self.decoder, plan) as model:
-            cache = self._cache(model, plan, self.prompt_BT.shape[1] + new_tokens)
-            tokens: list[Tensor] = []
-            prefill_s = self.stopwatch.seconds(
-                lambda: tokens.append(next_token(model, self.prompt_BT, cache))
-            )
-            decode_s = self.stopwatch.seconds(
-                lambda: self._decode(model, tokens[0], cache, new_tokens)
-            )
-            end_to_end_s = self.stopwatch.seconds(self._end_to_end_call(model, plan))
-        return {PREFILL: prefill_s, DECODE: decode_s / new_tokens, END_TO_END: end_to_end_s}
-
-    @torch.no_grad()
-    def peak_bytes(self, plan: Plan) -> int | None:
-        """Weights of the cut model and the most that prefill and decode add to them.
-
-        Compiled code keeps buffers of its own, so only the eager mode is answered for.
-        """
-        if self.protocol.mode != "eager":
-            return None
-        with recut(self.decoder, plan) as model:
-
-            def prefill_and_decode() -> None:
-                cache = DynamicCache(config=model.config)
-                token = next_token(model, self.prompt_BT, cache)
-                self._decode(model, token, cache, self.protocol.new_tokens)
-
-            return weight_bytes(model) + peak_added_bytes(prefill_and_decode, self.decoder.device)
-
-    @torch.no_grad()
-    def end_to_end_tokens(self, plan: Plan) -> Tensor:
-        """What the end-to-end call produces: tokens of prompt and continuation, (B, T)."""
-        with recut(self.decoder, plan) as model:
-            return self._end_to_end_call(model, plan)()
-
-    def _end_to_end_call(self, model: PreTrainedModel, plan: Plan) -> Callable[[], Tensor]:
-        total = self.protocol.end_to_end_tokens
-        n_new = total - self.end_to_end_BT.shape[1]
-        if self.protocol.mode == "eager":
-            mask = torch.ones_like(self.end_to_end_BT)
-            config = _greedy_config(n_new)
-            return lambda: model.generate(
-                self.end_to_end_BT, attention_mask=mask, generation_config=config
-            )
-        cache = self._cache(model, plan, total)
-
-        def prefill_and_decode() -> Tensor:
-            token = next_token(model, self.end_to_end_BT, cache)
-            more = self._decode(model, token, cache, n_new - 1)
-            return torch.cat([self.end_to_end_BT, token, *more], dim=1)
-
-        return prefill_and_decode
-
-    def _decode(
-        self, model: PreTrainedModel, token: Tensor, cache: Any, n_tokens: int
-    ) -> list[Tensor]:
-        """Greedy continuation, always `n_tokens` long."""
-        tokens = []
-        for _ in range(n_tokens):
-            token = self.step(model, token, cache)
-            tokens.append(token)
-        return tokens
-
-    def _cache(self, model: PreTrainedModel, plan: Plan, length: int) -> Any:
-        if self.protocol.mode == "eager":
-            return DynamicCache(config=model.config)
-        key = plan, length
-        if key not in self._static_caches:
-            self._static_caches[key] = StaticCache(config=model.config, max_cache_len=length)
-        cache = self._static_caches[key]
-        cache.reset()
-        return cache
-
-
-def next_token(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
-    """Read tokens, extend the cache, and choose the most probable next token: shape (B, 1)."""
-    logits = model(tokens_BT, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-    return logits[:, -1].argmax(-1, keepdim=True)
-
-
-Step = Callable[[PreTrainedModel, Tensor, Any], Tensor]
-
-
-def _step(mode: str) -> Step:
-    """The decode step of a mode. A CUDA graph's output is overwritten by its next replay."""
-    if mode == "eager":
-        return next_token
-    how = "reduce-overhead" if mode == "cuda-graph" else "default"
-    compiled = torch.compile(next_token, mode=how, fullgraph=True, dynamic=False)
-
-    def step(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
-        if mode == "cuda-graph":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return compiled(model, tokens_BT, cache).clone()
-
-    return step
-
-
-def _greedy_config(n_new: int) -> GenerationConfig:
-    return GenerationConfig(
-        max_new_tokens=n_new, min_new_tokens=n_new, do_sample=False, num_beams=1, pad_token_id=0
-    )
-
-
-def _random_prompt(model: PreTrainedModel, protocol: LatencyProtocol) -> Tensor:
-    generator = torch.Generator().manual_seed(protocol.seed)
-    shape = protocol.batch_size, protocol.prompt_tokens
-    return torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)
-
-
-def check_lengths(
-    model: PreTrainedModel, prompt_ids: Sequence[int], protocol: LatencyProtocol
-) -> None:
-    """Refuse prompts and continuations that the model's context cannot hold.
-
-    Raises:
-        TimingError: naming the numbers that collide.
-    """
-    context = getattr(model.config, "max_position_embeddings", None)
-    asked = protocol.prompt_tokens + protocol.new_tokens
-    if context is not None and asked > context:
-        raise TimingError(
-            f"cannot time a prompt of {protocol.prompt_tokens} and {protocol.new_tokens} new "
-            f"tokens: the model's context is {context}. Choose fewer."
-        )
-    if context is not None and protocol.end_to_end_tokens > context:
-        raise TimingError(
-            f"cannot time {protocol.end_to_end_tokens} tokens end to end: the model's context is "
-            f"{context}. Choose fewer."
-        )
-    if not 0 < len(prompt_ids) < protocol.end_to_end_tokens:
-        raise TimingError(
-            f"cannot continue a prompt of {len(prompt_ids)} tokens to "
-            f"{protocol.end_to_end_tokens} in all: at least one must be read and one made."
-        )
-
-
-def check_mode(model: PreTrainedModel, mode: str) -> None:
-    """Refuse modes that do not apply to the device or the model.
-
-    Raises:
-        DeviceError: naming both.
-    """
-    if mode == "eager":
-        return
-    if mode == "cuda-graph" and model.device.type != "cuda":
-        raise DeviceError(
-            f"cannot time with CUDA graphs on {model.device.type!r}: they need an NVIDIA GPU. "
-            "Use the eager mode or --compile."
-        )
-    if not model._can_compile_fullgraph:
-        raise DeviceError(
-            f"cannot time {model.config.model_type} compiled: transformers cannot compile this "
-            "family with a static cache. Use the eager mode."
-        )
 
 
 def device_sync(device: torch.device) -> Sync:

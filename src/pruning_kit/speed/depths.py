@@ -1,0 +1,92 @@
+"""Depths: whether plans of equal work take equal time, and the line through depths. No torch.
+
+Shapes: R rounds, E entries, C contrasts, B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pruning_kit.plan import Plan
+from pruning_kit.speed import bootstrap
+from pruning_kit.speed.bootstrap import Estimate, Floats
+
+NULL_PAIR = (0, 1)  # entries that are both the whole model
+
+
+@dataclass(frozen=True, slots=True)
+class DepthTest:
+    """Whether plans of one pool differ. `largest` is the deviation of `plan` from its pool.
+
+    `p_value` is the chance of a deviation so clear among equals, all `n_plans` plans considered;
+    the interval of `largest` holds for all of them at once.
+    """
+
+    p_value: float
+    plan: Plan
+    largest: Estimate
+    n_plans: int
+
+    @property
+    def differ(self) -> bool:
+        """Whether equal cost is rejected at the 5 % level."""
+        return self.p_value < 1 - bootstrap.LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Least squares: latency = `fixed_s` + `per_block_s` × blocks, fitted in every round.
+
+    `fixed_share` is the part of the whole model's latency that removing blocks cannot touch:
+    embedding, final norm and head, choice of the token, launch overhead outside the blocks.
+    `worst_residual` is the largest distance of a depth from the line, as a share of its latency.
+    """
+
+    fixed_s: Estimate
+    per_block_s: Estimate
+    fixed_share: Estimate
+    worst_residual: float
+
+
+def compare_depths(
+    seconds_RE: Floats, groups: Sequence[Sequence[int]], plans: Sequence[Plan]
+) -> DepthTest:
+    """Test equal time within each group of entries that do equal work, all groups at once."""
+    log_RE = np.log(seconds_RE)
+    deviations_RC = np.concatenate(
+        [log_RE[:, group] - log_RE[:, group].mean(axis=1, keepdims=True) for group in groups],
+        axis=1,
+    )
+    mean_C, error_C = bootstrap.trimmed_mean(deviations_RC)
+    t_BC = bootstrap.resampled_t(deviations_RC)
+    t_C = bootstrap.absolute_t(mean_C, error_C)
+    half_C = bootstrap.half_widths(t_BC, error_C, together=True)
+    worst = int(t_C.argmax())
+    return DepthTest(
+        float((t_BC.max(axis=1) >= t_C[worst]).mean()),
+        plans[[entry for group in groups for entry in group][worst]],
+        bootstrap.exponential(mean_C[worst], half_C[worst]),
+        len(t_C),
+    )
+
+
+def fit_line(seconds_RE: Floats, kept_E: Sequence[int], n_blocks: int) -> Fit:
+    """Fit each round in units of its own whole model, so that drift leaves the line alone."""
+    whole_s = float(np.median(seconds_RE[:, NULL_PAIR]))
+    whole_R = np.exp(np.log(seconds_RE[:, NULL_PAIR]).mean(axis=1))
+    blocks_E = np.array(kept_E, float)
+    design = np.stack([np.ones_like(blocks_E), blocks_E], axis=1)
+    relative_RE = seconds_RE / whole_R[:, None]
+    fixed_R, slope_R = np.linalg.lstsq(design, relative_RE.T, rcond=None)[0]
+    fixed, slope = bootstrap.estimate(fixed_R), bootstrap.estimate(slope_R)
+    level_E, _ = bootstrap.trimmed_mean(relative_RE)
+    residual_E = (level_E - fixed.value - slope.value * blocks_E) / level_E
+    return Fit(
+        fixed.scaled(whole_s),
+        slope.scaled(whole_s),
+        bootstrap.estimate(fixed_R / (fixed_R + slope_R * n_blocks)),
+        float(np.abs(residual_E).max()),
+    )

@@ -1,0 +1,258 @@
+"""The calls that are timed: greedy generation by many cut models, step by step in turns.
+
+What disturbs a shared machine comes and goes within tenths of a second. So the entries do not
+wait for each other's whole generations: each makes one prefill, or a few decode steps, and hands
+over, in mirrored order (A B C, C B A, …), until all have generated the same number of tokens. One
+model serves all, cut anew for each turn.
+
+On a CPU a model that fits the processor's cache is slow in its first milliseconds after another
+model's turn. A turn therefore begins with a lead-in that is not timed, so that a plan is timed as
+if it ran alone.
+
+Shapes: B batch, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, StaticCache
+
+from pruning_kit.cutting.surgery import recut
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.plan import Plan
+from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL
+from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
+from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
+
+LEAD_IN_S = 0.010
+PREFILL_TURN = 0  # decode steps
+AT_ONCE = 8  # generations in turn, so that memory for caches does not grow with the entries
+
+Sample = dict[str, float]
+
+
+@dataclass(slots=True)
+class Generation:
+    """One entry's text in the making, and the seconds each of its calls took."""
+
+    cache: Any = None
+    tokens: list[Tensor] = field(default_factory=list)
+    prefills_s: list[float] = field(default_factory=list)
+    steps_s: list[float] = field(default_factory=list)
+
+    @property
+    def plain_s(self) -> float:
+        """Seconds of all calls."""
+        return sum(self.prefills_s) + sum(self.steps_s)
+
+    @property
+    def undisturbed_s(self) -> float:
+        """Seconds of the prefill, and of as many undisturbed steps as were made."""
+        if not self.steps_s:
+            return sum(self.prefills_s)
+        return sum(self.prefills_s) + len(self.steps_s) * undisturbed(self.steps_s)
+
+
+class Workload:
+    """The timed calls of all entries, on the one model, cut for a moment.
+
+    Eager: the key-value cache that grows. Otherwise a static cache for each entry, and the decode
+    step compiled, the prefill not (as `generate` has it).
+
+    Args:
+        decoder: the whole model.
+        plans: the plan of each entry.
+        prompt_ids: the prompt of the end-to-end quantity.
+        protocol: what is timed; checked by the caller.
+        stopwatch: clock and synchronisation.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        plans: Sequence[Plan],
+        prompt_ids: Sequence[int],
+        protocol: LatencyProtocol,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.decoder, self.plans = decoder, plans
+        self.protocol, self.stopwatch = protocol, stopwatch
+        self.prompt_BT = _random_prompt(decoder.model, protocol)
+        prompts = [list(prompt_ids)] * protocol.batch_size
+        self.end_to_end_BT = torch.tensor(prompts).to(decoder.device)
+        self.lead_in_s = lead_in_s(decoder.device)
+        self._step = _step(protocol.mode)
+        self._static_caches: dict[int, StaticCache] = {}
+
+    @torch.no_grad()
+    def sample_round(self, order: Sequence[int]) -> dict[int, Sample]:
+        """One sample of each quantity for every entry, by its number.
+
+        Entries take turns with the others of their group: at most `AT_ONCE` that follow each
+        other in `order`.
+        """
+        return {
+            entry: sample
+            for group in groups(order)
+            for entry, sample in self._sample_group(group).items()
+        }
+
+    def _sample_group(self, group: Sequence[int]) -> dict[int, Sample]:
+        protocol = self.protocol
+        short = self._generate(group, self.prompt_BT, protocol.new_tokens, protocol.prefill_calls)
+        long = self._end_to_end(group)
+        return {
+            entry: {
+                PREFILL: undisturbed(short[entry].prefills_s),
+                DECODE: undisturbed(short[entry].steps_s),
+                END_TO_END: long[entry].undisturbed_s,
+                END_TO_END_PLAIN: long[entry].plain_s,
+            }
+            for entry in group
+        }
+
+    def _end_to_end(self, group: Sequence[int]) -> dict[int, Generation]:
+        n_new = self.protocol.end_to_end_tokens - self.end_to_end_BT.shape[1]
+        return self._generate(group, self.end_to_end_BT, n_new - 1, prefill_calls=1)
+
+    @torch.no_grad()
+    def end_to_end_tokens(self, entry: int) -> Tensor:
+        """What the end-to-end calls of an entry produce: prompt and continuation, (B, T)."""
+        generation = self._end_to_end([entry])[entry]
+        return torch.cat([self.end_to_end_BT, *generation.tokens], dim=1)
+
+    def _generate(
+        self, group: Sequence[int], prompt_BT: Tensor, n_steps: int, prefill_calls: int
+    ) -> dict[int, Generation]:
+        """Prefill and `n_steps` decode steps of every entry of the group, in turns."""
+        generations = {entry: Generation() for entry in group}
+        turns = [PREFILL_TURN] * prefill_calls + turn_lengths(n_steps, self.protocol.turn_steps)
+        for number, length in enumerate(turns):
+            for entry in group if number % 2 == 0 else reversed(group):
+                with self._turn(entry) as model:
+                    if length == PREFILL_TURN:
+                        self._prefill(model, entry, generations[entry], prompt_BT)
+                    for _ in range(length):
+                        self._decode(model, generations[entry])
+        return generations
+
+    @contextmanager
+    def _turn(self, entry: int) -> Iterator[PreTrainedModel]:
+        """Lend the model cut for an entry, warm."""
+        clock = self.stopwatch.clock
+        with recut(self.decoder, self.plans[entry]) as model:
+            end = clock() + self.lead_in_s
+            while self.lead_in_s and clock() < end:
+                model(self.prompt_BT[:, :1], use_cache=False)
+            yield model
+
+    def _prefill(
+        self, model: PreTrainedModel, entry: int, generation: Generation, prompt_BT: Tensor
+    ) -> None:
+        generation.cache = self._cache(model, entry)
+        generation.tokens.clear()
+        generation.prefills_s.append(
+            self.stopwatch.seconds(
+                lambda: generation.tokens.append(next_token(model, prompt_BT, generation.cache))
+            )
+        )
+
+    def _decode(self, model: PreTrainedModel, generation: Generation) -> None:
+        tokens, cache = generation.tokens, generation.cache
+        generation.steps_s.append(
+            self.stopwatch.seconds(lambda: tokens.append(self._step(model, tokens[-1], cache)))
+        )
+
+    def _cache(self, model: PreTrainedModel, entry: int) -> Any:
+        """An empty cache; a static one is of one length, so that one compiled step serves all."""
+        if self.protocol.mode == "eager":
+            return DynamicCache(config=model.config)
+        if entry not in self._static_caches:
+            protocol = self.protocol
+            length = max(protocol.prompt_tokens + protocol.new_tokens, protocol.end_to_end_tokens)
+            self._static_caches[entry] = StaticCache(config=model.config, max_cache_len=length)
+        cache = self._static_caches[entry]
+        cache.reset()
+        return cache
+
+    @torch.no_grad()
+    def peak_bytes(self, entry: int) -> int | None:
+        """Weights of the cut model and the most that prefill and decode add to them.
+
+        Compiled code keeps buffers of its own, so only the eager mode is answered for.
+        """
+        if self.protocol.mode != "eager":
+            return None
+        with recut(self.decoder, self.plans[entry]) as model:
+
+            def prefill_and_decode() -> None:
+                cache = DynamicCache(config=model.config)
+                token_B1 = next_token(model, self.prompt_BT, cache)
+                for _ in range(self.protocol.new_tokens):
+                    token_B1 = next_token(model, token_B1, cache)
+
+            return weight_bytes(model) + peak_added_bytes(prefill_and_decode, self.decoder.device)
+
+
+def undisturbed(seconds: Sequence[float]) -> float:
+    """Lower quartile: what a call takes that nothing interrupts, for others only add time.
+
+    Source: Chen and Revels (2016), Robust benchmarking in noisy environments.
+    """
+    return float(np.quantile(seconds, 0.25))
+
+
+def groups(order: Sequence[int]) -> list[Sequence[int]]:
+    """The order cut into as few groups of at most `AT_ONCE` as there can be, of like size."""
+    count = -(-len(order) // AT_ONCE)
+    ends = [len(order) * number // count for number in range(count + 1)]
+    return [order[first:end] for first, end in pairwise(ends)]
+
+
+def turn_lengths(n_steps: int, turn_steps: int) -> list[int]:
+    """Steps of each turn: `turn_steps`, and what is left in the last."""
+    full, rest = divmod(n_steps, turn_steps)
+    return [turn_steps] * full + [rest] * bool(rest)
+
+
+def lead_in_s(device: torch.device) -> float:
+    """Seconds a turn begins with untimed; a GPU fetches its weights anew in microseconds."""
+    return LEAD_IN_S if device.type == "cpu" else 0.0
+
+
+def next_token(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
+    """Read tokens, extend the cache, and choose the most probable next token: shape (B, 1)."""
+    logits = model(tokens_BT, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    return logits[:, -1].argmax(-1, keepdim=True)
+
+
+Step = Callable[[PreTrainedModel, Tensor, Any], Tensor]
+
+
+def _step(mode: str) -> Step:
+    """The decode step of a mode. A CUDA graph's output is overwritten by its next replay."""
+    if mode == "eager":
+        return next_token
+    how = "reduce-overhead" if mode == "cuda-graph" else "default"
+    compiled = torch.compile(next_token, mode=how, fullgraph=True, dynamic=False)
+
+    def step(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
+        if mode == "cuda-graph":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return compiled(model, tokens_BT, cache).clone()
+
+    return step
+
+
+def _random_prompt(model: PreTrainedModel, protocol: LatencyProtocol) -> Tensor:
+    generator = torch.Generator().manual_seed(protocol.seed)
+    shape = protocol.batch_size, protocol.prompt_tokens
+    return torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)

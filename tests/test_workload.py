@@ -1,0 +1,113 @@
+"""What is timed and by which clock: order of looks, and every refusal with its values."""
+
+import math
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pruning_kit.errors import DeviceError, TimingError
+from pruning_kit.speed import workload
+from pruning_kit.speed.workload import LatencyProtocol, check_protocol, choose_mode
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+def tiny(family: str, **sizes) -> torch.nn.Module:
+    config = AutoConfig.for_model(family, vocab_size=40, **sizes)
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return tiny("gpt2", n_layer=2, n_embd=16, n_head=2, n_positions=80)
+
+
+def test_stopwatch_synchronises_before_each_look_at_the_clock():
+    events: list[str] = []
+    times = iter([10.0, 12.5])
+
+    def clock() -> float:
+        events.append("clock")
+        return next(times)
+
+    stopwatch = workload.Stopwatch(clock, lambda: events.append("sync"))
+    assert stopwatch.seconds(lambda: events.append("call")) == 2.5
+    assert events == ["sync", "clock", "call", "sync", "clock"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "cannot time with --batch 0: it needs to be at least 1"),
+        ({"prompt_tokens": -3}, "cannot time with --prompt-tokens -3: it needs to be at least 1"),
+        ({"new_tokens": 0}, "cannot time with --new-tokens 0: it needs to be at least 1"),
+        ({"batches": (2, 0)}, "cannot time with --batch-sweep 0: it needs to be at least 1"),
+        ({"min_rounds": 3}, "cannot time with min_rounds 3: it needs to be at least 8"),
+        ({"budget_s": 0.0}, "cannot time with --latency-budget 0: it needs to be above 0"),
+        ({"target": math.nan}, "cannot time with --latency-target nan: it needs to be above 0"),
+        ({"mode": "fast"}, "cannot time in mode 'fast': the modes are eager, compile, cuda-graph"),
+    ],
+)
+def test_an_impossible_protocol_is_refused_in_the_words_of_the_command_line(change, message):
+    with pytest.raises(TimingError, match=message):
+        LatencyProtocol(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "n_prompt", "message"),
+    [
+        (
+            {"prompt_tokens": 70, "new_tokens": 11},
+            6,
+            "cannot time --prompt-tokens 70 with --new-tokens 11: that is 81 tokens, and the "
+            "model's context is 80. Choose fewer.",
+        ),
+        (
+            {"prompt_tokens": 4, "end_to_end_tokens": 81},
+            6,
+            "cannot time 81 tokens end to end: the model's context is 80.",
+        ),
+        ({"prompt_tokens": 4}, 75, "cannot continue a prompt of 75 tokens to 75 in all"),
+        ({"prompt_tokens": 4}, 0, "cannot continue a prompt of 0 tokens to 75 in all"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(gpt2, change, n_prompt, message):
+    with pytest.raises(TimingError, match=message):
+        check_protocol(LatencyProtocol(**change), gpt2, CPU, n_prompt)
+
+
+def test_lengths_up_to_the_context_are_accepted(gpt2):
+    check_protocol(LatencyProtocol(prompt_tokens=70, new_tokens=10), gpt2, CPU, 6)
+
+
+def test_cuda_graphs_need_a_gpu(gpt2):
+    protocol = LatencyProtocol(prompt_tokens=4, mode="cuda-graph")
+    check_protocol(protocol, gpt2, CUDA, 6)
+    with pytest.raises(DeviceError, match="cannot time with --cuda-graphs on 'cpu'"):
+        check_protocol(protocol, gpt2, CPU, 6)
+
+
+@pytest.mark.parametrize("mode", ["compile", "cuda-graph"])
+def test_a_family_without_a_static_cache_cannot_be_compiled(mode):
+    neo = tiny(
+        "gpt_neo",
+        num_layers=2,
+        attention_types=[[["global", "local"], 1]],
+        hidden_size=16,
+        num_heads=2,
+        max_position_embeddings=200,
+    )
+    with pytest.raises(DeviceError, match="cannot time gpt_neo compiled: transformers cannot"):
+        check_protocol(LatencyProtocol(mode=mode), neo, CUDA, 6)
+
+
+def test_compile_and_cuda_graphs_exclude_each_other():
+    assert [choose_mode(*flags) for flags in ((False, False), (True, False), (False, True))] == [
+        "eager",
+        "compile",
+        "cuda-graph",
+    ]
+    with pytest.raises(TimingError, match="cannot time with --compile and --cuda-graphs at once"):
+        choose_mode(True, True)
