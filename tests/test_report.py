@@ -12,6 +12,7 @@ from rich.console import Console
 from pruning_kit.errors import RunError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.findings.budgets import Budget
+from pruning_kit.permutations import shapley_plans
 from pruning_kit.plan import Plan, singles
 from pruning_kit.reporting import page, report
 from pruning_kit.reporting.document import (
@@ -335,3 +336,15 @@ def test_reports_import_no_torch():
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_tables_of_deep_models_end_where_even_the_best_set_collapses(tmp_path):
+    run = load_run(write_run(tmp_path / "run", 24, shapley_plans(24, 8), n_windows=60))
+    analysis = analyse(run)
+    table = sizes_table(analysis)
+    last = analysis.row[Plan.parse(table.rows[-1][0])]
+    assert last.selection_ratio <= 10 and len(analysis.sizes) == 23
+    left_out = 23 - (len(table.rows) - 1)
+    assert f"Left out here are {left_out} larger sizes." in table.caption
+    assert len(strategies_table(analysis).rows) == len(table.rows) - 1
+    assert "Left out" not in sizes_table(analyse(load_run(write_run(tmp_path / "six", 6)))).caption

@@ -157,11 +157,9 @@ def front_point(browser, number):
 
 def test_hover_names_a_plan_and_a_click_shows_its_row(visit):
     browser = visit("twelve")
-    point = front_point(browser, 2)
-    ActionChains(browser).move_to_element(point).perform()
+    ActionChains(browser).move_to_element(front_point(browser, 2)).perform()
     tip = find(browser, ".tip")
     assert tip.is_displayed() and tip.text.splitlines()[0] == "5+10"
-    assert "recommended without a budget" in tip.text
     find(browser, "#filter-text").send_keys("0")
     ActionChains(browser).move_to_element(front_point(browser, 2)).click().perform()
     row = find(browser, "#table tr.selected")
@@ -169,6 +167,13 @@ def test_hover_names_a_plan_and_a_click_shows_its_row(visit):
     assert find(browser, "#filter-text").get_attribute("value") == ""
     detail = find(browser, "#detail").text
     assert "5+10: removes 2 of 12 blocks" in detail and "--remove 5+10" in detail
+
+
+def test_the_recommended_plan_is_named_as_such(visit):
+    browser = visit("six")
+    ActionChains(browser).move_to_element(front_point(browser, 1)).perform()
+    told = find(browser, ".tip").text.splitlines()
+    assert told[0] == "3" and told[-1] == "recommended without a budget"
 
 
 def test_a_plan_below_the_rows_shown_is_brought_into_view(visit):

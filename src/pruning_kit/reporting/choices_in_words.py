@@ -72,9 +72,10 @@ def steps(analysis: Analysis) -> list[str]:
     if len(steps) < 2:
         return []
     costs = series([(size.n_removed, change(ratio.value)) for size, ratio in steps])
+    measured = "" if all(size.complete for size in analysis.sizes) else "measured "
     return [
-        "Cost of each further block (perplexity of the best set relative to the best with one "
-        f"block less): {costs}."
+        f"Cost of each further block (perplexity of the best {measured}set relative to the best "
+        f"{measured}with one block less): {costs}."
     ]
 
 
@@ -207,13 +208,20 @@ def front(analysis: Analysis) -> list[str]:
     plans = [row.plan for row in analysis.front]
     if len(analysis.rows) < 2 or not plans:
         return []
-    timed = any(row.latency is not None for row in analysis.rows)
-    over = "parameters and latency" if timed else "and parameters"
     return [
         f"{len(plans):,} of {len(analysis.rows):,} plans are on the Pareto front over "
-        f"perplexity{_where(analysis)}{',' * timed} {over} (no measured plan is better in one of "
-        f"these and at least as good in the others): {some_plans(plans)}."
+        f"{what_is_the_front(analysis)}: {some_plans(plans)}."
     ]
+
+
+def what_is_the_front(analysis: Analysis) -> str:
+    """The quantities of the front, and what being on it means."""
+    timed = any(row.latency is not None for row in analysis.rows)
+    others = ", parameters and latency" if timed else " and parameters"
+    return (
+        f"perplexity{_where(analysis)}{others} (no measured plan is better in one of these and at "
+        "least as good in the others)"
+    )
 
 
 def recommendation(analysis: Analysis) -> list[str]:

@@ -10,11 +10,11 @@ from typing import Any
 
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.budgets import Budget, Choice
-from pruning_kit.findings.choices import PlanLatency, PlanRow
+from pruning_kit.findings.choices import PlanLatency, PlanRow, Size
 from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
-from pruning_kit.reporting.choices_in_words import speed
+from pruning_kit.reporting.choices_in_words import COLLAPSE_RATIO, speed
 from pruning_kit.reporting.sentences import section_sentences
 from pruning_kit.reporting.wording import (
     factor,
@@ -29,6 +29,7 @@ from pruning_kit.speed import verdicts
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
+MAX_SIZES, MIN_SIZES = 16, 6
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,6 @@ def prune_command(run: Run, plan: str) -> str:
     return f"pruning-kit prune --model {model} --remove {plan} --out pruned-{plan}"
 
 
-def plan_name(plan: Plan) -> str:
-    """A plan as a table names it."""
-    return "none (whole model)" if plan == Plan() else str(plan)
-
-
 def format_params(row: PlanRow) -> str:
     """Parameters in millions."""
     return "" if row.parameters is None else f"{row.parameters / 1e6:.2f}"
@@ -206,7 +202,8 @@ def sizes_table(analysis: Analysis) -> Table | None:
     """The whole model and the best set of each size; the recommended plan stands out."""
     if not analysis.sizes:
         return None
-    rows = [analysis.row[Plan()], *(analysis.row[size.best] for size in analysis.sizes)]
+    shown, left_out = sizes_to_show(analysis)
+    rows = [analysis.row[Plan()], *(analysis.row[size.best] for size in shown)]
     timed = any(row.latency is not None for row in rows)
     headings = ["Removed", "Blocks", "PPL", "Change", INTERVAL, "Params M"]
     starred = [row.plan == analysis.recommended for row in rows]
@@ -226,12 +223,28 @@ def sizes_table(analysis: Analysis) -> Table | None:
         ),
         "The whole model and the best set of each size; * is what to take without a budget "
         f"({analysis.selection_note})."
+        + left_out
         + " Ratios of latency are taken within each round, so they need not be the quotient of the "
         "milliseconds."
         * timed
         + f" {UNCLEAR}: no larger than the noise of this machine." * unclear,
         tuple(number for number, star in enumerate(starred) if star),
     )
+
+
+def sizes_to_show(analysis: Analysis) -> tuple[tuple[Size, ...], str]:
+    """The sizes for a table and what to say of the others: all, or of many the usable ones."""
+    found = analysis.sizes
+    if len(found) <= MAX_SIZES:
+        return found, ""
+    usable = [
+        number
+        for number, size in enumerate(found, 1)
+        if analysis.row[size.best].selection_ratio <= COLLAPSE_RATIO
+    ]
+    shown = found[: max([MIN_SIZES, *usable])]
+    rest = len(found) - len(shown)
+    return shown, f" Left out here are {rest} larger sizes." * (rest > 0)
 
 
 def split_change(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
@@ -288,7 +301,8 @@ def strategies_table(analysis: Analysis) -> Table | None:
     ratio = {row.plan: row.selection_ratio for row in analysis.rows}
     used = [name for name in STRATEGIES if any(size.strategies[name] for size in analysis.sizes)]
     rows = []
-    for size in analysis.sizes:
+    shown, left_out = sizes_to_show(analysis)
+    for size in shown:
         named = [size.strategies[name] for name in used]
         values = [ratio[size.best], size.median_ratio, ratio[size.worst]]
         values += [math.nan if plan is None else ratio[plan] for plan in named]
@@ -300,7 +314,8 @@ def strategies_table(analysis: Analysis) -> Table | None:
         ("Removed", "Best", "Median", "Worst", *(name.capitalize() for name in used)),
         tuple(rows),
         f"Perplexity on {analysis.selection.title} in units of the whole model's: best, "
-        f"median and worst of the measured sets{', and fixed strategies' if used else ''}.",
+        f"median and worst of the measured sets{', and fixed strategies' if used else ''}."
+        f"{left_out}",
     )
 
 

@@ -19,9 +19,9 @@ from markupsafe import Markup, escape
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
-from pruning_kit.reporting import pictures, plots
-from pruning_kit.reporting.document import Document, format_params, plan_name, prune_command
-from pruning_kit.reporting.wording import format_change, format_ppl
+from pruning_kit.reporting import choices_in_words, pictures, plots
+from pruning_kit.reporting.document import Document, format_params, prune_command
+from pruning_kit.reporting.wording import format_change, format_ppl, name_blocks
 from pruning_kit.runs.results import Run
 
 ALT_TEXTS = {
@@ -44,6 +44,7 @@ def render_page(run: Run, analysis: Analysis, document: Document) -> str:
         alt_texts=ALT_TEXTS,
         data=_data(run, analysis),
         samples=_samples(run, analysis),
+        front=choices_in_words.what_is_the_front(analysis),
         style=Markup(_resource("report.css")),
         script=Markup(_resource("report.js")),
     )
@@ -129,7 +130,7 @@ def _samples(run: Run, analysis: Analysis) -> list[dict[str, str]]:
     stored = {Plan.parse(name): text for name, text in run.info.get("samples", {}).items()}
     return [
         {
-            "plan": plan_name(plan),
+            "title": "Whole model" if plan == Plan() else f"Without {name_blocks(plan)}",
             "ppl": format_ppl(analysis.row[plan].ppl.value) if plan in analysis.row else "",
             "text": stored[plan].strip(),
         }

@@ -22,7 +22,7 @@ from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.reporting import plots
 from pruning_kit.reporting.plots import BLUE, GREEN, GREY, ORANGE, RED
-from pruning_kit.reporting.wording import MAX_NAMED, format_ppl, listed
+from pruning_kit.reporting.wording import first_few, format_ppl, listed
 from pruning_kit.runs.results import Run
 
 MARKERS = dict(zip(STRATEGIES, "<>sDx", strict=True))
@@ -57,8 +57,8 @@ def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
         fontsize=8,
         color=GREY,
     )
-    if len(items) <= MAX_CELL_TEXT:
-        for block, interval in zip(blocks, ppl, strict=True):
+    for block, interval in zip(blocks, ppl, strict=True):
+        if len(items) <= MAX_CELL_TEXT or block == analysis.importance.ranking.most[0]:
             top = interval.value if interval.high is None else interval.high
             axes.annotate(
                 format_ppl(interval.value),
@@ -68,9 +68,7 @@ def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
                 ha="center",
             )
     _margins(axes, min(start, *values), max(base, *values), logarithmic)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(items) <= 2 * MAX_CELL_TEXT:
-        axes.set_xticks(blocks)
+    axes.set_xticks(blocks[:: math.ceil(len(blocks) / (2 * MAX_CELL_TEXT))])
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("Block removed")
     axes.set_ylabel(f"Perplexity{' (logarithmic axis)' if logarithmic else ''}")
@@ -250,17 +248,19 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     figure, axes = plots.new_figure(4.6, "Perplexity by number of blocks removed")
     everything = [value for _, values in lines.values() for value in values]
     logarithmic = plots.scale_perplexity(axes, everything, "y")
-    at = _widest_gap([values for _, values in lines.values()])
+    at, upper_is_wider = _widest_gap([values for _, values in lines.values()])
     for name, (colour, values) in lines.items():
+        above = name == "worst" or (name == "median" and upper_is_wider)
         axes.plot(removed, values, color=colour, marker="o", markersize=4, linewidth=1.6)
         axes.annotate(
             name,
             (removed[at], values[at]),
-            (-6, 4) if name == "worst" else (6, -11),
+            (-6, 4) if above else (6, -11),
             textcoords="offset points",
-            ha="right" if name == "worst" else "left",
+            ha="right" if above else "left",
             color=colour,
             fontweight="bold",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )
     for name, marker in MARKERS.items():
         plans = [(size.n_removed, size.strategies[name]) for size in sizes]
@@ -282,11 +282,12 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     return figure
 
 
-def _widest_gap(lines: Sequence[np.ndarray]) -> int:
-    """Where three lines, the highest first, lie farthest apart, so that their names do too."""
+def _widest_gap(lines: Sequence[np.ndarray]) -> tuple[int, bool]:
+    """Where three lines, the highest first, lie farthest apart, and whether the upper two do."""
     logs = np.log(np.array(lines))
-    gaps = np.minimum(logs[0] - logs[1], logs[1] - logs[2])
-    return int(np.nan_to_num(gaps, nan=-1.0).argmax())
+    upper, lower = logs[0] - logs[1], logs[1] - logs[2]
+    at = int(np.nan_to_num(np.minimum(upper, lower), nan=-1.0).argmax())
+    return at, bool(upper[at] > lower[at])
 
 
 def _finite(values: Sequence[float]) -> np.ndarray:
@@ -300,13 +301,8 @@ def _size_notes(analysis: Analysis) -> list[str]:
         notes.append(f"Here perplexities are those on {analysis.selection.title}.")
     partial = [str(size.n_removed) for size in analysis.sizes if not size.complete]
     if partial:
-        notes.append(f"Not all sets were measured of sizes {_first_few(partial)}.")
+        notes.append(f"Not all sets were measured of sizes {listed(first_few(partial))}.")
     return notes
-
-
-def _first_few(names: Sequence[str]) -> str:
-    rest = len(names) - MAX_NAMED
-    return listed([*names[:MAX_NAMED], f"{rest} more"] if rest > 0 else names)
 
 
 PICTURES: dict[str, Callable[[Run, Analysis], Figure | None]] = {

@@ -102,7 +102,8 @@ def scale_perplexity(axes: Axes, values: Sequence[float] | np.ndarray, which: st
         finite = np.asarray(values, dtype=np.float64)
         finite = finite[np.isfinite(finite) & (finite > 0)]
         decades = math.log10(finite.max() / finite.min())
-        subs = (1.0, 2.0, 5.0) if decades < 3 else (1.0,)
+        # numbers need more room beside each other than above each other
+        subs = (1.0, 2.0, 5.0) if decades < (2 if which == "x" else 3) else (1.0,)
         axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
@@ -111,9 +112,8 @@ def scale_perplexity(axes: Axes, values: Sequence[float] | np.ndarray, which: st
 
 def short_number(value: float) -> str:
     """An axis number: 40, 2,000, 1e+06."""
-    if value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-3):
-        return f"{value:.0e}"
-    return f"{value:,.10g}"
+    huge = value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-3)
+    return f"{value:.0e}" if huge else f"{value:,.10g}".replace("-", "−")
 
 
 def measured(run: Run) -> pd.DataFrame:
@@ -198,7 +198,7 @@ def plan_label(removed: str) -> str:
             runs.append([block])
     parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else "+".join(map(str, run)) for run in runs]
     label = "+".join(parts)
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1].rpartition('+')[0]}+…"
 
 
 def _bar_label(row: dict[Any, Any]) -> str:

@@ -7,6 +7,7 @@ per cent, others as a factor (`3.98×`); square brackets hold the bounds of the 
 
 from __future__ import annotations
 
+import math
 import shlex
 
 from pruning_kit.findings.analysis import Analysis
@@ -17,6 +18,7 @@ from pruning_kit.reporting import choices_in_words
 from pruning_kit.reporting.wording import (
     change,
     count_blocks,
+    first_few,
     format_change,
     format_nats,
     format_ppl,
@@ -116,7 +118,7 @@ def _importance_extremes(analysis: Analysis) -> list[str]:
 
 
 def _tied(blocks: tuple[int, ...]) -> str:
-    return f", not distinguishable from {listed(blocks[1:])}" if len(blocks) > 1 else ""
+    return f", not distinguishable from {listed(first_few(blocks[1:]))}" if len(blocks) > 1 else ""
 
 
 def _hierarchy(ranking: Ranking) -> str:
@@ -146,7 +148,7 @@ def _shapley(analysis: Analysis) -> list[str]:
     if shapley.sampling_error is not None:
         how = (
             f"estimated from {shapley.n_permutations:,} permutations, sampling error at most "
-            f"{max(shapley.sampling_error):.3f}"
+            f"{math.ceil(1e3 * max(shapley.sampling_error)) / 1e3:.3f}"
         )
     most, least = shapley.ranking.most, shapley.ranking.least
     return [

@@ -75,9 +75,14 @@ def name_blocks(plan: Plan) -> str:
 
 def some_plans(plans: Sequence[Plan]) -> str:
     """At most six plans by name, and how many more there are."""
-    named = ["the whole model" if plan == Plan() else str(plan) for plan in plans[:MAX_NAMED]]
-    rest = len(plans) - len(named)
-    return listed([*named, f"{rest:,} more"] if rest else named)
+    return listed(first_few(["the whole model" if plan == Plan() else plan for plan in plans]))
+
+
+def first_few(words: Sequence[object]) -> list[str]:
+    """At most six words, and how many more there are."""
+    named = [str(word) for word in words[:MAX_NAMED]]
+    rest = len(words) - len(named)
+    return [*named, f"{rest:,} more"] if rest else named
 
 
 def series(values: Sequence[tuple[int, str]]) -> str:

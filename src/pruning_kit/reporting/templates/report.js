@@ -14,7 +14,7 @@
     return plan;
   });
   const byId = (id) => document.getElementById(id);
-  const title = (plan) => plan.name === "none" ? "none (whole model)" : plan.name;
+  const title = (plan) => plan.name === "none" ? "whole model" : plan.name;
   let selected = null;
 
   function make(parent, tag, attributes = {}, text = null) {
@@ -162,8 +162,8 @@
     const box = byId("detail");
     box.replaceChildren();
     box.hidden = false;
-    const count = plan.size === 0 ? "the whole model" : `removes ${plan.size} of ${data.nBlocks} blocks`;
-    make(make(box, "p"), "strong", {}, `${title(plan)}: ${count}`);
+    const count = `removes ${plan.size} of ${data.nBlocks} blocks`;
+    make(make(box, "p"), "strong", {}, plan.size === 0 ? "The whole model" : `${title(plan)}: ${count}`);
     make(box, "p", {}, facts(plan).join("; "));
     if (plan.size > 0) {
       const line = make(box, "p", {}, "To make it: ");
@@ -275,7 +275,7 @@
       make(svg, "circle", { class: "front", cx: point.x, cy: point.y, r: 5 });
       const words = title(point.plan);
       const room = key === "size" ? width - right - point.x : point.x - left;
-      if (Math.abs(point.y - nameAt) > 15 && words.length * 6.5 < room) {
+      if (Math.abs(point.y - nameAt) > 15 && words.length * 6.8 + 10 < room) {
         make(svg, "text", { class: "front-name", x: point.x + (key === "size" ? 8 : -8), y: point.y + 14, "text-anchor": key === "size" ? "start" : "end" }, words);
         nameAt = point.y;
       }
@@ -285,7 +285,7 @@
     const here = make(svg, "circle", { class: "here", r: 7, visibility: "hidden" });
     const tip = make(box, "div", { class: "tip", role: "status" });
     tip.hidden = true;
-    view = { box, svg, points, front, here, tip, width, at: null };
+    view = { box, svg, points, front, onFront, here, tip, width, at: null };
     svg.addEventListener("pointermove", (event) => pointAt(nearest(event)));
     svg.addEventListener("pointerleave", () => pointAt(null));
     svg.addEventListener("click", (event) => {
@@ -308,7 +308,9 @@
     const x = (event.clientX - frame.left) * zoom, y = (event.clientY - frame.top) * zoom;
     let best = null, least = NEAR_PX * NEAR_PX;
     for (const point of view.points) {
-      const distance = (point.x - x) ** 2 + (point.y - y) ** 2;
+      // points overlap; those of the front are drawn larger and on top, so they are reached first
+      const nearer = view.onFront.has(point) ? 0.25 : 1;
+      const distance = nearer * ((point.x - x) ** 2 + (point.y - y) ** 2);
       if (distance < least) { least = distance; best = point; }
     }
     return best;
