@@ -121,7 +121,12 @@ def test_plans_of_one_run_alone_and_failed_ones_are_left_out(run, run_of):
     other = run_of("second", [*FEW, Plan((0, 5))], failed=[Plan((1, 3))])
     comparison = compare_runs(run, other)
     assert [row.plan for row in comparison.rows] == [p for p in FEW if p != Plan((1, 3))]
-    assert (comparison.n_only_first, comparison.n_only_second) == (1, 2)
+    assert (comparison.n_only_first, comparison.n_only_second) == (1, 1)
+
+
+def test_the_stack_without_any_block_is_no_plan_of_either_run(run, run_of):
+    comparison = compare_runs(run, run_of("second", [*FEW, Plan(tuple(range(6)))]))
+    assert (comparison.n_only_first, comparison.n_only_second) == (0, 0)
 
 
 def test_runs_without_a_common_plan_are_refused(run, run_of):

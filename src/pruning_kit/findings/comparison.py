@@ -91,8 +91,8 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     Raises:
         RunError: if they have no plan in common that both measured in full.
     """
-    in_second = set(measured_plans(second))
-    shared = [plan for plan in measured_plans(first) if plan in in_second]
+    in_first, in_second = measured_plans(first), set(measured_plans(second))
+    shared = [plan for plan in in_first if plan in in_second]
     if not shared:
         raise RunError(
             f"cannot compare {first.folder} with {second.folder}: they have no measured plan in "
@@ -112,8 +112,8 @@ def compare_runs(first: Run, second: Run) -> Comparison:
             PlanComparison(plan, *pair, ratio, p)
             for plan, pair, (ratio, p) in zip(shared, pairs, ratios, strict=True)
         ),
-        len(first.plans) - len(shared),
-        len(second.plans) - len(shared),
+        len(in_first) - len(shared),
+        len(in_second) - len(shared),
         math.nan if because else float(np.abs(second_PN / first_PN - 1).max()),
         order_agreement([a.ppl for a, _ in pairs], [b.ppl for _, b in pairs]),
         _compare_speed(first, second),
