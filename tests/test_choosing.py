@@ -59,7 +59,7 @@ def test_an_impossible_size_is_refused(choice):
 
 
 def test_a_model_of_one_block_cannot_lose_it():
-    with pytest.raises(PlanError, match="cannot remove all 1 blocks"):
+    with pytest.raises(PlanError, match="cannot remove the only block"):
         PlanChoice(mode=Mode.SEQUENTIAL).resolve(1)
 
 

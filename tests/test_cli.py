@@ -67,6 +67,12 @@ def test_sequential_ends_with_a_table_conclusions_and_the_folder(run, asked, mod
     assert max(len(line) for line in lines if line not in again) <= 80
 
 
+def test_baseline_shows_the_whole_model_once(run, asked):
+    code, out, _ = run("--mode", "baseline", *asked, default_verb="sweep")
+    assert code == 0
+    assert len([line for line in out.splitlines() if line.startswith(" none")]) == 1
+
+
 def test_save_results_writes_csv_run_file_sums_and_figures(run, asked, tmp_path):
     code, out, _ = run("--mode", "combinatorial", "--save_results", *asked, default_verb="sweep")
     assert code == 0

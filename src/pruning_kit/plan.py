@@ -97,8 +97,9 @@ class Plan:
                 f"numbered 0 to {n_blocks - 1}."
             )
         if self.size >= n_blocks:
+            every = "the only block" if n_blocks == 1 else f"all {n_blocks} blocks"
             raise PlanError(
-                f"cannot remove all {n_blocks} blocks: a model needs at least one. "
+                f"cannot remove {every}: a model needs at least one. "
                 "Leave one block out of the plan."
             )
         return self

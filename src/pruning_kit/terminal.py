@@ -96,7 +96,8 @@ def sweep_table(run: Run, mode: str | None, saved: bool) -> Table:
     frame = run.frame()
     frame = frame[frame["split"] == "test"]
     base = frame[frame["mode"] == "baseline"]
-    rows = frame[frame["mode"].isin([mode] if mode else ["sequential", "combinatorial"])]
+    shown = [mode] if mode in ("sequential", "combinatorial") else ["sequential", "combinatorial"]
+    rows = frame[frame["mode"].isin(shown)]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for index, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if index == 0 else "right", vertical="bottom")
