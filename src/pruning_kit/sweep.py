@@ -17,7 +17,7 @@ import torch
 
 from pruning_kit.choosing import PlanChoice, count_subset_block_calls
 from pruning_kit.cutting.surgery import parameters_by_plan, recut
-from pruning_kit.errors import CorpusError, PlanError, WindowError
+from pruning_kit.errors import CorpusError, PlanError, RunError, WindowError
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.corpora import HubText
@@ -140,7 +140,7 @@ class Sweep:
         if not self.ranks.leads:
             return
         if path.exists():
-            self.observer.say(f"Already timed: {path} is kept; delete it to time again.")
+            self._keep_timings(path, protocol)
             return
         whole = tuple(range(self.decoder.n_blocks))
         plans = [plan for plan in self.plans if plan.removed != whole]
@@ -157,6 +157,24 @@ class Sweep:
                 self._decoder_to_time, plans, prompt_ids, protocol, progress=progress
             )
         store.write_json(path, timings.to_json())
+
+    def _keep_timings(self, path: Path, protocol: LatencyProtocol) -> None:
+        """Say that stored timings are kept.
+
+        Raises:
+            RunError: if they are of another protocol or machine.
+        """
+        stored = Timings.from_json(store.read_json(path))
+        n_prompt_tokens = len(self.loaded.tokenizer(PROMPT)["input_ids"])
+        model = self._decoder_to_time.model
+        difference = latency.first_difference(stored, protocol, model, n_prompt_tokens)
+        if difference:
+            name, then, now = difference
+            raise RunError(
+                f"cannot keep the timings in {path}: they were taken with {name} {then}, this run "
+                f"asks for {now}. Delete the file to time again, or add --no-speed."
+            )
+        self.observer.say(f"Already timed: {path} is kept; delete it to time again.")
 
     def sample(self, new_tokens: int = 60) -> None:
         """Keep a continuation by the whole model and by the best plan of each size."""
