@@ -31,7 +31,7 @@ import pruning_kit
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.speed import latency, machine, throughput, verdicts
-from pruning_kit.speed.generation import Workload
+from pruning_kit.speed.generation import Turns, Workload
 from pruning_kit.speed.timings import QUANTITIES, Timings, compare
 from pruning_kit.speed.workload import MODES, PROMPT, LatencyProtocol, Stopwatch, device_sync
 
@@ -200,8 +200,8 @@ def alone(
     stopwatch = Stopwatch(time.perf_counter, device_sync(decoder.device))
     for size in range(decoder.n_blocks):
         plan = Plan(tuple(range(size)))
-        unbroken = replace(protocol, turn_steps=1000)
-        work = Workload(decoder, [plan], prompt_ids, unbroken, stopwatch)
+        unbroken = Turns(steps=1000, lead_in_s=0.0)
+        work = Workload(decoder, [plan], prompt_ids, protocol, stopwatch, unbroken)
         samples = [work.sample_round([0])[0] for _ in range(12)][2:]
         cells = [f"{q} {1000 * median(s[q] for s in samples):.3f}" for q in QUANTITIES]
         print(f"  {decoder.n_blocks - size} blocks alone, ms: {', '.join(cells)}")

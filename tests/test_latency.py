@@ -17,6 +17,7 @@ from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.speed import generation, latency, throughput
+from pruning_kit.speed.generation import Repeats, Turns
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, Timings
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk import memory
@@ -48,10 +49,13 @@ def tiny_gpt2(n_blocks: int = 3) -> GPT2LMHeadModel:
 
 
 def workload_of(
-    decoder: Decoder, plans: Sequence[Plan], protocol: LatencyProtocol = QUICK
+    decoder: Decoder,
+    plans: Sequence[Plan],
+    protocol: LatencyProtocol = QUICK,
+    turns: Turns | None = None,
 ) -> generation.Workload:
     stopwatch = Stopwatch(Ticker(), lambda: None)
-    return generation.Workload(decoder, plans, PROMPT_IDS, protocol, stopwatch)
+    return generation.Workload(decoder, plans, PROMPT_IDS, protocol, stopwatch, turns)
 
 
 class Ticker:
@@ -119,14 +123,11 @@ def widths_seen(decoder: Decoder, call: Callable[[], object]) -> list[int]:
     return widths
 
 
-def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(
-    decoder, monkeypatch
-):
+def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(decoder):
     """Token 0 ends a text; a head that always prefers it must not shorten the work."""
-    monkeypatch.setattr(generation, "LEAD_IN_S", 0.0)
     with torch.no_grad():
         decoder.model.transformer.wte.weight[:] *= 0.0
-    work = workload_of(decoder, [Plan()])
+    work = workload_of(decoder, [Plan()], turns=Turns(4, 0.0))
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
     assert widths == [6, 6, 6, 6, 1, 1, 1, 4, 1, 1, 1, 1]
     assert work.end_to_end_tokens(0).shape == (1, 9)
@@ -141,25 +142,26 @@ def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
     assert widths == (
         4 * [*lead_in, 6] + [*lead_in, 1, 1, 1] + [*lead_in, 4] + [*lead_in, 1, 1, 1, 1]
     )
-    assert generation.lead_in_s(torch.device("cpu")) == 0.010
-    assert generation.lead_in_s(torch.device("cuda")) == 0.0
+    assert generation.choose_turns(torch.device("cpu")) == Turns(4, 0.010)
+    assert generation.choose_turns(torch.device("cuda")) == Turns(2, 0.0)
 
 
 def test_entries_take_turns_in_mirrored_order_until_all_are_done(decoder, monkeypatch):
-    monkeypatch.setattr(generation, "LEAD_IN_S", 0.0)
-    turns: list[tuple[str, int]] = []
+    turns: list[str] = []
     recut = generation.recut
 
     def recording(decoder: Decoder, plan: Plan):
-        turns.append((str(plan), 0))
+        turns.append(str(plan))
         return recut(decoder, plan)
 
     monkeypatch.setattr(generation, "recut", recording)
-    protocol = replace(QUICK, new_tokens=5, turn_steps=2, prefill_calls=1, end_to_end_tokens=7)
-    work = workload_of(decoder, [Plan((0,)), Plan((1,)), Plan((2,))], protocol)
+    protocol = replace(QUICK, new_tokens=5, end_to_end_tokens=7)
+    plans = [Plan((0,)), Plan((1,)), Plan((2,))]
+    work = workload_of(decoder, plans, protocol, Turns(2, 0.0))
+    work.repeats = Repeats(prefill_calls=1)
     work.sample_round([2, 0, 1])
     # A prefill and steps of 2, 2 and 1; then a prefill and 2 steps end to end.
-    assert "".join(name for name, _ in turns) == "201102201102" + "201102"
+    assert "".join(turns) == "201102201102" + "201102"
 
 
 def test_many_entries_are_timed_in_groups_of_at_most_eight():
@@ -169,6 +171,25 @@ def test_many_entries_are_timed_in_groups_of_at_most_eight():
     thousands = generation.groups(range(4095))
     assert max(map(len, thousands)) == 8
     assert [entry for group in thousands for entry in group] == list(range(4095))
+
+
+def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
+    slow = {PREFILL: 0.2, DECODE: 0.02, END_TO_END: 1.4}
+    assert generation.choose_repeats(slow, new_tokens=16) == Repeats(4, 1, 1)
+    gpu = {PREFILL: 0.006, DECODE: 0.006, END_TO_END: 0.4}
+    assert generation.choose_repeats(gpu, new_tokens=16) == Repeats(25, 2, 1)
+    fast = {PREFILL: 0.001, DECODE: 0.0005, END_TO_END: 0.03}
+    assert generation.choose_repeats(fast, new_tokens=1) == Repeats(32, 16, 5)
+
+
+def test_repeats_share_the_prefills_among_the_decode_runs(decoder):
+    work = workload_of(decoder, [Plan()], turns=Turns(4, 0.0))
+    work.repeats = Repeats(prefill_calls=5, decode_runs=2, end_to_end_runs=2)
+    widths = widths_seen(decoder, lambda: work.sample_round([0]))
+    assert widths == [6, 6, 1, 1, 1, 6, 6, 6, 1, 1, 1] + 2 * [4, 1, 1, 1, 1]
+    work.repeats = Repeats(prefill_calls=1, decode_runs=2)
+    widths = widths_seen(decoder, lambda: work.sample_round([0]))
+    assert widths == 2 * [6, 1, 1, 1] + [4, 1, 1, 1, 1]
 
 
 @given(st.integers(0, 300), st.integers(1, 40))
@@ -185,6 +206,9 @@ def test_interruptions_of_some_steps_stay_out_of_the_sample_and_in_the_plain_sum
     assert made.undisturbed_s == 2.0 + 8 * 1.0
     assert made.plain_s == 2.0 + sum(steps)
     assert generation.Generation(prefills_s=[2.0]).undisturbed_s == 2.0
+    twice = generation.Generation(prefills_s=[2.0, 2.0], steps_s=steps)
+    assert twice.undisturbed_s == 2.0 + 4 * 1.0
+    assert twice.plain_s == 2.0 + sum(steps) / 2
     assert generation.undisturbed([1.0, 2.0, 3.0, 4.0, 5.0]) == 2.0
 
 

@@ -3,21 +3,19 @@
 What disturbs a shared machine comes and goes within tenths of a second. So the entries do not
 wait for each other's whole generations: each makes one prefill, or a few decode steps, and hands
 over, in mirrored order (A B C, C B A, …), until all have generated the same number of tokens. One
-model serves all, cut anew for each turn.
-
-On a CPU a model that fits the processor's cache is slow in its first milliseconds after another
-model's turn. A turn therefore begins with a lead-in that is not timed, so that a plan is timed as
-if it ran alone.
+model serves all, cut anew for each turn. What is over soon is repeated within the round.
 
 Shapes: B batch, T tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import ceil
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -28,15 +26,58 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 from pruning_kit.cutting.surgery import recut
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan
+from pruning_kit.speed.depths import NULL_PAIR
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
-LEAD_IN_S = 0.010
 PREFILL_TURN = 0  # decode steps
+SHARE_S = 0.15
 AT_ONCE = 8  # generations in turn, so that memory for caches does not grow with the entries
 
 Sample = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How long a turn is: decode steps, after `lead_in_s` seconds that are not timed.
+
+    On a CPU a model that fits the processor's cache is slow in its first milliseconds after
+    another's turn; the lead-in lets it be timed as if it ran alone. A GPU fetches its weights anew
+    in microseconds.
+    """
+
+    steps: int
+    lead_in_s: float
+
+
+def choose_turns(device: torch.device) -> Turns:
+    """The turns that suit a device."""
+    return Turns(4, 0.010) if device.type == "cpu" else Turns(2, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """How often a round repeats what is over soon."""
+
+    prefill_calls: int = 4
+    decode_runs: int = 1
+    end_to_end_runs: int = 1
+
+
+def choose_repeats(whole: Sample, new_tokens: int) -> Repeats:
+    """Repeats that give each quantity `SHARE_S` of a round for the whole model, in bounds.
+
+    Args:
+        whole: a sample of the whole model.
+        new_tokens: steps of one decode run.
+    """
+    decode_s = new_tokens * whole[DECODE]
+    return Repeats(
+        min(max(ceil(SHARE_S / whole[PREFILL]), 4), 32),
+        min(max(ceil(SHARE_S / decode_s), 1), 16),
+        min(max(ceil(SHARE_S / whole[END_TO_END]), 1), 16),
+    )
 
 
 @dataclass(slots=True)
@@ -50,15 +91,16 @@ class Generation:
 
     @property
     def plain_s(self) -> float:
-        """Seconds of all calls."""
-        return sum(self.prefills_s) + sum(self.steps_s)
+        """Seconds of one prefill and its steps, on average over the runs."""
+        return (sum(self.prefills_s) + sum(self.steps_s)) / len(self.prefills_s)
 
     @property
     def undisturbed_s(self) -> float:
-        """Seconds of the prefill, and of as many undisturbed steps as were made."""
+        """Seconds of an undisturbed prefill, and of as many undisturbed steps as follow it."""
+        prefill_s = undisturbed(self.prefills_s)
         if not self.steps_s:
-            return sum(self.prefills_s)
-        return sum(self.prefills_s) + len(self.steps_s) * undisturbed(self.steps_s)
+            return prefill_s
+        return prefill_s + len(self.steps_s) / len(self.prefills_s) * undisturbed(self.steps_s)
 
 
 class Workload:
@@ -73,6 +115,7 @@ class Workload:
         prompt_ids: the prompt of the end-to-end quantity.
         protocol: what is timed; checked by the caller.
         stopwatch: clock and synchronisation.
+        turns: length of a turn; by default what suits the device.
     """
 
     def __init__(
@@ -82,13 +125,15 @@ class Workload:
         prompt_ids: Sequence[int],
         protocol: LatencyProtocol,
         stopwatch: Stopwatch,
+        turns: Turns | None = None,
     ) -> None:
         self.decoder, self.plans = decoder, plans
         self.protocol, self.stopwatch = protocol, stopwatch
         self.prompt_BT = _random_prompt(decoder.model, protocol)
         prompts = [list(prompt_ids)] * protocol.batch_size
         self.end_to_end_BT = torch.tensor(prompts).to(decoder.device)
-        self.lead_in_s = lead_in_s(decoder.device)
+        self.turns = turns or choose_turns(decoder.device)
+        self.repeats = Repeats()
         self._step = _step(protocol.mode)
         self._static_caches: dict[int, StaticCache] = {}
 
@@ -105,10 +150,15 @@ class Workload:
             for entry, sample in self._sample_group(group).items()
         }
 
+    def warm_up(self, rounds: int) -> None:
+        """Rounds that are not kept; how long they took decides on the repeats."""
+        for _ in range(rounds):
+            samples = self.sample_round(range(len(self.plans)))
+        self.repeats = choose_repeats(samples[NULL_PAIR[0]], self.protocol.new_tokens)
+
     def _sample_group(self, group: Sequence[int]) -> dict[int, Sample]:
-        protocol = self.protocol
-        short = self._generate(group, self.prompt_BT, protocol.new_tokens, protocol.prefill_calls)
-        long = self._end_to_end(group)
+        short = self._short(group)
+        long = self._end_to_end(group, self.repeats.end_to_end_runs)
         return {
             entry: {
                 PREFILL: undisturbed(short[entry].prefills_s),
@@ -119,38 +169,53 @@ class Workload:
             for entry in group
         }
 
-    def _end_to_end(self, group: Sequence[int]) -> dict[int, Generation]:
+    def _short(self, group: Sequence[int]) -> dict[int, Generation]:
+        """Prefills of the random prompt, and decode runs after some of them."""
+        generations = {entry: Generation() for entry in group}
+        calls, runs = self.repeats.prefill_calls, self.repeats.decode_runs
+        for run in range(runs):
+            prefills = calls * (run + 1) // runs - calls * run // runs or 1
+            self._generate(generations, self.prompt_BT, self.protocol.new_tokens, prefills)
+        return generations
+
+    def _end_to_end(self, group: Sequence[int], runs: int) -> dict[int, Generation]:
+        generations = {entry: Generation() for entry in group}
         n_new = self.protocol.end_to_end_tokens - self.end_to_end_BT.shape[1]
-        return self._generate(group, self.end_to_end_BT, n_new - 1, prefill_calls=1)
+        for _ in range(runs):
+            self._generate(generations, self.end_to_end_BT, n_new - 1, prefill_calls=1)
+        return generations
 
     @torch.no_grad()
     def end_to_end_tokens(self, entry: int) -> Tensor:
         """What the end-to-end calls of an entry produce: prompt and continuation, (B, T)."""
-        generation = self._end_to_end([entry])[entry]
+        generation = self._end_to_end([entry], runs=1)[entry]
         return torch.cat([self.end_to_end_BT, *generation.tokens], dim=1)
 
     def _generate(
-        self, group: Sequence[int], prompt_BT: Tensor, n_steps: int, prefill_calls: int
-    ) -> dict[int, Generation]:
-        """Prefill and `n_steps` decode steps of every entry of the group, in turns."""
-        generations = {entry: Generation() for entry in group}
-        turns = [PREFILL_TURN] * prefill_calls + turn_lengths(n_steps, self.protocol.turn_steps)
+        self,
+        generations: Mapping[int, Generation],
+        prompt_BT: Tensor,
+        n_steps: int,
+        prefill_calls: int,
+    ) -> None:
+        """Prefill and `n_steps` decode steps of every entry, in turns."""
+        order = list(generations)
+        turns = [PREFILL_TURN] * prefill_calls + turn_lengths(n_steps, self.turns.steps)
         for number, length in enumerate(turns):
-            for entry in group if number % 2 == 0 else reversed(group):
+            for entry in order if number % 2 == 0 else reversed(order):
                 with self._turn(entry) as model:
                     if length == PREFILL_TURN:
                         self._prefill(model, entry, generations[entry], prompt_BT)
                     for _ in range(length):
                         self._decode(model, generations[entry])
-        return generations
 
     @contextmanager
     def _turn(self, entry: int) -> Iterator[PreTrainedModel]:
         """Lend the model cut for an entry, warm."""
         clock = self.stopwatch.clock
         with recut(self.decoder, self.plans[entry]) as model:
-            end = clock() + self.lead_in_s
-            while self.lead_in_s and clock() < end:
+            end = clock() + self.turns.lead_in_s
+            while self.turns.lead_in_s and clock() < end:
                 model(self.prompt_BT[:, :1], use_cache=False)
             yield model
 
@@ -223,11 +288,6 @@ def turn_lengths(n_steps: int, turn_steps: int) -> list[int]:
     return [turn_steps] * full + [rest] * bool(rest)
 
 
-def lead_in_s(device: torch.device) -> float:
-    """Seconds a turn begins with untimed; a GPU fetches its weights anew in microseconds."""
-    return LEAD_IN_S if device.type == "cpu" else 0.0
-
-
 def next_token(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
     """Read tokens, extend the cache, and choose the most probable next token: shape (B, 1)."""
     logits = model(tokens_BT, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
@@ -242,7 +302,10 @@ def _step(mode: str) -> Step:
     if mode == "eager":
         return next_token
     how = "reduce-overhead" if mode == "cuda-graph" else "default"
-    compiled = torch.compile(next_token, mode=how, fullgraph=True, dynamic=False)
+    # Compiled versions hang on the code object: with one of its own, a workload neither meets the
+    # compiler's limit because of earlier ones nor searches among their versions.
+    own = FunctionType(next_token.__code__.replace(), next_token.__globals__)
+    compiled = torch.compile(own, mode=how, fullgraph=True, dynamic=False)
 
     def step(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
         if mode == "cuda-graph":

@@ -26,7 +26,7 @@ from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan
 from pruning_kit.speed import machine
-from pruning_kit.speed.generation import Sample, Workload, lead_in_s
+from pruning_kit.speed.generation import Sample, Workload
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     END_TO_END_PLAIN,
@@ -146,7 +146,9 @@ def _measure_one_batch(
         read = machine.reader(_gpu_reader(decoder.device))
         draft = Timings(
             n_blocks=decoder.n_blocks,
-            protocol=_protocol_facts(protocol, decoder.device, len(prompt_ids)),
+            protocol=_protocol_facts(protocol, len(prompt_ids))
+            | {"turn_steps": workload.turns.steps, "lead_in_s": workload.turns.lead_in_s}
+            | asdict(workload.repeats),
             machine=_machine_facts(decoder.model),
             pools=pools,
             entries=tuple(
@@ -183,7 +185,7 @@ def first_difference(
         stored timings are of this protocol and machine. Orders (`seed`) and the plans timed are
         not looked at.
     """
-    wanted = _protocol_facts(protocol, model.device, n_prompt_tokens)
+    wanted = _protocol_facts(protocol, n_prompt_tokens)
     del wanted["seed"]
     machine_now = _machine_facts(model)
     then = {**stored.machine, **stored.protocol}
@@ -194,14 +196,11 @@ def first_difference(
     return None
 
 
-def _protocol_facts(
-    protocol: LatencyProtocol, device: torch.device, n_prompt_tokens: int
-) -> dict[str, Any]:
+def _protocol_facts(protocol: LatencyProtocol, n_prompt_tokens: int) -> dict[str, Any]:
     return asdict(protocol) | {
         "batches": list(protocol.batches),
         "end_to_end_prompt_tokens": n_prompt_tokens,
         "end_to_end_new_tokens": protocol.end_to_end_tokens - n_prompt_tokens,
-        "lead_in_s": lead_in_s(device),
     }
 
 
@@ -294,8 +293,7 @@ def _one_round(
 def _warm_up(workload: Workload, protocol: LatencyProtocol) -> None:
     """Rounds that are not kept. Here the compiler works, so here it fails."""
     try:
-        for _ in range(protocol.warmup_rounds):
-            workload.sample_round(range(len(workload.plans)))
+        workload.warm_up(protocol.warmup_rounds)
     except torch._dynamo.exc.TorchDynamoException as error:
         raise DeviceError(
             f"cannot compile on {workload.decoder.device.type!r}: {str(error).splitlines()[0]} "
@@ -340,7 +338,7 @@ def _quiet_collector() -> Iterator[None]:
 
 @contextmanager
 def _compiler_limit(n_entries: int) -> Iterator[None]:
-    """Let the compiler keep a version of the decode step for every entry and prompt length."""
-    limit = max(torch._dynamo.config.recompile_limit, 4 * n_entries)
+    """Let the compiler keep a version of the decode step for every entry."""
+    limit = max(torch._dynamo.config.recompile_limit, 2 * n_entries)
     with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=8 * limit):
         yield

@@ -32,8 +32,6 @@ LEAST = {
     "end_to_end_tokens": 2,
     "min_rounds": MIN_ROUNDS,
     "warmup_rounds": 1,
-    "prefill_calls": 1,
-    "turn_steps": 1,
 }
 
 Clock = Callable[[], float]
@@ -58,8 +56,6 @@ class LatencyProtocol:
         per_plan: time every plan instead of one of each pool.
         batches: further batch sizes, at which the whole model and one plan are timed afterwards;
             together they may take the budget once more.
-        prefill_calls: prefills of each entry in a round; its sample is their lower quartile.
-        turn_steps: decode steps that an entry makes before the next has its turn.
         seed: of the random prompt and the orders.
     """
 
@@ -74,8 +70,6 @@ class LatencyProtocol:
     mode: str = "eager"
     per_plan: bool = False
     batches: tuple[int, ...] = ()
-    prefill_calls: int = 4
-    turn_steps: int = 4
     seed: int = 0
 
     def __post_init__(self) -> None:
