@@ -90,24 +90,26 @@ def _null_text(timings: Timings, quantity: str) -> str:
     return f"| {verdicts.NAMES[quantity]} {ratio.value:.4f} ±{ratio.half_width:.4f}{mark}"
 
 
-def two_sweeps(
+def sweeps(
     decoder: Decoder,
     prompt_ids: list[int],
     protocol: LatencyProtocol,
     options: argparse.Namespace,
     keep: Keep,
 ) -> None:
-    """Every depth, twice over; print both, whether they agree, and what is noticed."""
+    """Every depth, twice over or as often as asked; print each run, and whether they agree."""
     longer = replace(protocol, budget_s=options.sweep_budget)
     runs = []
-    for seed in (100, 101):
+    for seed in range(100, 100 + options.sweeps):
         runs.append(
             latency.measure(decoder, _depths(decoder), prompt_ids, replace(longer, seed=seed))
         )
         keep(runs[-1])
         print_run(runs[-1])
         print_slow_downs(runs[-1])
-    agreement = compare(*runs)
+    if options.sweeps < 2:
+        return
+    agreement = compare(runs[0], runs[1])
     worst = max(agreement.differences.items(), key=lambda item: abs(item[1].value - 1))
     print(
         f"  two runs agree on {len(agreement.differences) - len(agreement.disagreeing)} of "
@@ -224,7 +226,7 @@ def _generate(decoder: Decoder, tokens: torch.Tensor, n_new: int) -> None:
 
 PARTS: dict[str, Part] = {
     "null": null_runs,
-    "sweep": two_sweeps,
+    "sweep": sweeps,
     "batch": batch_curve,
     "alone": alone,
 }
@@ -266,6 +268,7 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
     parser.add_argument("--runs", type=int, default=20, help="null runs (20)")
+    parser.add_argument("--sweeps", type=int, default=2, help="complete runs (2)")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds a null run (30)")
     parser.add_argument("--sweep-budget", type=float, default=120.0, help="seconds a sweep (120)")
     parser.add_argument("--target", type=float, default=0.02, help="half-width wanted (0.02)")
