@@ -1,10 +1,13 @@
 """A stored run read back: what its rows and its report tell beside the figures."""
 
+import math
+
 import pytest
 
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plan import Plan, singles, strategy_plan
 from pruning_kit.reporting.document import provenance_table
+from pruning_kit.runs import results
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import write_run
 
@@ -44,3 +47,8 @@ def test_the_random_strategy_is_that_of_the_seed_the_sweep_was_given(tmp_path, s
     two = analyse(run).sizes[1]
     assert two.n_removed == 2 and two.strategies["random"] == drawn
     assert strategy_plan("random", 6, 2, 0) != strategy_plan("random", 6, 2, 3)
+
+
+@pytest.mark.parametrize(("bound", "shown"), [(0.9, -10.0), (0.0, None), (math.inf, None)])
+def test_a_speed_bound_that_too_few_rounds_left_open_is_empty(bound, shown):
+    assert results._percent_if_known(bound) == (None if shown is None else pytest.approx(shown))

@@ -124,7 +124,7 @@ def sweep(
     batch_size: opt.BatchSize = None,
     threads: opt.Threads = None,
     speed: opt.Speed = True,
-    latency_budget: opt.LatencyBudget = 15.0,
+    latency_budget: opt.LatencyBudget = 60.0,
     latency_target: opt.LatencyTarget = 0.02,
     prompt_tokens: opt.PromptTokens = 128,
     new_tokens: opt.NewTokens = 16,
@@ -154,7 +154,7 @@ def sweep(
         )
         from pruning_kit.inputs.corpora import HubText
         from pruning_kit.runs.ranks import current_ranks
-        from pruning_kit.speed.workload import LatencyProtocol
+        from pruning_kit.speed.workload import LatencyProtocol, choose_mode
         from pruning_kit.sweep import Sweep, SweepSettings
         from pruning_kit.terminal import SilentObserver, TerminalObserver
 
@@ -185,7 +185,7 @@ def sweep(
             new_tokens=new_tokens,
             target=latency_target,
             budget_s=latency_budget,
-            mode="cuda-graph" if cuda_graphs else "compile" if compiled else "eager",
+            mode=choose_mode(compiled, cuda_graphs),
             per_plan=per_plan,
         )
         prepared = Sweep(settings, observer, ranks)

@@ -146,14 +146,20 @@ class Run:
         return {
             "speed_ms": 1e3 * timing.end_to_end_s.median_s,
             "speed_change_pct": 100 * (ratio_to_whole.value - 1),
-            "speed_change_low_pct": 100 * (ratio_to_whole.low - 1),
-            "speed_change_high_pct": 100 * (ratio_to_whole.high - 1),
+            "speed_change_low_pct": _percent_if_known(ratio_to_whole.low),
+            "speed_change_high_pct": _percent_if_known(ratio_to_whole.high),
             "speed_pooled": timing.pooled,
             "speed_claimed": plan == Plan() or timing.claimed[END_TO_END],
             "prefill_ms": 1e3 * timing.prefill_s.median_s,
             "decode_ms_per_token": 1e3 * timing.decode_s_per_token.median_s,
             "peak_mb": None if timing.peak_bytes is None else timing.peak_bytes / 1e6,
         }
+
+
+def _percent_if_known(ratio_bound: float) -> float | None:
+    """A bound of a ratio as a change in per cent; None where too few rounds gave none."""
+    unknown = ratio_bound <= 0 or not math.isfinite(ratio_bound)
+    return None if unknown else 100 * (ratio_bound - 1)
 
 
 def mode_of(plan: Plan, n_blocks: int) -> str:

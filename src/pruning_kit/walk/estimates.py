@@ -32,7 +32,7 @@ def measure_cost(
     clock: Callable[[], float] = time.perf_counter,
 ) -> WindowCost:
     """Time one block and one head on a batch, the second time each: the first one warms up."""
-    batch = kernel.open(tokens_BT, targets_BS, first_output)
+    batch = kernel.open(tokens_BT.to(kernel.device), targets_BS.to(kernel.device), first_output)
     hidden = batch.hidden_BTD
     sync = device_sync(hidden.device)
     times = []

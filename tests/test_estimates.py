@@ -1,0 +1,44 @@
+"""Estimates of how long a sweep takes."""
+
+import torch
+
+from pruning_kit.walk.estimates import measure_cost
+
+
+class KernelElsewhere:
+    """Stands for a kernel on another device than the tokens: one block takes 2 s, the head 3 s."""
+
+    device = torch.device("meta")
+
+    def __init__(self, clock):
+        self.clock, self.devices = clock, set()
+
+    def open(self, tokens_BT, targets_BS, first_output):
+        self.devices |= {tokens_BT.device, targets_BS.device}
+        self.hidden_BTD = torch.zeros(len(tokens_BT), 4, 2)
+        return self
+
+    def block(self, index, hidden_BTD, last):
+        self.clock.now += 2
+        return hidden_BTD
+
+    def nll(self, hidden_BTD):
+        self.clock.now += 3
+        return hidden_BTD
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_window_is_timed_on_the_kernels_device():
+    clock = Clock()
+    kernel = KernelElsewhere(clock)
+    tokens = torch.zeros(2, 5, dtype=torch.int64)
+    cost = measure_cost(kernel, tokens, tokens[:, 1:], 0, clock)
+    assert kernel.devices == {kernel.device}
+    assert (cost.block_s, cost.head_s) == (1.0, 1.5)
+    assert cost.seconds(n_windows=10, block_calls=7, plans=8) == 10 * (7 * 1.0 + 8 * 1.5)
