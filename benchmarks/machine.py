@@ -15,7 +15,8 @@ from pruning_kit.kernels.linear import (
     PackedLinear,
     packing_is_possible,
 )
-from pruning_kit.speed.machine import facts
+from pruning_kit.speed.machine import device_name
+from pruning_kit.speed.workload import Stopwatch, device_sync
 
 
 def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
@@ -26,17 +27,7 @@ def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) 
 
 def once(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of one call, the device waited for on both sides."""
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return Stopwatch(time.perf_counter, device_sync(device)).seconds(call)
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
@@ -76,5 +67,5 @@ def peak_bytes(device: torch.device) -> int:
 def name(device: torch.device) -> str:
     """The machine as hardware: the GPU's name, or cores and processor."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads, {facts()['processor']}"
+        return device_name(device)
+    return f"{torch.get_num_threads()} threads, {device_name(device)}"

@@ -28,7 +28,7 @@ from pruning_kit.runs import opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import LATENCY_FILE, load_run
 from pruning_kit.speed import latency
-from pruning_kit.speed.machine import available_cores
+from pruning_kit.speed.machine import available_cores, device_name
 from pruning_kit.speed.timings import Timings
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol
 from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
@@ -144,7 +144,6 @@ class Sweep:
             return
         whole = tuple(range(self.decoder.n_blocks))
         plans = [plan for plan in self.plans if plan.removed != whole]
-        prompt_ids = self.loaded.tokenizer(PROMPT)["input_ids"]
         with self.observer.track("latency", round(protocol.budget_s)) as advance:
             shown_s = 0.0
 
@@ -154,7 +153,7 @@ class Sweep:
                 shown_s = so_far.elapsed_s
 
             timings = latency.measure(
-                self._decoder_to_time, plans, prompt_ids, protocol, progress=progress
+                self._decoder_to_time, plans, self._prompt_ids, protocol, progress=progress
             )
         store.write_json(path, timings.to_json())
 
@@ -165,9 +164,8 @@ class Sweep:
             RunError: if they are of another protocol or machine.
         """
         stored = Timings.from_json(store.read_json(path))
-        n_prompt_tokens = len(self.loaded.tokenizer(PROMPT)["input_ids"])
         model = self._decoder_to_time.model
-        difference = latency.first_difference(stored, protocol, model, n_prompt_tokens)
+        difference = latency.first_difference(stored, protocol, model, len(self._prompt_ids))
         if difference:
             name, then, now = difference
             raise RunError(
@@ -195,6 +193,11 @@ class Sweep:
                 )
             samples[str(plan)] = self.loaded.tokenizer.decode(tokens[0], skip_special_tokens=True)
         store.write_json(self.run.folder / store.RUN_FILE, {**self.run.info, "samples": samples})
+
+    @cached_property
+    def _prompt_ids(self) -> list[int]:
+        """Token ids of the prompt that is timed end to end."""
+        return list(self.loaded.tokenizer(PROMPT)["input_ids"])
 
     @cached_property
     def _decoder_to_time(self) -> Decoder:
@@ -323,9 +326,9 @@ class Sweep:
             "context": context,
             "stride": stride,
             **provenance.identity(self.loaded, self.texts, self.plans),
-            "dtype": _name(self.dtype),
+            "dtype": models.dtype_name(self.dtype),
             "device": self.device.type,
-            "device_name": provenance.device_name(self.device),
+            "device_name": device_name(self.device),
         }
 
     def _info(self, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,7 +348,7 @@ class Sweep:
                 "max_windows": self.settings.max_windows,
             },
             "numerics": {
-                "dtype": _name(self.kernel.dtype),
+                "dtype": models.dtype_name(self.kernel.dtype),
                 "device": identity["device"],
                 "device_name": identity["device_name"],
                 "kernel": self.kernel.name,
@@ -375,10 +378,6 @@ class Sweep:
         if self.ranks.size == 1:
             return torch.get_num_threads()
         return max(1, available_cores() // self.ranks.local_size)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _choose_device(settings: SweepSettings, ranks: Ranks) -> torch.device:

@@ -175,6 +175,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return formats[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """A number format as `--dtype` and results name it: `float16`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def load_model(
     source: ModelSource,
     device: torch.device | str = "cpu",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.models import dtype_name
 from pruning_kit.kernels.generic import GenericKernel, in_format
 from pruning_kit.kernels.gpt2 import Gpt2Kernel, is_plain_gpt2
 from pruning_kit.kernels.head import CentredEmbedding, Head, PiecewiseHead
@@ -84,7 +85,7 @@ def _candidates(
     def gpt2() -> Kernel:
         made, how = head()
         assert made is not None
-        name = f"gpt2, {_name(dtype)}, {layout}, {how}"
+        name = f"gpt2, {dtype_name(dtype)}, {layout}, {how}"
         return Gpt2Kernel(decoder, make_linear, made, dtype, device, name)
 
     def generic() -> Kernel:
@@ -94,7 +95,7 @@ def _candidates(
         if layout == PACKED:
             pairs = zip(own.stack, decoder.stack, strict=True)
             blocks = [twin(block, exact, make_linear) for block, exact in pairs]
-        return GenericKernel(own, blocks, made, f"generic, {_name(dtype)}, {layout}, {how}")
+        return GenericKernel(own, blocks, made, f"generic, {dtype_name(dtype)}, {layout}, {how}")
 
     if is_plain_gpt2(decoder.model.config) and reference.exact_head:
         yield gpt2
@@ -102,10 +103,6 @@ def _candidates(
 
 
 _NO_HEAD = (None, "head by forward")
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _has_plain_head(decoder: Decoder, tokens_BT: Tensor) -> bool:
@@ -123,7 +120,9 @@ def _choose_linear(
     if device.type != "cpu":
         return dense, "cuBLAS" if device.type == "cuda" else device.type
     if not packing_is_possible(dtype):
-        notes.append(f"oneDNN packed refused: no {_name(dtype)} products in this PyTorch or CPU")
+        notes.append(
+            f"oneDNN packed refused: no {dtype_name(dtype)} products in this PyTorch or CPU"
+        )
         return dense, "unpacked"
     if dtype == torch.float32:
         error = packed_error(_one_weight_of_each_shape(decoder))

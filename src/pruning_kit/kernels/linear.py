@@ -41,18 +41,21 @@ MakeLinear = Callable[[Tensor, Tensor | None], Linear]
 
 
 class Bias:
-    """A layer's bias, and with it what rounding took off the weight.
+    """A layer's bias, and with it what rounding took off the weight; made by `round_off`.
 
     Rounding a weight moves each product by (what was rounded off) · input. Over many positions the
     part of the mean input adds up to a constant for each output, so it is put back here.
     """
 
     def __init__(self, bias_O: Tensor | None, rounded_off_OI: Tensor | None) -> None:
-        self._bias_O = None if bias_O is None else bias_O.float()
+        self._bias_O = bias_O
         self._rounded_off_OI = rounded_off_OI
 
     def __call__(self, inputs: Tensor) -> Tensor | None:
-        """What to add to the products of these inputs (…, I): (O,) float32; None if nothing."""
+        """What to add to the products of these inputs (…, I): (O,), or None if nothing.
+
+        In float32 where rounding took something off, otherwise in the format of the weight.
+        """
         if self._rounded_off_OI is None:
             return self._bias_O
         mean_I = inputs.flatten(0, -2).mean(dim=0, dtype=torch.float32)
@@ -82,7 +85,9 @@ def round_off(
     off_OI: Tensor | None = None
     if put_back and exact_OI.dtype != dtype:
         off_OI = ((exact_OI.float() - rounded_OI.float()) * ROUNDED_OFF_SCALE).to(dtype)
-    return rounded_OI, Bias(None if bias_O is None else bias_O.to(device), off_OI)
+    if bias_O is not None:  # converted here, once, and not in every call
+        bias_O = bias_O.to(device, dtype if off_OI is None else torch.float32)
+    return rounded_OI, Bias(bias_O, off_OI)
 
 
 def _round_layer(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.inputs.texts import PreparedText
@@ -76,18 +73,6 @@ def describe_windows(text: PreparedText, batch_size: int) -> dict[str, Any]:
         "groups": [list(group) for group in text.groups(batch_size)],
         "targets": [window.n_targets for window in text.windows],
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The hardware by its name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def versions() -> dict[str, str]:

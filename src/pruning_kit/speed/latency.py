@@ -22,9 +22,11 @@ import transformers
 from transformers import PreTrainedModel
 
 from pruning_kit.cutting.surgery import block_signature
-from pruning_kit.errors import DeviceError
+from pruning_kit.errors import DeviceError, first_line
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.models import dtype_name
 from pruning_kit.plan import Plan
+from pruning_kit.runs import store
 from pruning_kit.speed import machine
 from pruning_kit.speed.generation import Sample, Workload
 from pruning_kit.speed.timings import (
@@ -188,12 +190,10 @@ def first_difference(
     wanted = _protocol_facts(protocol, n_prompt_tokens)
     del wanted["seed"]
     machine_now = _machine_facts(model)
+    now = wanted | {name: machine_now[name] for name in BINDING}
     then = {**stored.machine, **stored.protocol}
-    now = {**{name: machine_now[name] for name in BINDING}, **wanted}
-    for name in [*wanted, *BINDING]:
-        if then.get(name) != now[name]:
-            return option(name), then.get(name), now[name]
-    return None
+    difference = store.first_difference({name: then.get(name) for name in now}, now)
+    return difference and (option(difference[0]), *difference[1:])
 
 
 def _protocol_facts(protocol: LatencyProtocol, n_prompt_tokens: int) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def _warm_up(workload: Workload, protocol: LatencyProtocol) -> None:
         workload.warm_up(protocol.warmup_rounds)
     except torch._dynamo.exc.TorchDynamoException as error:
         raise DeviceError(
-            f"cannot compile on {workload.decoder.device.type!r}: {str(error).splitlines()[0]} "
+            f"cannot compile on {workload.decoder.device.type!r}: {first_line(error)}. "
             "Leave out --compile and --cuda-graphs."
         ) from error
 
@@ -313,7 +313,7 @@ def _machine_facts(model: PreTrainedModel) -> dict[str, Any]:
         "device": device.type,
         "device_name": machine.device_name(device),
         "threads": torch.get_num_threads(),
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(model.dtype),
         "attention": model.config._attn_implementation,
         "model_type": model.config.model_type,
         "torch": torch.__version__,
