@@ -202,7 +202,7 @@ def alone(
     stopwatch = Stopwatch(time.perf_counter, device_sync(decoder.device))
     for size in range(decoder.n_blocks):
         plan = Plan(tuple(range(size)))
-        unbroken = Turns(steps=1000, lead_in_s=0.0)
+        unbroken = Turns(prefills=1000, steps=1000, lead_in_s=0.0)
         work = Workload(decoder, [plan], prompt_ids, protocol, stopwatch, unbroken)
         samples = [work.sample_round([0])[0] for _ in range(12)][2:]
         cells = [f"{q} {1000 * median(s[q] for s in samples):.3f}" for q in QUANTITIES]

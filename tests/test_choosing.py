@@ -124,3 +124,9 @@ def test_block_calls_are_counted_as_the_walk_makes_them(n_blocks, sizes):
 
 def test_a_power_set_costs_one_call_less_than_it_has_plans():
     assert count_subset_block_calls(12, range(13)) == 2**12 - 1
+
+
+def test_a_mode_may_be_given_by_its_word_and_an_unknown_one_is_refused():
+    assert PlanChoice(mode="sequential").resolve(3) == PlanChoice(mode=Mode.SEQUENTIAL).resolve(3)
+    with pytest.raises(PlanError, match="cannot measure in mode 'sideways'"):
+        PlanChoice(mode="sideways")

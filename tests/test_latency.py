@@ -4,6 +4,7 @@ import gc
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -127,23 +128,26 @@ def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(
     """Token 0 ends a text; a head that always prefers it must not shorten the work."""
     with torch.no_grad():
         decoder.model.transformer.wte.weight[:] *= 0.0
-    work = workload_of(decoder, [Plan()], turns=Turns(4, 0.0))
+    work = workload_of(decoder, [Plan()], turns=Turns(1, 4, 0.0))
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
     assert widths == [6, 6, 6, 6, 1, 1, 1, 4, 1, 1, 1, 1]
     assert work.end_to_end_tokens(0).shape == (1, 9)
 
 
 def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
-    """With 4 ms between looks, 10 ms are over after two calls of one token."""
-    stopwatch = Stopwatch(Ticker(0.004), lambda: None)
+    """With a millisecond between looks, 2 ms are over after one call of one token."""
+    stopwatch = Stopwatch(Ticker(0.001), lambda: None)
     work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
-    lead_in = [1, 1]
+    lead_in = [1]
     assert widths == (
-        4 * [*lead_in, 6] + [*lead_in, 1, 1, 1] + [*lead_in, 4] + [*lead_in, 1, 1, 1, 1]
+        2 * [*lead_in, 6, 6] + [*lead_in, 1, 1, 1] + [*lead_in, 4] + [*lead_in, 1, 1, 1, 1]
     )
-    assert generation.choose_turns(torch.device("cpu")) == Turns(4, 0.010)
-    assert generation.choose_turns(torch.device("cuda")) == Turns(2, 0.0)
+
+
+def test_turns_on_a_cpu_are_longer_than_on_a_gpu():
+    assert generation.choose_turns(torch.device("cpu")) == Turns(2, 8, 0.002)
+    assert generation.choose_turns(torch.device("cuda")) == Turns(1, 2, 0.0)
 
 
 def test_entries_take_turns_in_mirrored_order_until_all_are_done(decoder, monkeypatch):
@@ -157,7 +161,7 @@ def test_entries_take_turns_in_mirrored_order_until_all_are_done(decoder, monkey
     monkeypatch.setattr(generation, "recut", recording)
     protocol = replace(QUICK, new_tokens=5, end_to_end_tokens=7)
     plans = [Plan((0,)), Plan((1,)), Plan((2,))]
-    work = workload_of(decoder, plans, protocol, Turns(2, 0.0))
+    work = workload_of(decoder, plans, protocol, Turns(1, 2, 0.0))
     work.repeats = Repeats(prefill_calls=1)
     work.sample_round([2, 0, 1])
     # A prefill and steps of 2, 2 and 1; then a prefill and 2 steps end to end.
@@ -176,14 +180,14 @@ def test_many_entries_are_timed_in_groups_of_at_most_eight():
 def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
     slow = {PREFILL: 0.2, DECODE: 0.02, END_TO_END: 1.4}
     assert generation.choose_repeats(slow, new_tokens=16) == Repeats(4, 1, 1)
-    gpu = {PREFILL: 0.006, DECODE: 0.006, END_TO_END: 0.4}
-    assert generation.choose_repeats(gpu, new_tokens=16) == Repeats(25, 2, 1)
+    gpu = {PREFILL: 0.004, DECODE: 0.004, END_TO_END: 0.3}
+    assert generation.choose_repeats(gpu, new_tokens=16) == Repeats(20, 2, 1)
     fast = {PREFILL: 0.001, DECODE: 0.0005, END_TO_END: 0.03}
-    assert generation.choose_repeats(fast, new_tokens=1) == Repeats(32, 16, 5)
+    assert generation.choose_repeats(fast, new_tokens=1) == Repeats(32, 16, 3)
 
 
 def test_repeats_share_the_prefills_among_the_decode_runs(decoder):
-    work = workload_of(decoder, [Plan()], turns=Turns(4, 0.0))
+    work = workload_of(decoder, [Plan()], turns=Turns(1, 4, 0.0))
     work.repeats = Repeats(prefill_calls=5, decode_runs=2, end_to_end_runs=2)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
     assert widths == [6, 6, 1, 1, 1, 6, 6, 6, 1, 1, 1] + 2 * [4, 1, 1, 1, 1]
@@ -200,16 +204,59 @@ def test_turns_make_the_steps_asked_for(n_steps, turn_steps):
     assert set(lengths[:-1]) <= {turn_steps}
 
 
-def test_interruptions_of_some_steps_stay_out_of_the_sample_and_in_the_plain_sum():
-    steps = [1.0, 1.0, 9.0, 1.0, 5.0, 1.0, 1.0, 1.0]
-    made = generation.Generation(prefills_s=[2.0], steps_s=steps)
-    assert made.undisturbed_s == 2.0 + 8 * 1.0
-    assert made.plain_s == 2.0 + sum(steps)
-    assert generation.Generation(prefills_s=[2.0]).undisturbed_s == 2.0
-    twice = generation.Generation(prefills_s=[2.0, 2.0], steps_s=steps)
-    assert twice.undisturbed_s == 2.0 + 4 * 1.0
-    assert twice.plain_s == 2.0 + sum(steps) / 2
-    assert generation.undisturbed([1.0, 2.0, 3.0, 4.0, 5.0]) == 2.0
+def test_the_plain_sum_keeps_every_interruption():
+    made = generation.Generation(prefills_s=[[2.0]], steps_s=[[1.0, 9.0], [1.0, 5.0]])
+    assert made.plain_s == 2.0 + 16.0
+    twice = generation.Generation(prefills_s=[[2.0], [4.0]], steps_s=[[1.0, 9.0], [1.0, 5.0]])
+    assert twice.plain_s == (6.0 + 16.0) / 2
+
+
+def test_a_spike_of_one_entry_stays_out_of_its_sample():
+    calm = [[2.0, 2.0, 2.0, 2.0]] * 5
+    spiked = [[3.0, 90.0, 3.0, 3.0], [80.0] * 4, *[[3.0] * 4] * 3]
+    found = generation.undisturbed({0: calm, 1: spiked})
+    assert found[1] / found[0] == pytest.approx(1.5)
+
+
+@given(
+    st.lists(st.floats(0.01, 100.0), min_size=3, max_size=9),
+    st.lists(st.floats(0.1, 10.0), min_size=2, max_size=5),
+)
+def test_what_slows_whole_turns_of_all_entries_cancels(slowness, seconds):
+    """Ratios are exact however the machine's speed changes from turn to turn."""
+    turns = {e: [[own * slow] * 2 for slow in slowness] for e, own in enumerate(seconds)}
+    found = generation.undisturbed(turns)
+    for entry, own in enumerate(seconds):
+        assert found[entry] / found[0] == pytest.approx(own / seconds[0])
+
+
+def test_on_a_quiet_machine_samples_are_what_the_calls_take():
+    turns = {0: [[2.0] * 4] * 3, 1: [[3.0] * 4] * 3}
+    assert generation.undisturbed(turns) == pytest.approx({0: 2.0, 1: 3.0})
+    assert generation.undisturbed({0: [], 1: []}) == {0: 0.0, 1: 0.0}
+
+
+def test_groups_timed_at_different_speeds_are_brought_to_one_level():
+    first = {0: {PREFILL: 2.0}, 1: {PREFILL: 4.0}}
+    second = {2: {PREFILL: 3.0}, 0: {PREFILL: 8.0}}
+    merged = generation.at_one_level([first, second], anchor=0)
+    assert {entry: sample[PREFILL] for entry, sample in merged.items()} == pytest.approx(
+        {0: 4.0, 1: 8.0, 2: 1.5}
+    )
+    assert generation.at_one_level([first], anchor=0) == first
+
+
+def test_the_whole_model_rides_in_every_group(decoder, monkeypatch):
+    groups: list[list[int]] = []
+    work = workload_of(decoder, [Plan((n % 3,)) for n in range(12)], turns=Turns(1, 4, 0.0))
+    sample_group = work._sample_group
+    monkeypatch.setattr(
+        work, "_sample_group", lambda group: groups.append(group) or sample_group(group)
+    )
+    order = [5, 3, 11, 9, 0, 1, 2, 4, 6, 7, 8, 10]
+    samples = work.sample_round(order)
+    assert groups == [[5, 3, 11, 9, 0, 1], [0, 2, 4, 6, 7, 8, 10]]
+    assert sorted(samples) == list(range(12))
 
 
 def test_the_batch_size_holds_for_every_call(decoder):
@@ -265,20 +312,38 @@ def test_a_run_at_one_batch_size_has_no_curve(decoder):
 
 
 def test_stored_timings_of_another_protocol_or_machine_are_told_apart(decoder):
-    model, count = decoder.model, len(PROMPT_IDS)
+    def difference(protocol: LatencyProtocol = QUICK, dtype: torch.dtype = torch.float32):
+        wanted = latency.binding_facts(
+            protocol, len(PROMPT_IDS), decoder.model.config, decoder.device, dtype
+        )
+        return latency.first_difference(stored, wanted)
+
     fresh = latency.measure(decoder, [Plan((1,))], PROMPT_IDS, QUICK, clock=Ticker())
     stored = Timings.from_json(json.loads(json.dumps(fresh.to_json())))
-    assert latency.first_difference(stored, QUICK, model, count) is None
-    assert latency.first_difference(stored, replace(QUICK, seed=5), model, count) is None
+    assert difference() is None
+    assert difference(replace(QUICK, seed=5)) is None
     for change, expected in (
         ({"batch_size": 4}, ("--batch", 1, 4)),
         ({"budget_s": 5.0}, ("--latency-budget", 1e9, 5.0)),
         ({"batches": (2, 4)}, ("--batch-sweep", [], [2, 4])),
         ({"mode": "compile"}, ("mode", "eager", "compile")),
     ):
-        assert latency.first_difference(stored, replace(QUICK, **change), model, count) == expected
-    half = tiny_gpt2().half()
-    assert latency.first_difference(stored, QUICK, half, count) == ("dtype", "float32", "float16")
+        assert difference(replace(QUICK, **change)) == expected
+    assert difference(dtype=torch.float16) == ("dtype", "float32", "float16")
+
+
+def test_the_share_that_is_done_grows_to_one_whatever_the_first_rounds_need():
+    def share(elapsed_s: float, n_rounds: int, **changes: object) -> float:
+        protocol = {"budget_s": 30.0, "min_rounds": 8, "batches": [], **changes}
+        so_far = SimpleNamespace(protocol=protocol, elapsed_s=elapsed_s, rounds=[None] * n_rounds)
+        return latency.share_done(so_far)
+
+    assert share(3.0, 1) == pytest.approx(3 / 30)
+    assert share(10.0, 1) == pytest.approx(1 / 8)
+    assert share(70.0, 7) == pytest.approx(7 / 8)
+    assert share(80.0, 8) == 1.0
+    assert share(30.0, 12, batches=[2, 4]) == 0.5
+    assert share(60.0, 12, batches=[2, 4]) == 1.0
 
 
 def test_progress_hands_out_all_rounds_so_far(decoder):

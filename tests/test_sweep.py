@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,15 @@ from pruning_kit.errors import (
     ModelError,
     PlanError,
     RunError,
+    TimingError,
     WindowError,
 )
 from pruning_kit.plan import Plan
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.sweep import Sweep, SweepSettings
+from pruning_kit.settings import SweepSettings
+from pruning_kit.speed.workload import LatencyProtocol
+from pruning_kit.sweep import Sweep
 from pruning_kit.terminal import SilentObserver
 
 COMBINATORIAL = PlanChoice(mode=Mode.COMBINATORIAL)
@@ -329,3 +333,49 @@ def test_a_run_killed_without_warning_resumes_bit_for_bit(settings, text_file, t
     subprocess.run(command(asked, "--resume"), env=env, check=True, capture_output=True)
     whole = measured(settings(output=tmp_path / "whole", batch_size=1))
     np.testing.assert_array_equal(load_run(asked.output).nll(), whole.nll())
+
+
+QUICK = LatencyProtocol(prompt_tokens=4, new_tokens=2, end_to_end_tokens=31, budget_s=1e-9)
+"""One round."""
+
+
+def timed(settings, **changes):
+    """A sweep's folder after its models were timed."""
+    sweep = Sweep(settings(**{"timing": QUICK, **changes}), SilentObserver(), Ranks())
+    sweep.measure()
+    sweep.time()
+    return sweep.run.folder
+
+
+def test_timings_are_stored_with_the_run_and_kept_when_it_is_resumed(settings):
+    folder = timed(settings)
+    timings = load_run(folder).timings
+    assert timings is not None
+    assert len(timings.plans) == 7  # all subsets of 3 blocks but the one that leaves none
+    stored = (folder / "latency.json").read_bytes()
+    assert timed(settings, resume=True) == folder
+    assert (folder / "latency.json").read_bytes() == stored
+
+
+def test_further_batch_sizes_are_timed_and_stored(settings):
+    timings = load_run(timed(settings, timing=replace(QUICK, batches=(2,)))).timings
+    assert [run.protocol["batch_size"] for run in timings.batches] == [2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [({"batch_size": 2}, "--batch 1, this run asks for 2"), ({"new_tokens": 3}, "--new-tokens 2")],
+)
+def test_timings_of_another_protocol_are_refused_before_any_work(settings, changes, difference):
+    timed(settings)
+    with pytest.raises(RunError, match="cannot keep the timings") as error:
+        Sweep(settings(timing=replace(QUICK, **changes), resume=True), SilentObserver(), Ranks())
+    assert difference in str(error.value)
+    Sweep(settings(timing=None, resume=True), SilentObserver(), Ranks())
+
+
+def test_timing_that_does_not_fit_the_model_is_refused_before_any_work(settings):
+    asked = settings(timing=replace(QUICK, prompt_tokens=32))
+    with pytest.raises(TimingError, match="the model's context is 32"):
+        Sweep(asked, SilentObserver(), Ranks())
+    assert not asked.output.exists()

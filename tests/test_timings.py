@@ -266,9 +266,9 @@ def test_rounds_stop_before_the_budget():
     assert 19.0 < timings.elapsed_s <= 20.0
 
 
-def test_the_first_eight_rounds_may_take_twice_the_budget_but_no_more():
-    assert len(simulate(draft(budget_s=4.0), 1).rounds) == 8
-    short = simulate(draft(budget_s=0.9), 1)
+def test_the_first_eight_rounds_may_take_six_budgets_but_no_more():
+    assert len(simulate(draft(budget_s=1.5), 1).rounds) == 8
+    short = simulate(draft(budget_s=0.3), 1)
     assert len(short.rounds) < 8
     assert short.elapsed_s <= 1.8
     assert short.summary(Plan()).end_to_end_s.median_s > 0

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pruning_kit.findings.analysis import Analysis, analyse
     from pruning_kit.plan import Plan
     from pruning_kit.runs.results import Run, load_run
-    from pruning_kit.sweep import Sweep, SweepSettings
+    from pruning_kit.settings import SweepSettings
+    from pruning_kit.sweep import Sweep
 
 __all__ = [
     "Analysis",
@@ -36,7 +37,8 @@ _HOMES = {
     "errors": ("PruningKitError",),
     "plan": ("Plan",),
     "runs.results": ("Run", "load_run"),
-    "sweep": ("Sweep", "SweepSettings"),
+    "settings": ("SweepSettings",),
+    "sweep": ("Sweep",),
 }
 
 

@@ -55,12 +55,16 @@ class PlanChoice:
     """More sets than this are measured only when asked for by raising it."""
 
     def __post_init__(self) -> None:
-        """Refuse modifiers that nothing would use.
+        """Refuse an unknown mode, and modifiers that nothing would use.
 
         Raises:
             PlanError: naming the option.
         """
-        sized = self.mode is Mode.COMBINATORIAL or bool(self.strategies)
+        if self.mode is not None and self.mode not in tuple(Mode):
+            raise PlanError(
+                f"cannot measure in mode {self.mode!r}: the modes are {', '.join(Mode)}."
+            )
+        sized = self.mode == Mode.COMBINATORIAL or bool(self.strategies)
         if (self.sizes or self.max_removed is not None) and not sized:
             option = "--sizes" if self.sizes else "--max-removed"
             raise PlanError(
@@ -121,7 +125,7 @@ class PlanChoice:
     def is_power_set(self, n_blocks: int) -> bool:
         """Whether every set of blocks is measured, so that the empty stack completes them."""
         return (
-            self.mode is Mode.COMBINATORIAL
+            self.mode == Mode.COMBINATORIAL
             and not self.sizes
             and (self.max_removed in (None, n_blocks - 1))
         )
@@ -135,10 +139,10 @@ class PlanChoice:
         return min(2**n_blocks, self._count_of_mode(n_blocks) + chosen)
 
     def _count_of_mode(self, n_blocks: int) -> int:
-        if self.mode is Mode.COMBINATORIAL:
+        if self.mode == Mode.COMBINATORIAL:
             sizes = {0, 1, *self.sizes_for(n_blocks)}
             return count_subsets(n_blocks, sizes) + self.is_power_set(n_blocks)
-        return 1 + n_blocks * (self.mode is Mode.SEQUENTIAL)
+        return 1 + n_blocks * (self.mode == Mode.SEQUENTIAL)
 
     def resolve(self, n_blocks: int) -> list[Plan]:
         """The plans to measure, sorted: by number of removed blocks, then by the blocks.
@@ -151,9 +155,9 @@ class PlanChoice:
         """
         plans: set[Plan] = {Plan()}
         plans.update(plan.check(n_blocks) for plan in self.plans)
-        if self.mode is Mode.SEQUENTIAL:
+        if self.mode == Mode.SEQUENTIAL:
             plans.update(self._checked(singles(n_blocks), n_blocks))
-        if self.mode is Mode.COMBINATORIAL:
+        if self.mode == Mode.COMBINATORIAL:
             plans.update(self._checked(singles(n_blocks), n_blocks))
             plans.update(subsets(n_blocks, self.sizes_for(n_blocks)))
         if self.is_power_set(n_blocks):

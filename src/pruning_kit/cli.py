@@ -26,7 +26,6 @@ from pruning_kit.plan import Plan
 if TYPE_CHECKING:
     from pruning_kit.cutting.verification import Check
     from pruning_kit.runs.results import Run
-    from pruning_kit.speed.workload import LatencyProtocol
     from pruning_kit.sweep import Sweep
 
 app = typer.Typer(
@@ -124,11 +123,12 @@ def sweep(
     batch_size: opt.BatchSize = None,
     threads: opt.Threads = None,
     speed: opt.Speed = True,
-    latency_budget: opt.LatencyBudget = 60.0,
+    latency_budget: opt.LatencyBudget = 30.0,
     latency_target: opt.LatencyTarget = 0.02,
     prompt_tokens: opt.PromptTokens = 128,
     new_tokens: opt.NewTokens = 16,
     batch: opt.Batch = 1,
+    batch_sweep: opt.BatchSweep = None,
     per_plan: opt.PerPlan = False,
     compiled: opt.Compiled = False,
     cuda_graphs: opt.CudaGraphs = False,
@@ -154,10 +154,21 @@ def sweep(
         )
         from pruning_kit.inputs.corpora import HubText
         from pruning_kit.runs.ranks import current_ranks
+        from pruning_kit.settings import SweepSettings
         from pruning_kit.speed.workload import LatencyProtocol, choose_mode
-        from pruning_kit.sweep import Sweep, SweepSettings
+        from pruning_kit.sweep import Sweep
         from pruning_kit.terminal import SilentObserver, TerminalObserver
 
+        protocol = LatencyProtocol(
+            prompt_tokens=prompt_tokens,
+            batch_size=batch,
+            batches=opt.batch_sizes(batch_sweep),
+            new_tokens=new_tokens,
+            target=latency_target,
+            budget_s=latency_budget,
+            mode=choose_mode(compiled, cuda_graphs),
+            per_plan=per_plan,
+        )
         ranks = current_ranks()
         settings = SweepSettings(
             choice=choice,
@@ -173,35 +184,24 @@ def sweep(
             attention=attention,
             batch_size=batch_size,
             threads=threads,
+            timing=protocol if speed else None,
             output=output,
             resume=resume,
             save_results=save_results,
             command=ctx.obj,
         )
         observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
-        protocol = LatencyProtocol(
-            prompt_tokens=prompt_tokens,
-            batch_size=batch,
-            new_tokens=new_tokens,
-            target=latency_target,
-            budget_s=latency_budget,
-            mode=choose_mode(compiled, cuda_graphs),
-            per_plan=per_plan,
-        )
         prepared = Sweep(settings, observer, ranks)
-        _carry_out(prepared, protocol if speed else None, samples, ctx.obj)
+        _carry_out(prepared, samples, ctx.obj)
         if ranks.leads:
             _finish(prepared.run.folder, mode, save_results, ctx.obj)
 
 
-def _carry_out(
-    prepared: Sweep, protocol: LatencyProtocol | None, samples: bool, command: str
-) -> None:
+def _carry_out(prepared: Sweep, samples: bool, command: str) -> None:
     """Do the work; Ctrl-C ends it in one line that says how to go on."""
     try:
         prepared.measure()
-        if protocol is not None:
-            prepared.time(protocol)
+        prepared.time()
         if samples:
             prepared.sample()
     except KeyboardInterrupt:

@@ -125,13 +125,27 @@ Threads = Annotated[
 Speed = Annotated[
     bool, typer.Option("--speed/--no-speed", help="Time the models.", rich_help_panel=SPEED)
 ]
-LatencyBudget = Annotated[float, typer.Option(help="Seconds for timing.", rich_help_panel=SPEED)]
+LatencyBudget = Annotated[
+    float,
+    typer.Option(
+        help="Seconds for timing; more where the first eight rounds need it.",
+        rich_help_panel=SPEED,
+    ),
+]
 LatencyTarget = Annotated[
     float, typer.Option(help="Wanted half-width of each ratio.", rich_help_panel=SPEED)
 ]
 PromptTokens = Annotated[int, typer.Option(help="Prompt of the prefill.", rich_help_panel=SPEED)]
 NewTokens = Annotated[int, typer.Option(help="Tokens of the decode.", rich_help_panel=SPEED)]
 Batch = Annotated[int, typer.Option(help="Sequences in every timed call.", rich_help_panel=SPEED)]
+BatchSweep = Annotated[
+    str | None,
+    typer.Option(
+        help="Further batch sizes, such as 2,4,8, at which the whole model and one plan are "
+        "timed; takes the budget once more.",
+        rich_help_panel=SPEED,
+    ),
+]
 PerPlan = Annotated[
     bool,
     typer.Option(
@@ -201,6 +215,15 @@ def plan_choice(
         seed=seed,
         max_plans=max_plans,
     )
+
+
+def batch_sizes(text: str | None) -> tuple[int, ...]:
+    """The batch sizes of `--batch-sweep`.
+
+    Raises:
+        PlanError: if one is not a number.
+    """
+    return tuple(_numbers(text, int, "--batch-sweep"))
 
 
 def _permutations(word: str) -> int:

@@ -6,90 +6,34 @@ the window groups that are not on the disk yet, time the pruned models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from pruning_kit.choosing import PlanChoice, count_subset_block_calls
+from pruning_kit.choosing import count_subset_block_calls
 from pruning_kit.cutting.surgery import parameters_by_plan, recut
-from pruning_kit.errors import CorpusError, PlanError, RunError, WindowError
+from pruning_kit.errors import CorpusError, PlanError, RunError
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.corpora import HubText
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.plan import Plan
 from pruning_kit.runs import opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import LATENCY_FILE, load_run
+from pruning_kit.settings import Observer, SweepSettings
 from pruning_kit.speed import latency
 from pruning_kit.speed.machine import available_cores, device_name
 from pruning_kit.speed.timings import Timings
-from pruning_kit.speed.workload import PROMPT, LatencyProtocol
+from pruning_kit.speed.workload import PROMPT, LatencyProtocol, check_protocol
 from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
 from pruning_kit.walk.estimates import WindowCost, in_words, measure_cost
 from pruning_kit.walk.perplexity import Kernel, count_block_calls
 
-Advance = Callable[[float], None]
 LONG_S = 60.0
-
-
-class Observer(Protocol):
-    """Who is told what happens."""
-
-    def say(self, text: str) -> None:
-        """A fact worth a line."""
-        ...
-
-    def warn(self, text: str) -> None:
-        """Something was substituted or is doubtful."""
-        ...
-
-    def track(self, what: str, total: int) -> AbstractContextManager[Advance]:
-        """Show progress towards `total` while the context lasts."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SweepSettings:
-    """Everything a sweep is asked for; None leaves the choice to the kit."""
-
-    choice: PlanChoice = field(default_factory=PlanChoice)
-    model: str | None = None
-    dataset: str | None = None
-    hub_text: HubText | None = None
-    select_on: str | None = None
-    """A second text, on which plans are chosen: a file, a dataset, or `calibration`."""
-    context: int | None = None
-    stride: int | None = None
-    max_windows: int | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    attention: str | None = None
-    batch_size: int | None = None
-    threads: int | None = None
-    output: Path | None = None
-    resume: bool = False
-    save_results: bool = False
-    command: str = ""
-
-    def check(self) -> None:
-        """Refuse sizes that cannot be, before anything is loaded.
-
-        Raises:
-            WindowError: if a size is below one.
-        """
-        for option in ("context", "stride", "batch_size", "threads"):
-            value = getattr(self, option)
-            if value is not None and value < 1:
-                raise WindowError(
-                    f"cannot use --{option.replace('_', '-')} {value}: it needs to be at least 1."
-                )
 
 
 class Sweep:
@@ -108,6 +52,8 @@ class Sweep:
         self.dtype = models.choose_dtype(settings.dtype, self.device)
         self.loaded = _load_model(settings, observer)
         self.decoder = Decoder(self.loaded.model)
+        if settings.timing:
+            check_protocol(settings.timing, self.loaded.model, self.device, len(self._prompt_ids))
         self.texts = _prepare_texts(settings, observer, self.loaded)
         torch.set_num_threads(self._threads())
         self.kernel = self._choose_kernel(self.dtype)
@@ -115,6 +61,8 @@ class Sweep:
             observer.warn(f"Kernel: {self.kernel.name}. {self.kernel.note}.")
         self.plans = self._choose_plans()
         self.run = self._open_run()
+        if settings.timing:
+            self._refuse_other_timings(settings.timing)
 
     def measure(self) -> None:
         """Walk every window group that this process takes and that is not on the disk yet."""
@@ -134,45 +82,51 @@ class Sweep:
                     advance(len(self.plans) * (end - first))
         self.ranks.wait_for_all("measured")
 
-    def time(self, protocol: LatencyProtocol) -> None:
-        """Time the really cut models, unless the folder has timings; only one process does."""
-        path = self.run.folder / LATENCY_FILE
-        if not self.ranks.leads:
+    def time(self) -> None:
+        """Time the really cut models, if asked for and not done yet; only one process does."""
+        protocol = self.settings.timing
+        if protocol is None or not self.ranks.leads:
             return
+        path = self.run.folder / LATENCY_FILE
         if path.exists():
-            self._keep_timings(path, protocol)
+            self.observer.say(f"Already timed: {path} is kept; delete it to time again.")
             return
         whole = tuple(range(self.decoder.n_blocks))
         plans = [plan for plan in self.plans if plan.removed != whole]
-        with self.observer.track("latency", round(protocol.budget_s)) as advance:
-            shown_s = 0.0
+        with self.observer.track("latency", total=1) as advance:
+            shown = 0.0
 
             def progress(so_far: Timings) -> None:
-                nonlocal shown_s
-                advance(so_far.elapsed_s - shown_s)
-                shown_s = so_far.elapsed_s
+                nonlocal shown
+                done = max(shown, latency.share_done(so_far))
+                advance(done - shown)
+                shown = done
 
             timings = latency.measure(
                 self._decoder_to_time, plans, self._prompt_ids, protocol, progress=progress
             )
         store.write_json(path, timings.to_json())
 
-    def _keep_timings(self, path: Path, protocol: LatencyProtocol) -> None:
-        """Say that stored timings are kept.
+    def _refuse_other_timings(self, protocol: LatencyProtocol) -> None:
+        """Refuse a folder whose timings are not those that this sweep would take.
 
         Raises:
             RunError: if they are of another protocol or machine.
         """
-        stored = Timings.from_json(store.read_json(path))
-        model = self._decoder_to_time.model
-        difference = latency.first_difference(stored, protocol, model, len(self._prompt_ids))
+        path = self.run.folder / LATENCY_FILE
+        if not path.exists():
+            return
+        config = self.loaded.model.config
+        wanted = latency.binding_facts(
+            protocol, len(self._prompt_ids), config, self.device, self.dtype
+        )
+        difference = latency.first_difference(Timings.from_json(store.read_json(path)), wanted)
         if difference:
             name, then, now = difference
             raise RunError(
                 f"cannot keep the timings in {path}: they were taken with {name} {then}, this run "
                 f"asks for {now}. Delete the file to time again, or add --no-speed."
             )
-        self.observer.say(f"Already timed: {path} is kept; delete it to time again.")
 
     def sample(self, new_tokens: int = 60) -> None:
         """Keep a continuation by the whole model and by the best plan of each size."""

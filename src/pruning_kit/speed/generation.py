@@ -1,11 +1,12 @@
 """The calls that are timed: greedy generation by many cut models, step by step in turns.
 
 What disturbs a shared machine comes and goes within tenths of a second. So the entries do not
-wait for each other's whole generations: each makes one prefill, or a few decode steps, and hands
-over, in mirrored order (A B C, C B A, …), until all have generated the same number of tokens. One
-model serves all, cut anew for each turn. What is over soon is repeated within the round.
+wait for each other's whole generations: each makes a prefill or a few decode steps and hands over,
+in mirrored order (A B C, C B A, …), until all have generated the same number of tokens. Entries
+are compared turn by turn, so what slows some turns of all of them cancels. One model serves all,
+cut anew for each turn. What is over soon is repeated within the round.
 
-Shapes: B batch, T tokens.
+Shapes: B batch, T tokens; E entries, C turns of each.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import ceil
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import gmean
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
@@ -31,8 +33,7 @@ from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREF
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
-PREFILL_TURN = 0  # decode steps
-SHARE_S = 0.15
+SHARE_S = 0.08
 AT_ONCE = 8  # generations in turn, so that memory for caches does not grow with the entries
 
 Sample = dict[str, float]
@@ -40,20 +41,21 @@ Sample = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """How long a turn is: decode steps, after `lead_in_s` seconds that are not timed.
+    """How long a turn is: prefills or decode steps, after `lead_in_s` seconds not timed.
 
     On a CPU a model that fits the processor's cache is slow in its first milliseconds after
     another's turn; the lead-in lets it be timed as if it ran alone. A GPU fetches its weights anew
     in microseconds.
     """
 
+    prefills: int
     steps: int
     lead_in_s: float
 
 
 def choose_turns(device: torch.device) -> Turns:
     """The turns that suit a device."""
-    return Turns(4, 0.010) if device.type == "cpu" else Turns(2, 0.0)
+    return Turns(2, 8, 0.002) if device.type == "cpu" else Turns(1, 2, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +84,18 @@ def choose_repeats(whole: Sample, new_tokens: int) -> Repeats:
 
 @dataclass(slots=True)
 class Generation:
-    """One entry's text in the making, and the seconds each of its calls took."""
+    """One entry's text in the making, and the seconds of its calls, turn by turn."""
 
     cache: Any = None
     tokens: list[Tensor] = field(default_factory=list)
-    prefills_s: list[float] = field(default_factory=list)
-    steps_s: list[float] = field(default_factory=list)
+    prefills_s: list[list[float]] = field(default_factory=list)
+    steps_s: list[list[float]] = field(default_factory=list)
 
     @property
     def plain_s(self) -> float:
         """Seconds of one prefill and its steps, on average over the runs."""
-        return (sum(self.prefills_s) + sum(self.steps_s)) / len(self.prefills_s)
-
-    @property
-    def undisturbed_s(self) -> float:
-        """Seconds of an undisturbed prefill, and of as many undisturbed steps as follow it."""
-        prefill_s = undisturbed(self.prefills_s)
-        if not self.steps_s:
-            return prefill_s
-        return prefill_s + len(self.steps_s) / len(self.prefills_s) * undisturbed(self.steps_s)
+        prefills_s = list(chain(*self.prefills_s))
+        return (sum(prefills_s) + sum(chain(*self.steps_s))) / len(prefills_s)
 
 
 class Workload:
@@ -142,13 +137,16 @@ class Workload:
         """One sample of each quantity for every entry, by its number.
 
         Entries take turns with the others of their group: at most `AT_ONCE` that follow each
-        other in `order`.
+        other in `order`. The whole model rides in every group, as what the groups are brought
+        to one level by.
         """
-        return {
-            entry: sample
-            for group in groups(order)
-            for entry, sample in self._sample_group(group).items()
-        }
+        whole = NULL_PAIR[0]
+        others = [entry for entry in order if entry != whole]
+        samples = []
+        for group in groups(others):
+            members = {whole, *group}
+            samples.append(self._sample_group([entry for entry in order if entry in members]))
+        return at_one_level(samples, whole)
 
     def warm_up(self, rounds: int) -> None:
         """Rounds that are not kept; how long they took decides on the repeats."""
@@ -159,15 +157,24 @@ class Workload:
     def _sample_group(self, group: Sequence[int]) -> dict[int, Sample]:
         short = self._short(group)
         long = self._end_to_end(group, self.repeats.end_to_end_runs)
+        prefill_s = undisturbed({entry: short[entry].prefills_s for entry in group})
+        step_s = undisturbed({entry: short[entry].steps_s for entry in group})
+        first_s = undisturbed({entry: long[entry].prefills_s for entry in group})
+        next_s = undisturbed({entry: long[entry].steps_s for entry in group})
         return {
             entry: {
-                PREFILL: undisturbed(short[entry].prefills_s),
-                DECODE: undisturbed(short[entry].steps_s),
-                END_TO_END: long[entry].undisturbed_s,
+                PREFILL: prefill_s[entry],
+                DECODE: step_s[entry],
+                END_TO_END: first_s[entry] + self._n_end_to_end_steps * next_s[entry],
                 END_TO_END_PLAIN: long[entry].plain_s,
             }
             for entry in group
         }
+
+    @property
+    def _n_end_to_end_steps(self) -> int:
+        """Decode steps of an end-to-end run: all new tokens but the one of the prefill."""
+        return self.protocol.end_to_end_tokens - self.end_to_end_BT.shape[1] - 1
 
     def _short(self, group: Sequence[int]) -> dict[int, Generation]:
         """Prefills of the random prompt, and decode runs after some of them."""
@@ -180,9 +187,10 @@ class Workload:
 
     def _end_to_end(self, group: Sequence[int], runs: int) -> dict[int, Generation]:
         generations = {entry: Generation() for entry in group}
-        n_new = self.protocol.end_to_end_tokens - self.end_to_end_BT.shape[1]
         for _ in range(runs):
-            self._generate(generations, self.end_to_end_BT, n_new - 1, prefill_calls=1)
+            self._generate(
+                generations, self.end_to_end_BT, self._n_end_to_end_steps, prefill_calls=1
+            )
         return generations
 
     @torch.no_grad()
@@ -199,15 +207,24 @@ class Workload:
         prefill_calls: int,
     ) -> None:
         """Prefill and `n_steps` decode steps of every entry, in turns."""
+
+        def prefill(model: PreTrainedModel, entry: int, calls: int) -> None:
+            seconds = [
+                self._prefill(model, entry, generations[entry], prompt_BT) for _ in range(calls)
+            ]
+            generations[entry].prefills_s.append(seconds)
+
+        def decode(model: PreTrainedModel, entry: int, calls: int) -> None:
+            seconds = [self._decode(model, generations[entry]) for _ in range(calls)]
+            generations[entry].steps_s.append(seconds)
+
         order = list(generations)
-        turns = [PREFILL_TURN] * prefill_calls + turn_lengths(n_steps, self.turns.steps)
-        for number, length in enumerate(turns):
+        turns = [(prefill, calls) for calls in turn_lengths(prefill_calls, self.turns.prefills)]
+        turns += [(decode, calls) for calls in turn_lengths(n_steps, self.turns.steps)]
+        for number, (kind, calls) in enumerate(turns):
             for entry in order if number % 2 == 0 else reversed(order):
                 with self._turn(entry) as model:
-                    if length == PREFILL_TURN:
-                        self._prefill(model, entry, generations[entry], prompt_BT)
-                    for _ in range(length):
-                        self._decode(model, generations[entry])
+                    kind(model, entry, calls)
 
     @contextmanager
     def _turn(self, entry: int) -> Iterator[PreTrainedModel]:
@@ -221,20 +238,16 @@ class Workload:
 
     def _prefill(
         self, model: PreTrainedModel, entry: int, generation: Generation, prompt_BT: Tensor
-    ) -> None:
+    ) -> float:
         generation.cache = self._cache(model, entry)
         generation.tokens.clear()
-        generation.prefills_s.append(
-            self.stopwatch.seconds(
-                lambda: generation.tokens.append(next_token(model, prompt_BT, generation.cache))
-            )
+        return self.stopwatch.seconds(
+            lambda: generation.tokens.append(next_token(model, prompt_BT, generation.cache))
         )
 
-    def _decode(self, model: PreTrainedModel, generation: Generation) -> None:
+    def _decode(self, model: PreTrainedModel, generation: Generation) -> float:
         tokens, cache = generation.tokens, generation.cache
-        generation.steps_s.append(
-            self.stopwatch.seconds(lambda: tokens.append(self._step(model, tokens[-1], cache)))
-        )
+        return self.stopwatch.seconds(lambda: tokens.append(self._step(model, tokens[-1], cache)))
 
     def _cache(self, model: PreTrainedModel, entry: int) -> Any:
         """An empty cache; a static one is of one length, so that one compiled step serves all."""
@@ -267,25 +280,59 @@ class Workload:
             return weight_bytes(model) + peak_added_bytes(prefill_and_decode, self.decoder.device)
 
 
-def undisturbed(seconds: Sequence[float]) -> float:
-    """Lower quartile: what a call takes that nothing interrupts, for others only add time.
+def undisturbed(turns_s: Mapping[int, Sequence[Sequence[float]]]) -> dict[int, float]:
+    """Seconds of one undisturbed call of each entry, compared turn by turn.
 
-    Source: Chen and Revels (2016), Robust benchmarking in noisy environments.
+    A turn counts with the lower quartile of its calls, for others only add time. An entry's
+    distance from the mean of its neighbours' turns (of the logarithms) is the median over turns,
+    so neither a spike nor a slow spell of the machine moves it; the level common to all entries is
+    the lower quartile over turns.
+
+    Args:
+        turns_s: seconds of every call in every turn, by entry; as many turns for each.
+
+    Returns:
+        seconds by entry; 0 for all where no call was made.
+
+    Source: Chen and Revels (2016), Robust benchmarking in noisy environments, for the quartile.
     """
-    return float(np.quantile(seconds, 0.25))
+    log_EC = np.log([[np.quantile(turn, 0.25) for turn in turns] for turns in turns_s.values()])
+    if not log_EC.size:
+        return dict.fromkeys(turns_s, 0.0)
+    level_C = log_EC.mean(axis=0)
+    distance_E = np.median(log_EC - level_C, axis=1)
+    seconds_E = np.exp(distance_E + np.quantile(level_C, 0.25))
+    return dict(zip(turns_s, seconds_E.tolist(), strict=True))
+
+
+def at_one_level(groups: Sequence[Mapping[int, Sample]], anchor: int) -> dict[int, Sample]:
+    """Samples of several groups in one, scaled so that the anchor takes as long in each.
+
+    The anchor's own sample is the geometric mean over the groups.
+    """
+    anchors = [group[anchor] for group in groups]
+    if len(groups) == 1:
+        return dict(groups[0])
+    level = {name: float(gmean([sample[name] for sample in anchors])) for name in anchors[0]}
+    merged: dict[int, Sample] = {}
+    for group in groups:
+        scale = {name: level[name] / seconds for name, seconds in group[anchor].items()}
+        for entry, sample in group.items():
+            merged[entry] = {name: scale[name] * seconds for name, seconds in sample.items()}
+    return merged
 
 
 def groups(order: Sequence[int]) -> list[Sequence[int]]:
     """The order cut into as few groups of at most `AT_ONCE` as there can be, of like size."""
-    count = -(-len(order) // AT_ONCE)
+    count = max(1, -(-len(order) // AT_ONCE))
     ends = [len(order) * number // count for number in range(count + 1)]
     return [order[first:end] for first, end in pairwise(ends)]
 
 
-def turn_lengths(n_steps: int, turn_steps: int) -> list[int]:
-    """Steps of each turn: `turn_steps`, and what is left in the last."""
-    full, rest = divmod(n_steps, turn_steps)
-    return [turn_steps] * full + [rest] * bool(rest)
+def turn_lengths(n_calls: int, at_most: int) -> list[int]:
+    """Calls of each turn: `at_most`, and what is left in the last."""
+    full, rest = divmod(n_calls, at_most)
+    return [at_most] * full + [rest] * bool(rest)
 
 
 def next_token(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:

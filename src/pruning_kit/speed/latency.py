@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig
 
 from pruning_kit.cutting.surgery import block_signature
 from pruning_kit.errors import DeviceError, first_line
@@ -32,6 +32,7 @@ from pruning_kit.speed.generation import Sample, Workload
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     END_TO_END_PLAIN,
+    MOST_BUDGETS,
     QUANTITIES,
     TARGET_MET,
     Entry,
@@ -151,7 +152,7 @@ def _measure_one_batch(
             protocol=_protocol_facts(protocol, len(prompt_ids))
             | {"turn_steps": workload.turns.steps, "lead_in_s": workload.turns.lead_in_s}
             | asdict(workload.repeats),
-            machine=_machine_facts(decoder.model),
+            machine=_machine_facts(decoder.model.config, decoder.device, decoder.model.dtype),
             pools=pools,
             entries=tuple(
                 replace(entry, peak_bytes=workload.peak_bytes(number))
@@ -177,22 +178,29 @@ def _measure_one_batch(
         )
 
 
-def first_difference(
-    stored: Timings, protocol: LatencyProtocol, model: PreTrainedModel, n_prompt_tokens: int
-) -> tuple[str, Any, Any] | None:
-    """The first fact in which stored timings differ from what would be measured now.
+def binding_facts(
+    protocol: LatencyProtocol,
+    n_prompt_tokens: int,
+    config: PretrainedConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """The facts in which two timings must agree to be of one kind; orders (`seed`) need not."""
+    facts = _protocol_facts(protocol, n_prompt_tokens)
+    del facts["seed"]
+    machine_now = _machine_facts(config, device, dtype)
+    return facts | {name: machine_now[name] for name in BINDING}
+
+
+def first_difference(stored: Timings, wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first of the wanted facts that stored timings do not have; the plans are not looked at.
 
     Returns:
         its name (an option where there is one), the stored and the wanted value; None if the
-        stored timings are of this protocol and machine. Orders (`seed`) and the plans timed are
-        not looked at.
+        stored timings are of this protocol and machine.
     """
-    wanted = _protocol_facts(protocol, n_prompt_tokens)
-    del wanted["seed"]
-    machine_now = _machine_facts(model)
-    now = wanted | {name: machine_now[name] for name in BINDING}
     then = {**stored.machine, **stored.protocol}
-    difference = store.first_difference({name: then.get(name) for name in now}, now)
+    difference = store.first_difference({name: then.get(name) for name in wanted}, wanted)
     return difference and (option(difference[0]), *difference[1:])
 
 
@@ -239,7 +247,7 @@ def run_rounds(
 ) -> Timings:
     """Add rounds to `draft` until the target is met or the next round would pass the budget.
 
-    To reach `min_rounds`, up to twice the budget is spent.
+    To reach `min_rounds`, `MOST_BUDGETS` times the budget may be spent.
 
     The intervals are looked at after 8, 12, 18, 27, … rounds only: an experiment that may stop
     after each round stops too often when chance makes the interval narrow.
@@ -269,9 +277,18 @@ def run_rounds(
                 return replace(timings, stopped_because=TARGET_MET)
         round_s = (now - first_round) / len(rounds)
         enough = len(rounds) >= protocol["min_rounds"]
-        allowed_s = protocol["budget_s"] * (1 if enough else 2)
+        allowed_s = protocol["budget_s"] * (1 if enough else MOST_BUDGETS)
         if now + round_s - started > allowed_s:
             return timings
+
+
+def share_done(so_far: Timings) -> float:
+    """How much of the time that a run is expected to take is over, as far as one can tell."""
+    protocol = so_far.protocol
+    budget_s, least = protocol["budget_s"], protocol["min_rounds"]
+    if len(so_far.rounds) < least:
+        budget_s = max(budget_s, so_far.elapsed_s * least / len(so_far.rounds))
+    return min(1.0, so_far.elapsed_s / budget_s / (2 if protocol["batches"] else 1))
 
 
 def _one_round(
@@ -307,15 +324,16 @@ def _gpu_reader(device: torch.device) -> machine.GpuReader | None:
     return machine.gpu_reader(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
-def _machine_facts(model: PreTrainedModel) -> dict[str, Any]:
-    device = model.device
+def _machine_facts(
+    config: PretrainedConfig, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
     return machine.facts() | {
         "device": device.type,
         "device_name": machine.device_name(device),
         "threads": torch.get_num_threads(),
-        "dtype": dtype_name(model.dtype),
-        "attention": model.config._attn_implementation,
-        "model_type": model.config.model_type,
+        "dtype": dtype_name(dtype),
+        "attention": config._attn_implementation,
+        "model_type": config.model_type,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }

@@ -31,6 +31,8 @@ PREFILL, DECODE, END_TO_END = "prefill_s", "decode_s_per_token", "end_to_end_s"
 QUANTITIES = (PREFILL, DECODE, END_TO_END)
 END_TO_END_PLAIN = "end_to_end_plain_s"  # kept, and told as a doubt; not compared
 TARGET_MET, BUDGET_ENDED = "target met", "budget ended"
+MOST_BUDGETS = 6
+"""So often the budget may be spent to reach the rounds without which there is no interval."""
 
 Reading = Mapping[str, float]
 

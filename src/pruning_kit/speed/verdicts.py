@@ -16,6 +16,7 @@ from pruning_kit.speed.timings import (
     DECODE,
     END_TO_END,
     END_TO_END_PLAIN,
+    MOST_BUDGETS,
     PREFILL,
     QUANTITIES,
     Timings,
@@ -134,8 +135,8 @@ def _precision_warnings(timings: Timings) -> Iterator[str]:
         needed_s = timings.elapsed_s * MIN_ROUNDS / n_rounds
         yield (
             f"only {n_rounds} round{'s' * (n_rounds > 1)} fitted into the budget of {budget_s:g} s "
-            f"(twice that was allowed): no interval can be given. Try --latency-budget "
-            f"{needed_s:.0f}, fewer threads, or a quieter machine."
+            f"({MOST_BUDGETS} times that was allowed): no interval can be given. Try "
+            f"--latency-budget {needed_s / MOST_BUDGETS:.0f}, fewer threads, or a quieter machine."
         )
         return
     width, quantity, plan = timings.widest

@@ -48,7 +48,8 @@ class LatencyProtocol:
         new_tokens: tokens of the decode after the prefill.
         end_to_end_tokens: length, prompt included, to which `PROMPT` is continued.
         target: half-width wanted for each ratio, as a share of it.
-        budget_s: time for all, warm-up included; twice that where `min_rounds` needs it.
+        budget_s: time for all, warm-up included; up to `timings.MOST_BUDGETS` times that where
+            `min_rounds` need it.
         min_rounds: rounds made before the intervals are looked at; fewer give none.
         warmup_rounds: rounds over all entries that are not kept.
         mode: `eager`, `compile` (static cache, decode step compiled) or `cuda-graph` (the same,
@@ -64,7 +65,7 @@ class LatencyProtocol:
     new_tokens: int = 16
     end_to_end_tokens: int = 75
     target: float = 0.02
-    budget_s: float = 60.0
+    budget_s: float = 30.0
     min_rounds: int = MIN_ROUNDS
     warmup_rounds: int = 1
     mode: str = "eager"

@@ -1,0 +1,71 @@
+"""What a sweep is asked for, and who is told how it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from pruning_kit.choosing import PlanChoice
+from pruning_kit.errors import WindowError
+from pruning_kit.inputs.corpora import HubText
+from pruning_kit.speed.workload import LatencyProtocol
+
+Advance = Callable[[float], None]
+
+
+class Observer(Protocol):
+    """Who is told what happens."""
+
+    def say(self, text: str) -> None:
+        """A fact worth a line."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something was substituted or is doubtful."""
+        ...
+
+    def track(self, what: str, total: int) -> AbstractContextManager[Advance]:
+        """Show progress towards `total` while the context lasts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSettings:
+    """Everything a sweep is asked for; None leaves the choice to the kit."""
+
+    choice: PlanChoice = field(default_factory=PlanChoice)
+    model: str | None = None
+    dataset: str | None = None
+    hub_text: HubText | None = None
+    select_on: str | None = None
+    """A second text, on which plans are chosen: a file, a dataset, or `calibration`."""
+    context: int | None = None
+    stride: int | None = None
+    max_windows: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: str | None = None
+    batch_size: int | None = None
+    threads: int | None = None
+    timing: LatencyProtocol | None = None
+    """How the cut models are timed; None leaves timing out."""
+    output: Path | None = None
+    resume: bool = False
+    save_results: bool = False
+    command: str = ""
+
+    def check(self) -> None:
+        """Refuse sizes that cannot be, before anything is loaded.
+
+        Raises:
+            WindowError: if a size is below one.
+        """
+        for option in ("context", "stride", "batch_size", "threads"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise WindowError(
+                    f"cannot use --{option.replace('_', '-')} {value}: it needs to be at least 1."
+                )
