@@ -181,9 +181,9 @@ def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
     slow = {PREFILL: 0.2, DECODE: 0.02, END_TO_END: 1.4}
     assert generation.choose_repeats(slow, new_tokens=16) == Repeats(4, 1, 1)
     gpu = {PREFILL: 0.004, DECODE: 0.004, END_TO_END: 0.3}
-    assert generation.choose_repeats(gpu, new_tokens=16) == Repeats(20, 2, 1)
+    assert generation.choose_repeats(gpu, new_tokens=16) == Repeats(13, 1, 1)
     fast = {PREFILL: 0.001, DECODE: 0.0005, END_TO_END: 0.03}
-    assert generation.choose_repeats(fast, new_tokens=1) == Repeats(32, 16, 3)
+    assert generation.choose_repeats(fast, new_tokens=1) == Repeats(32, 16, 2)
 
 
 def test_repeats_share_the_prefills_among_the_decode_runs(decoder):

@@ -33,7 +33,7 @@ from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREF
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
-SHARE_S = 0.08
+SHARE_S = 0.05
 AT_ONCE = 8  # generations in turn, so that memory for caches does not grow with the entries
 
 Sample = dict[str, float]
