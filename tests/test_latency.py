@@ -137,7 +137,7 @@ def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(
 def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
     """With a millisecond between looks, 2 ms are over after one call of one token."""
     stopwatch = Stopwatch(Ticker(0.001), lambda: None)
-    work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch)
+    work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch, generation.WARM)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
     lead_in = [1]
     assert widths == (
@@ -145,9 +145,24 @@ def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
     )
 
 
-def test_turns_on_a_cpu_are_longer_than_on_a_gpu():
-    assert generation.choose_turns(torch.device("cpu")) == Turns(2, 8, 0.002)
-    assert generation.choose_turns(torch.device("cuda")) == Turns(1, 2, 0.0)
+def test_turns_are_longer_where_a_model_fits_the_processors_cache():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert generation.choose_turns(cpu, step_s=0.005) == generation.WARM
+    assert generation.choose_turns(cpu, step_s=0.05) == generation.SHORT
+    assert generation.choose_turns(cuda, step_s=0.004) == generation.SHORT
+
+
+def test_the_warm_up_decides_on_turns_and_repeats_unless_turns_are_given(decoder):
+    slow = workload_of(decoder, [Plan(), Plan()])  # each call takes a second
+    slow.warm_up(1)
+    assert (slow.turns, slow.repeats) == (generation.SHORT, Repeats(4, 1, 1))
+    stopwatch = Stopwatch(Ticker(0.001), lambda: None)
+    quick = generation.Workload(decoder, [Plan(), Plan()], PROMPT_IDS, QUICK, stopwatch)
+    quick.warm_up(1)
+    assert (quick.turns, quick.repeats) == (generation.WARM, Repeats(32, 16, 16))
+    given = workload_of(decoder, [Plan(), Plan()], turns=Turns(3, 3, 0.0))
+    given.warm_up(1)
+    assert given.turns == Turns(3, 3, 0.0)
 
 
 def test_entries_take_turns_in_mirrored_order_until_all_are_done(decoder, monkeypatch):
@@ -178,12 +193,17 @@ def test_many_entries_are_timed_in_groups_of_at_most_eight():
 
 
 def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
-    slow = {PREFILL: 0.2, DECODE: 0.02, END_TO_END: 1.4}
-    assert generation.choose_repeats(slow, new_tokens=16) == Repeats(4, 1, 1)
-    gpu = {PREFILL: 0.004, DECODE: 0.004, END_TO_END: 0.3}
-    assert generation.choose_repeats(gpu, new_tokens=16) == Repeats(13, 1, 1)
-    fast = {PREFILL: 0.001, DECODE: 0.0005, END_TO_END: 0.03}
-    assert generation.choose_repeats(fast, new_tokens=1) == Repeats(32, 16, 2)
+    def choose(prefill_s: float, step_s: float, run_s: float, **wanted: float) -> Repeats:
+        sample = {PREFILL: prefill_s, DECODE: step_s, END_TO_END: run_s, END_TO_END_PLAIN: run_s}
+        wanted = {"new_tokens": 16, "round_s": 100.0, **wanted}
+        return generation.choose_repeats({0: sample, 1: sample}, **wanted)
+
+    assert choose(0.2, 0.02, 1.4) == Repeats(4, 1, 1)
+    assert choose(0.006, 0.006, 0.4) == Repeats(25, 2, 1)
+    assert choose(0.001, 0.0005, 0.03, new_tokens=1) == Repeats(32, 16, 5)
+    # Two entries at 25 × 6 + 32 × 6 + 400 ms are 1.48 s.
+    assert choose(0.006, 0.006, 0.4, round_s=1.5) == Repeats(25, 2, 1)
+    assert choose(0.006, 0.006, 0.4, round_s=1.4) == Repeats(9, 1, 1)
 
 
 def test_repeats_share_the_prefills_among_the_decode_runs(decoder):

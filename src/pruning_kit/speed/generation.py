@@ -33,7 +33,7 @@ from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREF
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
-SHARE_S = 0.05
+SHARES_S = (0.15, 0.05)
 AT_ONCE = 8  # generations in turn, so that memory for caches does not grow with the entries
 
 Sample = dict[str, float]
@@ -44,8 +44,8 @@ class Turns:
     """How long a turn is: prefills or decode steps, after `lead_in_s` seconds not timed.
 
     On a CPU a model that fits the processor's cache is slow in its first milliseconds after
-    another's turn; the lead-in lets it be timed as if it ran alone. A GPU fetches its weights anew
-    in microseconds.
+    another's turn; a lead-in and longer turns let it be timed as if it ran alone. A larger model
+    fetches its weights anew in every step, and a GPU in microseconds.
     """
 
     prefills: int
@@ -53,9 +53,19 @@ class Turns:
     lead_in_s: float
 
 
-def choose_turns(device: torch.device) -> Turns:
-    """The turns that suit a device."""
-    return Turns(2, 8, 0.002) if device.type == "cpu" else Turns(1, 2, 0.0)
+SHORT = Turns(prefills=1, steps=2, lead_in_s=0.0)
+WARM = Turns(prefills=2, steps=8, lead_in_s=0.002)
+FITS_CACHE_S = 0.02
+
+
+def choose_turns(device: torch.device, step_s: float) -> Turns:
+    """Short turns; warm ones on a CPU for a model whose step is over as soon as one in the cache.
+
+    Args:
+        device: where the model is.
+        step_s: seconds of a decode step of the whole model.
+    """
+    return WARM if device.type == "cpu" and step_s < FITS_CACHE_S else SHORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +77,34 @@ class Repeats:
     end_to_end_runs: int = 1
 
 
-def choose_repeats(whole: Sample, new_tokens: int) -> Repeats:
-    """Repeats that give each quantity `SHARE_S` of a round for the whole model, in bounds.
+def choose_repeats(samples: Mapping[int, Sample], new_tokens: int, round_s: float) -> Repeats:
+    """Repeats that give each quantity one of `SHARES_S` of a round for the whole model, in bounds.
+
+    The first share is taken if all entries' rounds then take at most `round_s`.
 
     Args:
-        whole: a sample of the whole model.
+        samples: one of every entry.
         new_tokens: steps of one decode run.
+        round_s: seconds that a round may take.
     """
-    decode_s = new_tokens * whole[DECODE]
-    return Repeats(
-        min(max(ceil(SHARE_S / whole[PREFILL]), 4), 32),
-        min(max(ceil(SHARE_S / decode_s), 1), 16),
-        min(max(ceil(SHARE_S / whole[END_TO_END]), 1), 16),
+    whole = samples[NULL_PAIR[0]]
+    for share_s in SHARES_S:
+        repeats = Repeats(
+            min(max(ceil(share_s / whole[PREFILL]), 4), 32),
+            min(max(ceil(share_s / (new_tokens * whole[DECODE])), 1), 16),
+            min(max(ceil(share_s / whole[END_TO_END]), 1), 16),
+        )
+        if sum(_seconds(sample, repeats, new_tokens) for sample in samples.values()) <= round_s:
+            break
+    return repeats
+
+
+def _seconds(sample: Sample, repeats: Repeats, new_tokens: int) -> float:
+    """What an entry's calls of a round take."""
+    return (
+        repeats.prefill_calls * sample[PREFILL]
+        + repeats.decode_runs * new_tokens * sample[DECODE]
+        + repeats.end_to_end_runs * sample[END_TO_END_PLAIN]
     )
 
 
@@ -110,7 +136,7 @@ class Workload:
         prompt_ids: the prompt of the end-to-end quantity.
         protocol: what is timed; checked by the caller.
         stopwatch: clock and synchronisation.
-        turns: length of a turn; by default what suits the device.
+        turns: length of a turn; by default what the warm-up finds suitable.
     """
 
     def __init__(
@@ -127,7 +153,8 @@ class Workload:
         self.prompt_BT = _random_prompt(decoder.model, protocol)
         prompts = [list(prompt_ids)] * protocol.batch_size
         self.end_to_end_BT = torch.tensor(prompts).to(decoder.device)
-        self.turns = turns or choose_turns(decoder.device)
+        self.turns = turns or SHORT
+        self._choose_turns = turns is None
         self.repeats = Repeats()
         self._step = _step(protocol.mode)
         self._static_caches: dict[int, StaticCache] = {}
@@ -149,10 +176,15 @@ class Workload:
         return at_one_level(samples, whole)
 
     def warm_up(self, rounds: int) -> None:
-        """Rounds that are not kept; how long they took decides on the repeats."""
+        """Rounds that are not kept; how long they took decides on turns and repeats."""
         for _ in range(rounds):
             samples = self.sample_round(range(len(self.plans)))
-        self.repeats = choose_repeats(samples[NULL_PAIR[0]], self.protocol.new_tokens)
+        protocol = self.protocol
+        if self._choose_turns:
+            step_s = samples[NULL_PAIR[0]][DECODE]
+            self.turns = choose_turns(self.decoder.device, step_s)
+        round_s = protocol.budget_s / (protocol.min_rounds + rounds)
+        self.repeats = choose_repeats(samples, protocol.new_tokens, round_s)
 
     def _sample_group(self, group: Sequence[int]) -> dict[int, Sample]:
         short = self._short(group)
