@@ -155,7 +155,7 @@ def test_turns_are_longer_where_a_model_fits_the_processors_cache():
 def test_the_warm_up_decides_on_turns_and_repeats_unless_turns_are_given(decoder):
     slow = workload_of(decoder, [Plan(), Plan()])  # each call takes a second
     slow.warm_up(1)
-    assert (slow.turns, slow.repeats) == (generation.SHORT, Repeats(4, 1, 1))
+    assert (slow.turns, slow.repeats) == (generation.SHORT, Repeats(8, 1, 1))
     stopwatch = Stopwatch(Ticker(0.001), lambda: None)
     quick = generation.Workload(decoder, [Plan(), Plan()], PROMPT_IDS, QUICK, stopwatch)
     quick.warm_up(1)
@@ -198,7 +198,8 @@ def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
         wanted = {"new_tokens": 16, "round_s": 100.0, **wanted}
         return generation.choose_repeats({0: sample, 1: sample}, **wanted)
 
-    assert choose(0.2, 0.02, 1.4) == Repeats(4, 1, 1)
+    assert choose(0.2, 0.02, 1.4) == Repeats(8, 1, 1)
+    assert choose(0.2, 0.02, 1.4, round_s=6.0) == Repeats(4, 1, 1)
     assert choose(0.006, 0.006, 0.4) == Repeats(25, 2, 1)
     assert choose(0.001, 0.0005, 0.03, new_tokens=1) == Repeats(32, 16, 5)
     # Two entries at 25 × 6 + 32 × 6 + 400 ms are 1.48 s.

@@ -33,7 +33,8 @@ from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREF
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
-SHARES_S = (0.15, 0.05)
+SHARES = ((0.15, 8), (0.05, 4))
+"""Seconds that each quantity gets of a round for the whole model, and the fewest prefills."""
 AT_ONCE = 8  # generations in turn, so that memory for caches does not grow with the entries
 
 Sample = dict[str, float]
@@ -78,7 +79,7 @@ class Repeats:
 
 
 def choose_repeats(samples: Mapping[int, Sample], new_tokens: int, round_s: float) -> Repeats:
-    """Repeats that give each quantity one of `SHARES_S` of a round for the whole model, in bounds.
+    """Repeats that give each quantity one of `SHARES` of a round for the whole model, in bounds.
 
     The first share is taken if all entries' rounds then take at most `round_s`.
 
@@ -88,9 +89,9 @@ def choose_repeats(samples: Mapping[int, Sample], new_tokens: int, round_s: floa
         round_s: seconds that a round may take.
     """
     whole = samples[NULL_PAIR[0]]
-    for share_s in SHARES_S:
+    for share_s, least_prefills in SHARES:
         repeats = Repeats(
-            min(max(ceil(share_s / whole[PREFILL]), 4), 32),
+            min(max(ceil(share_s / whole[PREFILL]), least_prefills), 32),
             min(max(ceil(share_s / (new_tokens * whole[DECODE])), 1), 16),
             min(max(ceil(share_s / whole[END_TO_END]), 1), 16),
         )
