@@ -81,8 +81,8 @@ def test_every_call_is_synchronised_and_taken_by_the_given_clock(decoder):
     timings = latency.measure(
         decoder, [Plan((1,))], PROMPT_IDS, QUICK, clock=clock, sync=lambda: events.append("sync")
     )
-    calls_of_an_entry = 4 + 3 + 1 + 4  # prefills, steps; the same end to end
-    timed = 3 * (1 + 8) * calls_of_an_entry  # entries, rounds with the warm-up
+    others = 3 + 1 + 4  # decode steps; a prefill and steps end to end
+    timed = 3 * ((4 + others) + 8 * (8 + others))  # entries, prefills of the warm-up and of rounds
     assert events.count("sync") == 2 * timed
     pairs = "".join(event[0] for event in events)
     assert pairs.count("scsc") == timed
