@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -50,6 +51,8 @@ def draft(n_blocks: int = 1, *, sizes=(0,), target=0.02, budget_s=60.0, seed=0, 
             "target": target,
             "budget_s": budget_s,
             "batch_size": 2,
+            "prompt_tokens": 128,
+            "end_to_end_prompt_tokens": 15,
             "end_to_end_new_tokens": 60,
             "warmup_rounds": 1,
         },
@@ -383,14 +386,26 @@ def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
     timings = with_samples(draft(6, sizes=range(6)), _quiet_rows())
     assert verdicts.warnings(timings) == []
     findings = verdicts.findings(timings)
-    assert findings[0] == "8 entries stand for 63 plans; 20 rounds in 10 s (budget ended)."
-    assert findings[1] == (
-        "Milliseconds are those of undisturbed calls (lower quartile of a round's steps); with "
-        "every interruption the whole model took 0.0 % longer end to end."
+    assert findings[0].startswith(
+        "End to end (a short prompt continued to 75 tokens): each block removed saves 50.1 ms of "
+        "400 ms; 25 % ["
     )
-    assert findings[2].startswith("Null test, the whole model against itself (1 expected): prefill")
-    assert (
-        sum("outside the blocks (embedding, head, choice of the token" in t for t in findings) == 3
+    assert findings[1].startswith("Prefill (reading 128 tokens): each block removed saves ")
+    assert findings[2].startswith("Decode (each further token): each block removed saves ")
+    assert sum("(embedding, head, choice of the token" in text for text in findings) == 1
+    assert findings[3] == (
+        "Timed were 8 models for 63 plans (the whole model twice, and plans of each amount of "
+        "work), in 20 interleaved rounds of 10 s together (budget ended)."
+    )
+    assert findings[4].startswith("Null test, the whole model's time over its own (1 expected): ")
+    assert re.fullmatch(
+        r"Plans of equal work are not told apart: prefill p = [\d.]+, decode p = [\d.]+, "
+        r"end to end p = [\d.]+\.",
+        findings[5],
+    )
+    assert findings[6] == (
+        "Milliseconds are those of calls that nothing interrupts; with every interruption the "
+        "whole model took 0.0 % longer end to end."
     )
     assert findings[-1] == (
         "Not read, because this machine does not offer it: processor temperature."

@@ -38,17 +38,18 @@ MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
 def findings(timings: Timings) -> list[str]:
-    """How long was measured, the null test, whether equal depths agree, and the line."""
-    sentences = [_extent(timings)]
+    """What a block costs, how that was measured, the null test, and whether equal depths agree."""
     if len(timings.rounds) < MIN_ROUNDS:
-        return sentences
-    sentences += [
-        _plain_sentence(timings),
+        return [_extent(timings)]
+    return [
+        *_fit_sentences(timings),
+        *throughput.sentences(timings),
+        _extent(timings),
         _null_sentence(timings),
         *_depth_sentences(timings),
-        *_fit_sentences(timings),
+        _plain_sentence(timings),
+        *_unread(timings),
     ]
-    return [*sentences, *throughput.sentences(timings), *_unread(timings)]
 
 
 def warnings(timings: Timings) -> list[str]:
@@ -75,48 +76,72 @@ def _interval(ratio: Estimate) -> str:
 
 
 def _extent(timings: Timings) -> str:
+    n_entries, n_plans = len(timings.entries), len(timings.plans)
+    others = "every other plan" if n_entries > n_plans else "plans of each amount of work"
     return (
-        f"{len(timings.entries)} entries stand for {len(timings.plans)} plans; "
-        f"{len(timings.rounds)} rounds in {timings.elapsed_s:.0f} s ({timings.stopped_because})."
+        f"Timed were {n_entries} models for {n_plans} plans (the whole model twice, and {others}), "
+        f"in {len(timings.rounds)} interleaved rounds of {timings.elapsed_s:.0f} s together "
+        f"({timings.stopped_because})."
     )
 
 
-def _plain_sentence(timings: Timings) -> str:
-    plain_RE, clean_RE = timings.seconds(END_TO_END_PLAIN), timings.seconds(END_TO_END)
-    more = float(np.median(plain_RE[:, NULL_PAIR] / clean_RE[:, NULL_PAIR])) - 1
-    return (
-        "Milliseconds are those of undisturbed calls (lower quartile of a round's steps); with "
-        f"every interruption the whole model took {percent(more)} longer end to end."
-    )
+def _fit_sentences(timings: Timings) -> Iterator[str]:
+    """What each block costs: end to end first, where the time outside the blocks is explained."""
+    protocol = timings.protocol
+    tokens = protocol["end_to_end_prompt_tokens"] + protocol["end_to_end_new_tokens"]
+    what = {
+        END_TO_END: f"End to end (a short prompt continued to {tokens} tokens)",
+        PREFILL: f"Prefill (reading {protocol['prompt_tokens']} tokens)",
+        DECODE: "Decode (each further token)",
+    }
+    outside = "(embedding, head, choice of the token, overhead of each call) and stays"
+    for quantity in what if timings.fit else ():
+        fit = timings.fit[quantity]
+        share = fit.fixed_share
+        yield (
+            f"{what[quantity]}: each block removed saves {1000 * fit.per_block_s.value:.3g} ms of "
+            f"{1000 * float(np.median(whole_model_s(timings, quantity))):.3g} ms; "
+            f"{percent(share.value, 0)} [{percent(share.low, 0)}, {percent(share.high, 0)}] of the "
+            f"time is outside the blocks {outside}, and the depths lie within "
+            f"{percent(fit.worst_residual)} of a straight line."
+        )
+        outside = "and stays"
 
 
 def _null_sentence(timings: Timings) -> str:
     parts = [
         f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in timings.null_test.items()
     ]
-    return f"Null test, the whole model against itself (1 expected): {'; '.join(parts)}."
+    return (
+        f"Null test, the whole model's time over its own (1 expected): {'; '.join(parts)}. "
+        "Differences smaller than the farther end of its interval are not claimed."
+    )
 
 
 def _depth_sentences(timings: Timings) -> Iterator[str]:
-    for quantity, test in timings.depth_test.items():
-        differ = "differ" if test.differ else "are not told apart"
-        yield (
-            f"Plans of equal work {differ} in {NAMES[quantity]} (p = {test.p_value:.3f}); clearest "
-            f"is {test.plan} at {_interval(test.largest)} of its pool's mean."
-        )
+    tests = timings.depth_test
+    equal = [
+        f"{NAMES[quantity]} p = {test.p_value:.2g}"
+        for quantity, test in tests.items()
+        if not test.differ
+    ]
+    if equal:
+        yield f"Plans of equal work are not told apart: {', '.join(equal)}."
+    for quantity, test in tests.items():
+        if test.differ:
+            yield (
+                f"Plans of equal work differ in {NAMES[quantity]} (p = {test.p_value:.2g}); "
+                f"clearest is {test.plan} at {_interval(test.largest)} of the mean of its equals."
+            )
 
 
-def _fit_sentences(timings: Timings) -> Iterator[str]:
-    for quantity, fit in timings.fit.items():
-        share = fit.fixed_share
-        yield (
-            f"{NAMES[quantity].capitalize()} = {1000 * fit.fixed_s.value:.3g} ms + "
-            f"{1000 * fit.per_block_s.value:.3g} ms × blocks: {percent(share.value, 0)} "
-            f"[{percent(share.low, 0)}, {percent(share.high, 0)}] of the whole model's time is "
-            "outside the blocks (embedding, head, choice of the token, overhead of each call) and "
-            f"stays whatever is removed; depths lie within {percent(fit.worst_residual)} of the "
-            "line."
-        )
+def _plain_sentence(timings: Timings) -> str:
+    plain_RE, clean_RE = timings.seconds(END_TO_END_PLAIN), timings.seconds(END_TO_END)
+    more = float(np.median(plain_RE[:, NULL_PAIR] / clean_RE[:, NULL_PAIR])) - 1
+    return (
+        "Milliseconds are those of calls that nothing interrupts; with every interruption the "
+        f"whole model took {percent(more)} longer end to end."
+    )
 
 
 def _unread(timings: Timings) -> Iterator[str]:
