@@ -313,8 +313,8 @@ def strategies_table(analysis: Analysis) -> Table | None:
     return Table(
         ("Removed", "Best", "Median", "Worst", *(name.capitalize() for name in used)),
         tuple(rows),
-        f"Perplexity on {analysis.selection.title} in units of the whole model's: best, "
-        f"median and worst of the measured sets{', and fixed strategies' if used else ''}."
+        f"Perplexity on {analysis.selection.title} in units of the whole model's: best, median (of "
+        f"the logarithms) and worst of the measured sets{', and fixed strategies' if used else ''}."
         f"{left_out}",
     )
 

@@ -173,7 +173,7 @@ def _precision_warnings(timings: Timings) -> Iterator[str]:
             f"known to {percent(target)}: {NAMES[quantity]} of plan {plan} is known to "
             f"{percent(width)}. Try --latency-budget {max(needed_s, budget_s):.0f}{quieter}."
         )
-    if n_rounds < FEW_ROUNDS:
+    elif n_rounds < FEW_ROUNDS:
         yield f"{n_rounds} rounds are few: intervals are wide and rest on a handful of samples."
 
 
