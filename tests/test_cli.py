@@ -110,13 +110,25 @@ def test_two_runs_write_two_folders(run, asked, tmp_path):
     assert len(list((tmp_path / "results").iterdir())) == 2
 
 
-def test_speed_is_measured_on_request(run, model_folder, text_file, tmp_path):
+def test_timing_that_does_not_fit_the_model_is_refused_and_leaves_nothing(
+    run, model_folder, text_file, tmp_path
+):
     words = ("--mode", "baseline", "--model", model_folder, "--dataset", text_file)
     quick = ("--latency-budget", "0.5", "--prompt-tokens", "8", "--new-tokens", "2")
     code, _, err = run("sweep", *words, *quick, "--output", tmp_path / "timed")
     assert code == 2
     assert "context" in err  # 75 tokens do not fit into a context of 32
-    assert not (tmp_path / "timed" / "latency.json").exists()
+    assert not (tmp_path / "timed").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("2,x", "cannot read 'x' in '--batch-sweep 2,x'"), ("4,1", "cannot time --batch-sweep 4,1")],
+)
+def test_batch_sizes_reach_the_timing(run, asked, words, message):
+    code, _, err = run("sweep", "--mode", "baseline", *asked, "--batch-sweep", words)
+    assert code == 2
+    assert message in " ".join(err.split())
 
 
 def test_ctrl_c_says_in_one_line_how_to_go_on(run, asked, monkeypatch):

@@ -269,14 +269,18 @@ def test_rounds_stop_before_the_budget():
     assert 19.0 < timings.elapsed_s <= 20.0
 
 
-def test_the_first_eight_rounds_may_take_six_budgets_but_no_more():
+def test_the_first_eight_rounds_may_take_six_budgets_and_are_given_up_beyond():
     assert len(simulate(draft(budget_s=1.5), 1).rounds) == 8
     short = simulate(draft(budget_s=0.3), 1)
     assert len(short.rounds) < 8
-    assert short.elapsed_s <= 1.8
+    assert short.elapsed_s <= 0.3 or len(short.rounds) == 1  # eight were out of reach
     assert short.summary(Plan()).end_to_end_s.median_s > 0
     assert short.null_test[PREFILL].ratio.high == math.inf
-    assert "no interval can be given" in verdicts.warnings(short)[0]
+    text = verdicts.warnings(short)[0]
+    assert "no interval can be given" in text
+    assert float(re.search(r"--latency-budget (\d+)", text)[1]) > short.elapsed_s / 6
+    hasty = replace(short, protocol={**short.protocol, "budget_s": 40.0})
+    assert "Try --latency-budget 48," in verdicts.warnings(hasty)[0]
 
 
 def test_every_round_has_an_order_of_its_own():

@@ -142,7 +142,7 @@ BatchSweep = Annotated[
     str | None,
     typer.Option(
         help="Further batch sizes, such as 2,4,8, at which the whole model and one plan are "
-        "timed; takes the budget once more.",
+        "timed afterwards, with the budget once more.",
         rich_help_panel=SPEED,
     ),
 ]

@@ -96,9 +96,9 @@ class Sweep:
         with self.observer.track("latency", total=1) as advance:
             shown = 0.0
 
-            def progress(so_far: Timings) -> None:
+            def progress(share: float) -> None:
                 nonlocal shown
-                done = max(shown, latency.share_done(so_far))
+                done = max(shown, share)
                 advance(done - shown)
                 shown = done
 

@@ -35,7 +35,7 @@ from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
 SHARES = ((0.15, 8), (0.05, 4))
 """Seconds that each quantity gets of a round for the whole model, and the fewest prefills."""
-AT_ONCE = 8  # generations in turn, so that memory for caches does not grow with the entries
+AT_ONCE = 8  # entries in turn with the whole model: growing caches are for so many only
 
 Sample = dict[str, float]
 
@@ -60,7 +60,7 @@ FITS_CACHE_S = 0.02
 
 
 def choose_turns(device: torch.device, step_s: float) -> Turns:
-    """Short turns; warm ones on a CPU for a model whose step is over as soon as one in the cache.
+    """Short turns, but on a CPU long and warm ones for a model that is small by its step's time.
 
     Args:
         device: where the model is.
@@ -155,7 +155,7 @@ class Workload:
         prompts = [list(prompt_ids)] * protocol.batch_size
         self.end_to_end_BT = torch.tensor(prompts).to(decoder.device)
         self.turns = turns or SHORT
-        self._choose_turns = turns is None
+        self._turns_given = turns is not None
         self.repeats = Repeats()
         self._step = _step(protocol.mode)
         self._static_caches: dict[int, StaticCache] = {}
@@ -165,15 +165,15 @@ class Workload:
         """One sample of each quantity for every entry, by its number.
 
         Entries take turns with the others of their group: at most `AT_ONCE` that follow each
-        other in `order`. The whole model rides in every group, as what the groups are brought
-        to one level by.
+        other in `order`. The whole model rides in every group, at the place it has in `order`; by
+        its time there the groups are brought to one level.
         """
         whole = NULL_PAIR[0]
         others = [entry for entry in order if entry != whole]
         samples = []
         for group in groups(others):
-            members = {whole, *group}
-            samples.append(self._sample_group([entry for entry in order if entry in members]))
+            place = order.index(whole) * (len(group) + 1) // len(order)
+            samples.append(self._sample_group([*group[:place], whole, *group[place:]]))
         return at_one_level(samples, whole)
 
     def warm_up(self, rounds: int) -> None:
@@ -181,7 +181,7 @@ class Workload:
         for _ in range(rounds):
             samples = self.sample_round(range(len(self.plans)))
         protocol = self.protocol
-        if self._choose_turns:
+        if not self._turns_given:
             step_s = samples[NULL_PAIR[0]][DECODE]
             self.turns = choose_turns(self.decoder.device, step_s)
         round_s = protocol.budget_s / (protocol.min_rounds + rounds)
@@ -318,8 +318,8 @@ def undisturbed(turns_s: Mapping[int, Sequence[Sequence[float]]]) -> dict[int, f
 
     A turn counts with the lower quartile of its calls, for others only add time. An entry's
     distance from the mean of its neighbours' turns (of the logarithms) is the median over turns,
-    so neither a spike nor a slow spell of the machine moves it; the level common to all entries is
-    the lower quartile over turns.
+    so neither spikes in a minority of turns nor a slow spell of the machine move it. The level
+    common to all entries is the mean of their own lower quartiles over turns.
 
     Args:
         turns_s: seconds of every call in every turn, by entry; as many turns for each.
@@ -332,9 +332,9 @@ def undisturbed(turns_s: Mapping[int, Sequence[Sequence[float]]]) -> dict[int, f
     log_EC = np.log([[np.quantile(turn, 0.25) for turn in turns] for turns in turns_s.values()])
     if not log_EC.size:
         return dict.fromkeys(turns_s, 0.0)
-    level_C = log_EC.mean(axis=0)
-    distance_E = np.median(log_EC - level_C, axis=1)
-    seconds_E = np.exp(distance_E + np.quantile(level_C, 0.25))
+    distance_E = np.median(log_EC - log_EC.mean(axis=0), axis=1)
+    quartile_E = np.quantile(log_EC, 0.25, axis=1)
+    seconds_E = np.exp(distance_E + (quartile_E - distance_E).mean())
     return dict(zip(turns_s, seconds_E.tolist(), strict=True))
 
 

@@ -22,13 +22,13 @@ import transformers
 from transformers import PretrainedConfig
 
 from pruning_kit.cutting.surgery import block_signature
-from pruning_kit.errors import DeviceError, first_line
+from pruning_kit.errors import DeviceError, TimingError, first_line
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import dtype_name
 from pruning_kit.plan import Plan
 from pruning_kit.runs import store
 from pruning_kit.speed import machine
-from pruning_kit.speed.generation import Sample, Workload
+from pruning_kit.speed.generation import Sample, Turns, Workload
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     END_TO_END_PLAIN,
@@ -65,7 +65,7 @@ BINDING = (
     "transformers",
 )
 
-Progress = Callable[[Timings], None]
+Progress = Callable[[float], None]
 SampleRound = Callable[[Sequence[int]], Mapping[int, Sample]]
 
 
@@ -90,17 +90,22 @@ def measure(
         protocol: what is timed and how long.
         clock: seconds, monotonic.
         sync: waits until the device is idle; by default the device's own.
-        progress: called after each round with all that was measured so far.
+        progress: called after each round with the share of the expected time that is over.
 
     Raises:
         PlanError: if a plan does not fit the model.
-        TimingError: if the prompts do not fit the model's context.
+        TimingError: if the prompts do not fit the model's context, or a batch not the memory.
         DeviceError: if the mode does not apply to the device or the model.
     """
     check_protocol(protocol, decoder.model, decoder.device, len(prompt_ids))
     stopwatch = Stopwatch(clock, sync or device_sync(decoder.device))
-    timings = _measure_one_batch(decoder, plans, prompt_ids, protocol, stopwatch, progress)
-    for size in protocol.batches:
+    n_parts = 1 + len(protocol.batches)
+
+    def tell(part: int) -> Callable[[Timings], None] | None:
+        return progress and (lambda run: progress((part + share_done(run)) / n_parts))
+
+    timings = _measure_one_batch(decoder, plans, prompt_ids, protocol, stopwatch, tell(0))
+    for number, size in enumerate(protocol.batches, start=1):
         part = replace(
             protocol,
             batch_size=size,
@@ -110,18 +115,15 @@ def measure(
         )
         middle = [_middle_plan(timings.pools)]
         run = _measure_one_batch(
-            decoder, middle, prompt_ids, part, stopwatch, _after(timings, progress)
+            decoder, middle, prompt_ids, part, stopwatch, tell(number), _turns_of(timings)
         )
         timings = replace(timings, batches=(*timings.batches, run))
     return timings
 
 
-def _after(timings: Timings, progress: Progress | None) -> Progress | None:
-    """Progress of a further batch size: what was measured before it, and the time of it all."""
-    if progress is None:
-        return None
-    before_s = timings.elapsed_s + sum(run.elapsed_s for run in timings.batches)
-    return lambda run: progress(replace(timings, elapsed_s=before_s + run.elapsed_s))
+def _turns_of(timings: Timings) -> Turns:
+    facts = timings.protocol
+    return Turns(facts["turn_prefills"], facts["turn_steps"], facts["lead_in_s"])
 
 
 def _middle_plan(pools: Sequence[Sequence[Plan]]) -> Plan:
@@ -136,21 +138,23 @@ def _measure_one_batch(
     prompt_ids: Sequence[int],
     protocol: LatencyProtocol,
     stopwatch: Stopwatch,
-    progress: Progress | None,
+    progress: Callable[[Timings], None] | None,
+    turns: Turns | None = None,
 ) -> Timings:
     clock = stopwatch.clock
     started = clock()
     pools = pool_plans(decoder, plans)
     entries = choose_entries(pools, protocol.per_plan)
-    with _quiet_collector(), _compiler_limit(len(entries)):
+    with _quiet_collector(), _compiler_limit(len(entries)), _memory_errors(protocol.batch_size):
         cuts = [entry.plan for entry in entries]
-        workload = Workload(decoder, cuts, prompt_ids, protocol, stopwatch)
+        workload = Workload(decoder, cuts, prompt_ids, protocol, stopwatch, turns)
         _warm_up(workload, protocol)
         read = machine.reader(_gpu_reader(decoder.device))
         draft = Timings(
             n_blocks=decoder.n_blocks,
             protocol=_protocol_facts(protocol, len(prompt_ids))
-            | {"turn_steps": workload.turns.steps, "lead_in_s": workload.turns.lead_in_s}
+            | {"turn_prefills": workload.turns.prefills, "turn_steps": workload.turns.steps}
+            | {"lead_in_s": workload.turns.lead_in_s}
             | asdict(workload.repeats),
             machine=_machine_facts(decoder.model.config, decoder.device, decoder.model.dtype),
             pools=pools,
@@ -243,11 +247,11 @@ def run_rounds(
     started: float,
     clock: Clock,
     read: Callable[[], machine.Reading] = machine.read,
-    progress: Progress | None = None,
+    progress: Callable[[Timings], None] | None = None,
 ) -> Timings:
     """Add rounds to `draft` until the target is met or the next round would pass the budget.
 
-    To reach `min_rounds`, `MOST_BUDGETS` times the budget may be spent.
+    To reach `min_rounds`, `MOST_BUDGETS` times the budget may be spent, if they fit into that.
 
     The intervals are looked at after 8, 12, 18, 27, … rounds only: an experiment that may stop
     after each round stops too often when chance makes the interval narrow.
@@ -276,19 +280,21 @@ def run_rounds(
             if timings.widest[0] <= protocol["target"]:
                 return replace(timings, stopped_because=TARGET_MET)
         round_s = (now - first_round) / len(rounds)
-        enough = len(rounds) >= protocol["min_rounds"]
-        allowed_s = protocol["budget_s"] * (1 if enough else MOST_BUDGETS)
+        allowed_s = protocol["budget_s"]
+        needed_s = first_round - started + round_s * protocol["min_rounds"]
+        if len(rounds) < protocol["min_rounds"] and needed_s <= MOST_BUDGETS * allowed_s:
+            continue
         if now + round_s - started > allowed_s:
             return timings
 
 
 def share_done(so_far: Timings) -> float:
-    """How much of the time that a run is expected to take is over, as far as one can tell."""
+    """How much of the time that a run at one batch size is expected to take is over."""
     protocol = so_far.protocol
     budget_s, least = protocol["budget_s"], protocol["min_rounds"]
     if len(so_far.rounds) < least:
         budget_s = max(budget_s, so_far.elapsed_s * least / len(so_far.rounds))
-    return min(1.0, so_far.elapsed_s / budget_s / (2 if protocol["batches"] else 1))
+    return min(1.0, so_far.elapsed_s / budget_s)
 
 
 def _one_round(
@@ -352,6 +358,18 @@ def _quiet_collector() -> Iterator[None]:
         gc.unfreeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def _memory_errors(batch_size: int) -> Iterator[None]:
+    """Say which batch did not fit into the device's memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TimingError(
+            f"cannot time batches of {batch_size}: the device ran out of memory. Choose smaller "
+            "ones with --batch or --batch-sweep, or leave timing out with --no-speed."
+        ) from error
 
 
 @contextmanager

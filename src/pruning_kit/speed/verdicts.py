@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from math import ceil
 
 import numpy as np
 from scipy import stats
@@ -157,11 +158,12 @@ def _precision_warnings(timings: Timings) -> Iterator[str]:
     budget_s, target = timings.protocol["budget_s"], timings.protocol["target"]
     n_rounds = len(timings.rounds)
     if n_rounds < MIN_ROUNDS:
-        needed_s = timings.elapsed_s * MIN_ROUNDS / n_rounds
+        needed_s = max(timings.elapsed_s * MIN_ROUNDS / n_rounds, MOST_BUDGETS * budget_s)
         yield (
-            f"only {n_rounds} round{'s' * (n_rounds > 1)} fitted into the budget of {budget_s:g} s "
-            f"({MOST_BUDGETS} times that was allowed): no interval can be given. Try "
-            f"--latency-budget {needed_s / MOST_BUDGETS:.0f}, fewer threads, or a quieter machine."
+            f"the budget of {budget_s:g} s ended after {n_rounds} round{'s' * (n_rounds > 1)}, and "
+            f"{MIN_ROUNDS} would not have fitted into {MOST_BUDGETS} times that: no interval can "
+            f"be given. Try --latency-budget {ceil(1.2 * needed_s / MOST_BUDGETS)}, fewer threads, "
+            "or a quieter machine."
         )
         return
     width, quantity, plan = timings.widest

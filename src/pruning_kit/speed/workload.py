@@ -56,7 +56,7 @@ class LatencyProtocol:
             replayed as CUDA graphs).
         per_plan: time every plan instead of one of each pool.
         batches: further batch sizes, at which the whole model and one plan are timed afterwards;
-            together they may take the budget once more.
+            together they have the budget once more, with the same allowance.
         seed: of the random prompt and the orders.
     """
 
@@ -78,6 +78,11 @@ class LatencyProtocol:
             _refuse_below(name, getattr(self, name), least)
         for size in self.batches:
             _refuse_below("batches", size, 1)
+        if len({self.batch_size, *self.batches}) <= len(self.batches):
+            raise TimingError(
+                f"cannot time --batch-sweep {','.join(map(str, self.batches))} with --batch "
+                f"{self.batch_size}: a size is repeated. Give each once, without that of --batch."
+            )
         for name in ("target", "budget_s"):
             if not getattr(self, name) > 0:
                 raise TimingError(
