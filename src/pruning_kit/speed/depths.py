@@ -19,21 +19,27 @@ NULL_PAIR = (0, 1)  # entries that are both the whole model
 
 @dataclass(frozen=True, slots=True)
 class DepthTest:
-    """Whether plans of one pool differ. `largest` is the deviation of `plan` from its pool.
+    """Whether plans of one pool differ. `largest` is the time of `plan` over its equals' mean.
 
     `p_value` is the chance of a deviation so clear among equals, all `n_plans` plans considered;
-    the interval of `largest` holds for all of them at once.
+    the interval of `largest` holds for all of them at once. `resolution` is the null test's.
     """
 
     p_value: float
     plan: Plan
     largest: Estimate
     n_plans: int
+    resolution: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether equal cost is rejected at the 5 % level."""
+        return self.p_value < 1 - bootstrap.LEVEL
 
     @property
     def differ(self) -> bool:
-        """Whether equal cost is rejected at the 5 % level."""
-        return self.p_value < 1 - bootstrap.LEVEL
+        """Whether a difference may be claimed: clear, and larger than the null test resolves."""
+        return self.clear and abs(self.largest.value - 1) > self.resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +58,14 @@ class Fit:
 
 
 def compare_depths(
-    seconds_RE: Floats, groups: Sequence[Sequence[int]], plans: Sequence[Plan]
+    seconds_RE: Floats,
+    groups: Sequence[Sequence[int]],
+    plans: Sequence[Plan],
+    resolution: float,
 ) -> DepthTest:
     """Test equal time within each group of entries that do equal work, all groups at once."""
     log_RE = np.log(seconds_RE)
-    deviations_RC = np.concatenate(
-        [log_RE[:, group] - log_RE[:, group].mean(axis=1, keepdims=True) for group in groups],
-        axis=1,
-    )
+    deviations_RC = np.concatenate([_from_equals(log_RE[:, group]) for group in groups], axis=1)
     mean_C, error_C = bootstrap.trimmed_mean(deviations_RC)
     t_BC = bootstrap.resampled_t(deviations_RC)
     t_C = bootstrap.absolute_t(mean_C, error_C)
@@ -70,7 +76,14 @@ def compare_depths(
         plans[[entry for group in groups for entry in group][worst]],
         bootstrap.exponential(mean_C[worst], half_C[worst]),
         len(t_C),
+        resolution,
     )
+
+
+def _from_equals(log_RE: Floats) -> Floats:
+    """Each column's distance from the mean of the others."""
+    n_equal = log_RE.shape[1]
+    return (log_RE - log_RE.mean(axis=1, keepdims=True)) * n_equal / (n_equal - 1)
 
 
 def fit_line(seconds_RE: Floats, kept_E: Sequence[int], n_blocks: int) -> Fit:

@@ -223,7 +223,9 @@ class Timings:
         groups = [members for members in self._members[1:] if len(members) > 1]
         plans = [entry.plan for entry in self.entries]
         return {
-            quantity: compare_depths(self.seconds(quantity), groups, plans)
+            quantity: compare_depths(
+                self.seconds(quantity), groups, plans, self.null_test[quantity].resolution
+            )
             for quantity in QUANTITIES
             if groups
         }

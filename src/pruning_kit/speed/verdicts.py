@@ -123,6 +123,7 @@ def _depth_sentences(timings: Timings) -> Iterator[str]:
     tests = timings.depth_test
     equal = [
         f"{NAMES[quantity]} p = {test.p_value:.2g}"
+        + (" (but less apart than the null test resolves)" if test.clear else "")
         for quantity, test in tests.items()
         if not test.differ
     ]
@@ -196,8 +197,8 @@ def _depth_warnings(timings: Timings) -> Iterator[str]:
         if test.differ:
             yield (
                 f"plans that do the same work differ in {NAMES[quantity]}: {test.plan} is at "
-                f"{_interval(test.largest)} of its pool's mean (p = {test.p_value:.3f}). Try "
-                "--per-plan."
+                f"{_interval(test.largest)} of the mean of its equals (p = {test.p_value:.3f}). "
+                "Try --per-plan."
             )
 
 
