@@ -15,7 +15,7 @@ from scipy import stats
 from pruning_kit.errors import TimingError
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.speed import bootstrap, latency, verdicts
-from pruning_kit.speed.depths import compare_depths
+from pruning_kit.speed.depths import NullTest, compare_depths
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     DECODE,
@@ -191,8 +191,8 @@ def test_plans_less_apart_than_the_null_test_resolves_are_not_claimed_to_differ(
         np.random.default_rng(3).normal(0, 1e-3, size=(20, 2))
     )
     plans = [Plan((0,)), Plan((1,))]
-    fine = compare_depths(equals, [[0, 1]], plans, resolution=0.005)
-    coarse = compare_depths(equals, [[0, 1]], plans, resolution=0.02)
+    fine = compare_depths(equals, [[0, 1]], plans, NullTest(bootstrap.Estimate(1.0, 0.995, 1.005)))
+    coarse = compare_depths(equals, [[0, 1]], plans, NullTest(bootstrap.Estimate(1.0, 0.98, 1.02)))
     assert fine.clear and coarse.clear
     assert fine.largest.value in (pytest.approx(1.01, abs=1e-3), pytest.approx(0.99, abs=1e-3))
     assert fine.differ and not coarse.differ

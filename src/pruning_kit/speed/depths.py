@@ -18,18 +18,39 @@ NULL_PAIR = (0, 1)  # entries that are both the whole model
 
 
 @dataclass(frozen=True, slots=True)
+class NullTest:
+    """The ratio of the whole model to itself, timed as two entries."""
+
+    ratio: Estimate
+
+    @property
+    def passed(self) -> bool:
+        """Whether the interval covers 1."""
+        return self.ratio.covers(1.0)
+
+    @property
+    def resolution(self) -> float:
+        """The farthest end of the interval from 1: smaller differences are not claimed."""
+        return max(abs(self.ratio.low - 1), abs(self.ratio.high - 1))
+
+    def resolves(self, ratio: Estimate) -> bool:
+        """Whether a ratio lies farther from 1 than equal models may."""
+        return abs(ratio.value - 1) > self.resolution
+
+
+@dataclass(frozen=True, slots=True)
 class DepthTest:
     """Whether plans of one pool differ. `largest` is the time of `plan` over its equals' mean.
 
     `p_value` is the chance of a deviation so clear among equals, all `n_plans` plans considered;
-    the interval of `largest` holds for all of them at once. `resolution` is the null test's.
+    the interval of `largest` holds for all of them at once.
     """
 
     p_value: float
     plan: Plan
     largest: Estimate
     n_plans: int
-    resolution: float
+    null_test: NullTest
 
     @property
     def clear(self) -> bool:
@@ -39,7 +60,7 @@ class DepthTest:
     @property
     def differ(self) -> bool:
         """Whether a difference may be claimed: clear, and larger than the null test resolves."""
-        return self.clear and abs(self.largest.value - 1) > self.resolution
+        return self.clear and self.null_test.resolves(self.largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +82,7 @@ def compare_depths(
     seconds_RE: Floats,
     groups: Sequence[Sequence[int]],
     plans: Sequence[Plan],
-    resolution: float,
+    null_test: NullTest,
 ) -> DepthTest:
     """Test equal time within each group of entries that do equal work, all groups at once."""
     log_RE = np.log(seconds_RE)
@@ -76,7 +97,7 @@ def compare_depths(
         plans[[entry for group in groups for entry in group][worst]],
         bootstrap.exponential(mean_C[worst], half_C[worst]),
         len(t_C),
-        resolution,
+        null_test,
     )
 
 

@@ -24,7 +24,14 @@ from pruning_kit.errors import TimingError
 from pruning_kit.plan import Plan
 from pruning_kit.speed import bootstrap
 from pruning_kit.speed.bootstrap import Estimate, Floats, exponential
-from pruning_kit.speed.depths import NULL_PAIR, DepthTest, Fit, compare_depths, fit_line
+from pruning_kit.speed.depths import (
+    NULL_PAIR,
+    DepthTest,
+    Fit,
+    NullTest,
+    compare_depths,
+    fit_line,
+)
 
 SCHEMA = 2  # 1: first version; 2: calls timed in turns, further batch sizes
 PREFILL, DECODE, END_TO_END = "prefill_s", "decode_s_per_token", "end_to_end_s"
@@ -83,23 +90,6 @@ class PlanTiming:
     decode_tokens_per_s: float
     end_to_end_tokens_per_s: float
     peak_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class NullTest:
-    """The ratio of the whole model to itself, timed as two entries."""
-
-    ratio: Estimate
-
-    @property
-    def passed(self) -> bool:
-        """Whether the interval covers 1."""
-        return self.ratio.covers(1.0)
-
-    @property
-    def resolution(self) -> float:
-        """The farthest end of the interval from 1: smaller differences are not claimed."""
-        return max(abs(self.ratio.low - 1), abs(self.ratio.high - 1))
 
 
 @dataclass(frozen=True)
@@ -209,8 +199,7 @@ class Timings:
 
     def _claimed(self, quantity: str, pool: int) -> bool:
         ratio = self.ratios[quantity][pool]
-        resolution = self.null_test[quantity].resolution
-        return not ratio.covers(1.0) and abs(ratio.value - 1) > resolution
+        return not ratio.covers(1.0) and self.null_test[quantity].resolves(ratio)
 
     def _peak_bytes(self, plan: Plan, members: Sequence[int]) -> int | None:
         """The plan's own peak where it was timed, else that of its pool's first entry."""
@@ -224,7 +213,7 @@ class Timings:
         plans = [entry.plan for entry in self.entries]
         return {
             quantity: compare_depths(
-                self.seconds(quantity), groups, plans, self.null_test[quantity].resolution
+                self.seconds(quantity), groups, plans, self.null_test[quantity]
             )
             for quantity in QUANTITIES
             if groups
