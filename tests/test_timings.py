@@ -306,10 +306,19 @@ def test_every_round_has_an_order_of_its_own():
 def test_few_entries_stand_for_thousands_of_plans():
     timings = draft(12, sizes=range(12))
     assert len(timings.plans) == 4095
-    assert [str(entry.plan) for entry in timings.entries][:4] == ["none", "none", "0", "0+1"]
+    assert [str(entry.plan) for entry in timings.entries][:4] == ["none", "none", "0", "10+11"]
     assert len(timings.entries) == 14
     largest = [entry.plan for entry in timings.entries if entry.pool == 6]
     assert largest == [Plan(tuple(range(6))), Plan(tuple(range(6, 12)))]
+
+
+@pytest.mark.parametrize("n_blocks", [3, 4, 6, 8, 12])
+def test_every_block_is_kept_by_about_as_many_entries(n_blocks):
+    entries = draft(n_blocks, sizes=range(n_blocks)).entries
+    keepers = [
+        sum(block not in entry.plan.removed for entry in entries) for block in range(n_blocks)
+    ]
+    assert max(keepers) - min(keepers) <= 2
 
 
 @settings(deadline=None, max_examples=30)
