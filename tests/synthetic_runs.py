@@ -193,7 +193,7 @@ def synthetic_timings(
             "warmup_rounds": 1,
             "mode": "eager",
         },
-        machine={"cores": 2, "threads": 2, "device": "cpu"},
+        machine={"cores": 2, "threads": 2, "device": "cpu", "device_name": "AMD EPYC 9B14"},
         pools=pools,
         entries=entries,
         start=reading | {"load_average": 0.1},

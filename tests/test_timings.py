@@ -57,7 +57,7 @@ def draft(n_blocks: int = 1, *, sizes=(0,), target=0.02, budget_s=60.0, seed=0, 
             "end_to_end_new_tokens": 60,
             "warmup_rounds": 1,
         },
-        machine={"cores": 2, "threads": 1, "device": "cpu"},
+        machine={"cores": 2, "threads": 1, "device": "cpu", "device_name": "a test"},
         pools=pools,
         entries=tuple(latency.choose_entries(pools, per_plan)),
         start=READING,
@@ -371,7 +371,10 @@ def test_outliers_are_counted_by_median_absolute_deviation():
     rows[12] = [2.0, 1.0]
     texts = verdicts.warnings(with_samples(draft(), rows))
     assert any(
-        text.startswith("3 of 40 samples (prefill)") and "up to 4.0×" in text for text in texts
+        text.startswith("3 of 40 samples (prefill)")
+        and "up to 4.0×" in text
+        and "of one model's samples up to 10 % are so slow" in text
+        for text in texts
     )
 
 
@@ -414,18 +417,22 @@ def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
     findings = verdicts.findings(timings)
     assert findings[0].startswith(
         "End to end (a short prompt continued to 75 tokens): each block removed saves 50.1 ms of "
-        "400 ms; 25 % ["
+        "400 ms on average; 25 % [25 to 2"
     )
     assert findings[1].startswith("Prefill (reading 128 tokens): each block removed saves ")
     assert findings[2].startswith("Decode (each further token): each block removed saves ")
     assert sum("(embedding, head, choice of the token" in text for text in findings) == 1
+    timed = [str(entry.plan) for entry in timings.entries[2:]]
     assert findings[3] == (
-        "Timed were 8 models for 63 plans (the whole model twice, and plans of each amount of "
-        "work), in 20 interleaved rounds of 10 s together (budget ended)."
+        f"Timed were the whole model, twice, and 6 plans, {', '.join(timed)}, which stand for all "
+        "that do the same work (as many blocks left, of each kind); 20 interleaved rounds in 10 s "
+        "(budget ended)."
     )
-    assert findings[4].startswith("Null test, the whole model's time over its own (1 expected): ")
+    assert findings[4].startswith("Null test, the whole model's time over its own: prefill ")
+    test = timings.null_test[END_TO_END]
+    assert findings[4].endswith(f"{100 * test.resolution:.1f} % (end to end) is claimed.")
     assert re.fullmatch(
-        r"Plans of equal work are not told apart: prefill p = [\d.]+, decode p = [\d.]+, "
+        r"Timed plans of equal work are not told apart: prefill p = [\d.]+, decode p = [\d.]+, "
         r"end to end p = [\d.]+\.",
         findings[5],
     )
@@ -436,6 +443,24 @@ def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
     assert findings[-1] == (
         "Not read, because this machine does not offer it: processor temperature."
     )
+
+
+def test_milliseconds_are_those_the_table_gives_and_say_what_they_are_of():
+    timings = with_samples(draft(6, sizes=range(6)), _quiet_rows())
+    findings = verdicts.findings(timings)[:3]
+    for text, quantity in zip(findings, (END_TO_END, PREFILL, DECODE), strict=True):
+        median_s = float(np.median(timings.seconds(quantity)[:, :2]))
+        assert f" ms of {1000 * median_s:.3g} ms on average; " in text
+    assert verdicts.conditions(timings) == "2 texts of 75 tokens on 1 thread of a test"
+    gpu = replace(timings, machine={**timings.machine, "device": "cuda", "device_name": "NVIDIA H"})
+    assert verdicts.conditions(gpu) == "2 texts of 75 tokens on one NVIDIA H"
+
+
+def test_plans_that_were_timed_are_named_and_every_one_where_all_were():
+    each = with_samples(draft(3, sizes=range(3), per_plan=True), [[1.0] * 8] * 8)
+    assert any("twice, and every plan; 8 interleaved" in text for text in verdicts.findings(each))
+    alone = with_samples(draft(), rising(1.0, 8))
+    assert any("twice, and no other plan;" in text for text in verdicts.findings(alone))
 
 
 def _quiet_rows() -> list[list[float]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from pruning_kit.plan import Plan
 from pruning_kit.speed import throughput
-from pruning_kit.speed.bootstrap import MIN_ROUNDS, Estimate, Floats
+from pruning_kit.speed.bootstrap import MIN_ROUNDS, TRIM, Estimate, Floats
 from pruning_kit.speed.depths import NULL_PAIR
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
@@ -35,6 +37,7 @@ STEAL_SHARE = 0.01
 CLOCK_CHANGE = 0.10
 FEW_ROUNDS = 10
 MOST_TIMES = 10.0  # beyond so many budgets, extrapolating the width means nothing
+MAX_NAMED = 6
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
@@ -73,49 +76,87 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def _interval(ratio: Estimate) -> str:
-    return f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+    return f"{ratio.value:.3f} [{ratio.low:.3f} to {ratio.high:.3f}]"
+
+
+def conditions(timings: Timings) -> str:
+    """What end-to-end milliseconds are of, and where: `75 tokens on 2 threads of AMD EPYC`."""
+    protocol, machine = timings.protocol, timings.machine
+    batch, name = protocol["batch_size"], machine["device_name"]
+    where = f"one {name}" if machine["device"] == "cuda" else f"{_threads(machine)} of {name}"
+    texts = f"{batch} texts of " if batch > 1 else ""
+    return f"{texts}{_end_to_end_tokens(timings)} tokens on {where}"
+
+
+def _threads(machine: Mapping[str, Any]) -> str:
+    return f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+
+
+def _end_to_end_tokens(timings: Timings) -> int:
+    protocol = timings.protocol
+    return int(protocol["end_to_end_prompt_tokens"] + protocol["end_to_end_new_tokens"])
 
 
 def _extent(timings: Timings) -> str:
-    n_entries, n_plans = len(timings.entries), len(timings.plans)
-    others = "every other plan" if n_entries > n_plans else "plans of each amount of work"
+    n_rounds = len(timings.rounds)
+    rounds = "1 round" if n_rounds == 1 else f"{n_rounds} interleaved rounds"
     return (
-        f"Timed were {n_entries} models for {n_plans} plans (the whole model twice, and {others}), "
-        f"in {len(timings.rounds)} interleaved rounds of {timings.elapsed_s:.0f} s together "
-        f"({timings.stopped_because})."
+        f"Timed were the whole model, twice, and {_which_plans(timings)}; {rounds} in "
+        f"{timings.elapsed_s:.0f} s ({timings.stopped_because})."
+    )
+
+
+def _which_plans(timings: Timings) -> str:
+    """Which plans were timed, and for which others they stand."""
+    plans = [entry.plan for entry in timings.entries if entry.plan.size]
+    if not plans:
+        return "no other plan"
+    if len(plans) == len(timings.plans) - 1:
+        return "every plan" if len(plans) > 1 else f"plan {plans[0]}"
+    few = ", ".join(map(str, plans[:MAX_NAMED]))
+    more = f" and {len(plans) - MAX_NAMED} more" if len(plans) > MAX_NAMED else ""
+    return (
+        f"{len(plans)} plan{'s' * (len(plans) > 1)}, {few}{more}, which stand for all that do the "
+        "same work (as many blocks left, of each kind)"
     )
 
 
 def _fit_sentences(timings: Timings) -> Iterator[str]:
     """What each block costs: end to end first, where the time outside the blocks is explained."""
-    protocol = timings.protocol
-    tokens = protocol["end_to_end_prompt_tokens"] + protocol["end_to_end_new_tokens"]
+    n_tokens = _end_to_end_tokens(timings)
     what = {
-        END_TO_END: f"End to end (a short prompt continued to {tokens} tokens)",
-        PREFILL: f"Prefill (reading {protocol['prompt_tokens']} tokens)",
+        END_TO_END: f"End to end (a short prompt continued to {n_tokens} tokens)",
+        PREFILL: f"Prefill (reading {timings.protocol['prompt_tokens']} tokens)",
         DECODE: "Decode (each further token)",
     }
+    whole = timings.summary(Plan())
+    whole_s = {
+        END_TO_END: whole.end_to_end_s.median_s,
+        PREFILL: whole.prefill_s.median_s,
+        DECODE: whole.decode_s_per_token.median_s,
+    }
     outside = "(embedding, head, choice of the token, overhead of each call) and stays"
+    line = " from a straight line through all depths, in per cent of its own time"
     for quantity in what if timings.fit else ():
         fit = timings.fit[quantity]
         share = fit.fixed_share
         yield (
             f"{what[quantity]}: each block removed saves {1000 * fit.per_block_s.value:.3g} ms of "
-            f"{1000 * float(np.median(whole_model_s(timings, quantity))):.3g} ms; "
-            f"{percent(share.value, 0)} [{percent(share.low, 0)}, {percent(share.high, 0)}] of the "
-            f"time is outside the blocks {outside}, and the depths lie within "
-            f"{percent(fit.worst_residual)} of a straight line."
+            f"{1000 * whole_s[quantity]:.3g} ms on average; {percent(share.value, 0)} "
+            f"[{100 * share.low:.0f} to {percent(share.high, 0)}] of the time is outside the "
+            f"blocks {outside}; no depth is farther than {percent(fit.worst_residual)}{line}."
         )
-        outside = "and stays"
+        outside, line = "and stays", " from the line"
 
 
 def _null_sentence(timings: Timings) -> str:
-    parts = [
-        f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in timings.null_test.items()
-    ]
+    """The whole model against itself, and the smallest difference that may be claimed."""
+    tests = timings.null_test.items()
+    found = [f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in tests]
+    least = [f"{percent(test.resolution)} ({NAMES[quantity]})" for quantity, test in tests]
     return (
-        f"Null test, the whole model's time over its own (1 expected): {'; '.join(parts)}. "
-        "Differences smaller than the farther end of its interval are not claimed."
+        f"Null test, the whole model's time over its own: {'; '.join(found)}. So no difference "
+        f"below {', '.join(least)} is claimed."
     )
 
 
@@ -128,7 +169,7 @@ def _depth_sentences(timings: Timings) -> Iterator[str]:
         if not test.differ
     ]
     if equal:
-        yield f"Plans of equal work are not told apart: {', '.join(equal)}."
+        yield f"Timed plans of equal work are not told apart: {', '.join(equal)}."
     for quantity, test in tests.items():
         if test.differ:
             yield (
@@ -173,8 +214,8 @@ def _precision_warnings(timings: Timings) -> Iterator[str]:
         quieter = ", on a quieter machine" if (width / target) ** 2 > MOST_TIMES else ""
         yield (
             f"the budget of {budget_s:g} s ended after {n_rounds} rounds before every ratio was "
-            f"known to {percent(target)}: {NAMES[quantity]} of plan {plan} is known to "
-            f"{percent(width)}. Try --latency-budget {max(needed_s, budget_s):.0f}{quieter}."
+            f"known to {percent(target)}: {NAMES[quantity]} of plan {plan} is uncertain by "
+            f"±{percent(width)}. Try --latency-budget {max(needed_s, budget_s):.0f}{quieter}."
         )
     elif n_rounds < FEW_ROUNDS:
         yield f"{n_rounds} rounds are few: intervals are wide and rest on a handful of samples."
@@ -202,9 +243,9 @@ def _depth_warnings(timings: Timings) -> Iterator[str]:
             )
 
 
-def whole_model_s(timings: Timings, quantity: str = END_TO_END) -> Floats:
-    """The whole model's time in each round: geometric mean of the null test's pair."""
-    pair_R2 = timings.seconds(quantity)[:, NULL_PAIR]
+def whole_model_s(timings: Timings) -> Floats:
+    """The whole model's end-to-end time in each round: geometric mean of the null test's pair."""
+    pair_R2 = timings.seconds(END_TO_END)[:, NULL_PAIR]
     return np.exp(np.log(pair_R2).mean(axis=1))
 
 
@@ -249,8 +290,10 @@ def _outlier_warnings(timings: Timings) -> Iterator[str]:
             yield (
                 f"{int(outliers.sum())} of {outliers.size} samples ({NAMES[quantity]}) lie more "
                 f"than {OUTLIER_DEVIATIONS:g} deviations (by median absolute deviation) above "
-                f"their median, up to {np.exp(residual_RE.max()):.1f}×. Ratios are trimmed by 20 % "
-                "at each end, which holds only if outliers are fewer. Try closing other programs."
+                f"their median, up to {np.exp(residual_RE.max()):.1f}×. Ratios leave out the "
+                f"slowest and the fastest {percent(TRIM, 0)} of the rounds; of one model's samples "
+                f"up to {percent(outliers.mean(axis=0).max(), 0)} are so slow. Try closing other "
+                "programs."
             )
 
 
