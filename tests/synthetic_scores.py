@@ -92,4 +92,8 @@ def fake_timings(pools, seconds, n_rounds=MIN_ROUNDS):
             claimed={END_TO_END: True},
         )
 
-    return SimpleNamespace(pools=pools, summary=summary, rounds=[None] * n_rounds)
+    protocol = {"batch_size": 1, "end_to_end_prompt_tokens": 8, "end_to_end_new_tokens": 67}
+    machine = {"device": "cpu", "device_name": "a test", "threads": 1}
+    return SimpleNamespace(
+        pools=pools, summary=summary, rounds=[None] * n_rounds, protocol=protocol, machine=machine
+    )

@@ -53,6 +53,18 @@ def test_a_run_with_two_texts_chooses_on_one_and_reports_on_the_other():
     assert found.importance.ranking.least == (3,)
 
 
+def test_short_titles_leave_out_what_two_texts_share():
+    scores = synthetic_scores([Plan()], additive_costs((1.0,)))
+    other = synthetic_scores([Plan()], additive_costs((1.0,)), seed=1)
+    for titles, short in {
+        ("Jane Austen, Emma", "Jane Austen, Lady Susan"): ("Emma", "Lady Susan"),
+        ("Emma", "Jane Austen, Emma"): ("Emma", "Jane Austen, Emma"),
+        ("a, b", "a, b"): ("a, b", "a, b"),
+    }.items():
+        found = analyse_scores(scores, other, 1, {}, {}, titles=titles)
+        assert (found.reported.short, found.selection.short) == short
+
+
 def test_latency_of_a_pool_belongs_to_all_its_plans():
     plans = all_plans(4, empty=False)
     pools = [tuple(plan for plan in plans if plan.size == size) for size in range(4)]

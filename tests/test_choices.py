@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pruning_kit.errors import RunError
-from pruning_kit.findings.budgets import Budget, choose, recommend, turning_point
+from pruning_kit.findings.budgets import Budget, choose, recommend, turning_point, useful_sizes
 from pruning_kit.findings.choices import PlanLatency, avoid, plan_rows, sizes
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import Plan, singles
@@ -236,6 +236,8 @@ def test_limits_that_make_no_sense_are_refused(scores, budget, message):
         ((0.0, 0.03, 0.5), 2, "best-2"),
         ((0.9, 0.9, 0.9), 3, "none"),
         ((-0.1, 0.02, 0.01), 3, "best-3"),
+        ((0.01, 0.07, 0.5), 1, "best-2"),  # steep, but within 10 %
+        ((0.5, 1.5, -1.7), 3, "best-3"),  # a few chosen plans, the small ones bad
     ],
 )
 def test_the_recommended_size_lies_before_the_costs_jump(costs, turning, recommended):
@@ -245,5 +247,7 @@ def test_the_recommended_size_lies_before_the_costs_jump(costs, turning, recomme
     found = sizes(scores, scores, 6, {}, 0)
     rows = {row.plan: row for row in plan_rows(scores, scores, 6, {}, {})}
     assert turning_point(found) == turning
+    cheapest = min(found, key=lambda size: size.selection_increase)
+    assert useful_sizes(found)[0] is cheapest
     plan = recommend(found, rows)
     assert (f"best-{plan.size}" if plan.size else "none") == recommended

@@ -1,18 +1,22 @@
 """Sentences for runs of every kind, word for word (goldens/make.py), and the numbers in them."""
 
 import math
+import re
 
+import numpy as np
 import pytest
 
 from pruning_kit.findings.choices import PlanLatency
 from pruning_kit.findings.scores import Interval
-from pruning_kit.plan import Plan
+from pruning_kit.plan import Plan, singles
+from pruning_kit.reporting.choices_in_words import speed, what_is_the_front
 from pruning_kit.reporting.sentences import section_sentences
 from pruning_kit.reporting.wording import (
     at_least,
     format_change,
     format_nats,
     format_ppl,
+    format_ratio,
     ranges,
     series,
     some_plans,
@@ -42,19 +46,79 @@ def test_recommendations_name_latency_where_it_was_measured():
         plan: PlanLatency(0.1 - 0.02 * plan.size, Interval(1 - 0.2 * plan.size), plan.size != 1)
         for plan in plans
     }
-    found = section_sentences(analysis_of(plans, (1.5, 0.1, 0.3, 0.05), latency=latency))
-    assert "60 ms, 0.60×" in found["choices"][0]
-    (one,) = (text for text in found["choices"] if "the one without block 3:" in text)
-    assert "80 ms, not clearly faster" in one
-    assert "perplexity, parameters and latency" in found["front"][0]
+    analysis = analysis_of(plans, (1.5, 0.1, 0.3, 0.05), latency=latency)
+    one, two, *_ = section_sentences(analysis)["summary"]
+    assert one.startswith("Block 3 can be removed at little cost: perplexity ")
+    assert one.endswith("; not clearly faster (80 instead of 100 ms).")
+    assert two.startswith("If more must go, take blocks 1+3: perplexity ")
+    assert two.endswith("; 40.0 % less time (60 instead of 100 ms).")
+    assert "perplexity, parameters and latency" in what_is_the_front(analysis)
+
+
+def test_time_is_less_or_more_with_its_interval():
+    assert speed(PlanLatency(1, Interval(0.873, 0.865, 0.881), True)) == (
+        "12.7 % less time [11.9 to 13.5 %]"
+    )
+    assert speed(PlanLatency(1, Interval(1.05, 1.02, 1.08), True)) == (
+        "5.0 % more time [2.0 to 8.0 %]"
+    )
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_what_is_said_of_the_price_holds_for_every_plan(seed):
+    """Random costs on two texts, of all plans, of single blocks or of some."""
+    generator = np.random.default_rng(seed)
+    scale = (0.05, 0.15, 0.3, 0.6)[seed % 4]
+    costs, chosen_by = scale * generator.random((2, 4)) * (0.5 + generator.random((2, 4)))
+    plans = [all_plans(4), [Plan(), *singles(4)], all_plans(4)[: 4 + seed]][seed % 3]
+    analysis = analysis_of(plans, costs.tolist(), selection=chosen_by.tolist(), n_windows=60)
+    said = section_sentences(analysis)["summary"]
+    rows = [row for row in analysis.rows if row.plan != Plan()]
+    on_both = {row.plan: max(row.ppl_ratio.value, row.selection_ratio) for row in rows}
+    first = said[0]
+    if found := re.match(r"Blocks? ([\d+]+) can be removed at little cost", first):
+        assert on_both[Plan.parse(found[1])] <= 1.1
+    elif "can be removed at little cost" in first:
+        assert min(row.ppl_ratio.value for row in rows) > 1.1
+        assert first.startswith("No block") == (len(rows) == 14)
+    elif first.startswith("No set that is best on"):
+        assert all(on_both[size.best] > 1.1 for size in analysis.sizes)
+    else:
+        assert first.startswith("Keep the whole model")
+        assert min(row.selection_ratio for row in rows) > 1.5
+    if found := re.search(r"(?:must go, take|Keep) blocks? ([\d+]+):", " ".join(said)):
+        assert Plan.parse(found[1]) == analysis.recommended
+    (sure,) = (text for text in said if "Nothing was retrained" in text)
+    if "clearly the cheapest" in sure:
+        size = next(s for s in analysis.sizes if sure.split()[1] == str(s.best))
+        assert size.group == (size.best,)
+        assert ("too" in sure) == (size.best == size.best_reported)
+
+
+def test_orders_are_called_different_only_where_they_are():
+    same = analysis_of(all_plans(4), (1.5, 0.1, 0.3, 0.05))
+    other = analysis_of(all_plans(4), (1.5, 0.1, 0.3, 0.05), {(1, 3): 0.9})
+    assert not any("their order is another" in text for text in section_sentences(same)["shapley"])
+    assert other.shapley.ranking.blocks != other.importance.ranking.blocks
+    assert any("their order is another" in text for text in section_sentences(other)["shapley"])
+
+
+def test_pairs_with_a_block_that_ruins_the_model_are_left_out_of_the_advice():
+    analysis = analysis_of(
+        all_plans(4), (3.0, 0.1, 0.3, 0.05), {(0, 1): -1.0, (1, 2): 0.2, (2, 3): -0.1}
+    )
+    found = section_sentences(analysis)["interactions"]
+    assert found[1].startswith("Blocks 1 and 2 together cost more")
+    assert found[2].startswith("Blocks 2 and 3 together cost less")
+    assert found[3].startswith("Pairs with block 0, which alone multiplies perplexity by more than")
 
 
 def test_sampled_shapley_values_name_their_error():
     from pruning_kit.permutations import shapley_plans
 
     analysis = analysis_of(shapley_plans(7, 6), (0.9, 0.1, 0.4, 0.2, 0.3, 0.6, 0.2))
-    (first, _) = section_sentences(analysis)["shapley"]
-    assert "block 0 carries most of it, 0.9" in first
+    (first,) = section_sentences(analysis)["shapley"]
+    assert "block 0 carries most, 0.9" in first
     assert f"estimated from {analysis.shapley.n_permutations:,} permutations" in first
     assert f"sampling error at most {max(analysis.shapley.sampling_error):.3f}" in first
 
@@ -89,6 +153,14 @@ def test_perplexities_as_people_write_them(ppl, text):
 )
 def test_changes_as_people_write_them(ratio, text):
     assert format_change(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(1.0706, "1.071"), (3.981, "3.98"), (4971.2, "4,971"), (math.nan, "unknown")],
+)
+def test_ratios_in_tables_are_on_one_scale(ratio, text):
+    assert format_ratio(ratio) == text
 
 
 def test_nats_have_a_true_minus_and_no_minus_zero():

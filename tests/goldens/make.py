@@ -33,7 +33,7 @@ def analysis_of(plans, costs, pairs=None, latency=None, selection=None, **option
     scores = synthetic_scores(plans, additive_costs(costs, pairs), **options)
     chosen_on, title = scores, "Persuasion"
     if selection is not None:
-        chosen_on = synthetic_scores(plans, additive_costs(selection), seed=7)
+        chosen_on = synthetic_scores(plans, additive_costs(selection), seed=7, **options)
         title = "Northanger Abbey"
     return analyse_scores(
         scores,

@@ -8,7 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pruning_kit.findings import statistics
-from pruning_kit.findings.budgets import Budget, Choice, choose, recommend, turning_point
+from pruning_kit.findings.budgets import (
+    CHEAP_RATIO,
+    Budget,
+    Choice,
+    choose,
+    recommend,
+    turning_point,
+)
 from pruning_kit.findings.choices import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
 from pruning_kit.findings.importance import (
     Importance,
@@ -21,6 +28,7 @@ from pruning_kit.findings.importance import (
 )
 from pruning_kit.findings.scores import Interval, Scores
 from pruning_kit.plan import Plan
+from pruning_kit.speed import verdicts
 from pruning_kit.speed.bootstrap import MIN_ROUNDS
 from pruning_kit.speed.timings import END_TO_END
 
@@ -34,10 +42,14 @@ CHECKED_AUTOCORRELATION = 0.5
 
 @dataclass(frozen=True)
 class Text:
-    """A text of the run: its title, windows and scored tokens."""
+    """A text of the run: its title, windows and scored tokens.
+
+    `short` is the title without what the run's two texts share, such as the author.
+    """
 
     split: str
     title: str
+    short: str
     n_windows: int
     n_tokens: int
 
@@ -48,7 +60,8 @@ class Analysis:
 
     `reported` is the text that figures belong to, `selection` the one that plans are chosen on;
     they are equal where the run holds one text. `scores` and `selection_scores` give any further
-    interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`.
+    interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`. `timed_on` says what
+    milliseconds are of, such as `75 tokens on 2 threads of AMD EPYC`; empty without timings.
     """
 
     model: str
@@ -66,13 +79,14 @@ class Analysis:
     avoid: tuple[Avoid, ...]
     turning_point: int
     recommended: Plan
+    timed_on: str
 
     @property
     def selection_note(self) -> str:
         """What plans were chosen on, to stand beside every recommendation."""
         if self.selection == self.reported:
             return SAME_TEXT
-        return f"chosen on {self.selection.title}, reported on {self.reported.title}"
+        return f"chosen on {self.selection.short}, reported on {self.reported.short}"
 
     @property
     def uncertainty_note(self) -> str:
@@ -81,9 +95,11 @@ class Analysis:
         if resampling is None:
             return self.scores.reason
         note = (
-            "95 % intervals, in square brackets, from a studentised block bootstrap of "
-            f"{self.scores.n_windows} windows (blocks of {resampling.block_length}, "
-            f"{len(resampling.counts_RN):,} resamples), paired between plans"
+            "95 % intervals, in square brackets, cover the choice of passages from "
+            f"{self.reported.short} and nothing else: expect other figures on other text "
+            f"(studentised bootstrap of {self.scores.n_windows} windows in runs of "
+            f"{resampling.block_length} neighbours, {len(resampling.counts_RN):,} resamples, "
+            "paired between plans)"
         )
         if self.autocorrelation > CHECKED_AUTOCORRELATION:
             note += (
@@ -112,6 +128,22 @@ class Analysis:
     def failed(self) -> tuple[PlanRow, ...]:
         """Plans whose forward was not finite in some window."""
         return tuple(row for row in self.rows if row.failed)
+
+    @property
+    def cheap(self) -> Plan:
+        """The largest best set that costs at most 10 % on both texts; the empty plan if none."""
+        found = [
+            size.best
+            for size in self.sizes
+            if max(self.row[size.best].selection_ratio, self.row[size.best].ppl_ratio.value)
+            <= CHEAP_RATIO
+        ]
+        return found[-1] if found else Plan()
+
+    @property
+    def cheapest(self) -> Size | None:
+        """The size whose best set costs least by the text chosen on; None if there is none."""
+        return min(self.sizes, key=lambda size: size.selection_increase, default=None)
 
     @property
     def complete(self) -> bool:
@@ -148,6 +180,7 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         model=str(run.info["model"]["name"]),
         titles=(str(run.info["texts"]["test"]["title"]), str(run.info["texts"][split]["title"])),
         random_seed=int(run.info["choice"]["seed"]),
+        timed_on="" if run.timings is None else verdicts.conditions(run.timings),
     )
 
 
@@ -176,6 +209,7 @@ def analyse_scores(
     model: str = "the model",
     titles: tuple[str, str] = ("the text", "the text"),
     random_seed: int = 0,
+    timed_on: str = "",
 ) -> Analysis:
     """The analysis of plain scores; `selection` is `reported` where there is one text only.
 
@@ -184,8 +218,8 @@ def analyse_scores(
     rows = plan_rows(reported, selection, n_blocks, parameters, latency)
     by_size = sizes(reported, selection, n_blocks, parameters, random_seed)
     first = next(iter(reported.row.values()), None)
-    text = _text("test", titles[0], reported)
-    chosen_on = text if selection is reported else _text("calibration", titles[1], selection)
+    text = _text("test", titles, reported)
+    chosen_on = text if selection is reported else _text("calibration", titles[::-1], selection)
     return Analysis(
         model=model,
         n_blocks=n_blocks,
@@ -204,8 +238,19 @@ def analyse_scores(
         avoid=avoid(selection, n_blocks),
         turning_point=turning_point(by_size),
         recommended=recommend(by_size, {row.plan: row for row in rows}),
+        timed_on=timed_on,
     )
 
 
-def _text(split: str, title: str, scores: Scores) -> Text:
-    return Text(split, title, scores.n_windows, int(scores.targets_N.sum()))
+def _text(split: str, titles: tuple[str, str], scores: Scores) -> Text:
+    """A text by its own title and the other one's."""
+    n_tokens = int(scores.targets_N.sum())
+    return Text(split, titles[0], _short_title(*titles), scores.n_windows, n_tokens)
+
+
+def _short_title(title: str, other: str) -> str:
+    """What tells a title from another one: `Emma` of `Jane Austen, Emma`; itself if equal."""
+    parts, others = title.split(", "), other.split(", ")
+    while title != other and min(len(parts), len(others)) > 1 and parts[0] == others[0]:
+        parts, others = parts[1:], others[1:]
+    return ", ".join(parts)

@@ -10,6 +10,7 @@ from pruning_kit.findings.choices import PlanRow, Size
 from pruning_kit.plan import Plan
 
 MAX_RECOMMENDED_RATIO = 1.5
+CHEAP_RATIO = 1.1
 STEEP_STEP = 2.0
 FREE_NATS = 0.02
 
@@ -142,15 +143,26 @@ def _caveats(row: PlanRow, budget: Budget) -> tuple[str, ...]:
     return tuple(found)
 
 
+def useful_sizes(sizes: tuple[Size, ...]) -> tuple[Size, ...]:
+    """The sizes whose best plan no larger one matches in perplexity on the text chosen on.
+
+    All of them but in odd cases, such as a few chosen plans. The first one is the cheapest.
+    """
+    costs = [size.selection_increase for size in sizes]
+    return tuple(
+        size for at, size in enumerate(sizes) if all(c > costs[at] for c in costs[at + 1 :])
+    )
+
+
 def turning_point(sizes: tuple[Size, ...]) -> int:
     """Blocks to remove before further ones cost over twice the average of those before them.
 
-    Costs are log PPL of the best plan of each size on the text chosen on, per block where sizes
-    in between were not measured. An average below 0.02 nats (2 %) counts as that much, lest the
+    Costs are log PPL of the best plan of each useful size on the text chosen on, per block where
+    sizes in between were left out. An average below 0.02 nats (2 %) counts as that much, lest the
     second block be called steep because the first was free.
     """
     count, cost = 0, 0.0
-    for size in sizes:
+    for size in useful_sizes(sizes):
         step = (size.selection_increase - cost) / (size.n_removed - count)
         if count > 0 and step > STEEP_STEP * max(cost / count, FREE_NATS):
             break
@@ -159,15 +171,17 @@ def turning_point(sizes: tuple[Size, ...]) -> int:
 
 
 def recommend(sizes: tuple[Size, ...], rows: Mapping[Plan, PlanRow]) -> Plan:
-    """The plan to take without a budget: the best one of the largest size that is sensible.
+    """The plan to take where no limit is set: the best one of the largest size that is sensible.
 
-    Sensible is what lies before the turning point and has at most 1.5 times the perplexity of
-    the whole model, on the text chosen on; where no size is, the whole model is kept.
+    Sensible is a useful size whose best plan has at most 1.1 times the perplexity of the whole
+    model on the text chosen on, or lies before the turning point and has at most 1.5 times.
+    Where no size is, the whole model is kept.
     """
     last = turning_point(sizes)
     sensible = [
         size.best
-        for size in sizes
-        if size.n_removed <= last and rows[size.best].selection_ratio <= MAX_RECOMMENDED_RATIO
+        for size in useful_sizes(sizes)
+        if rows[size.best].selection_ratio
+        <= (MAX_RECOMMENDED_RATIO if size.n_removed <= last else CHEAP_RATIO)
     ]
     return sensible[-1] if sensible else Plan()

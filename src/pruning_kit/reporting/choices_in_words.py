@@ -1,11 +1,17 @@
-"""Sentences on what to choose: sizes, strategies, the front, budgets, what to avoid."""
+"""Sentences on what to choose: what to take, limits, sizes, strategies, what to avoid."""
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.findings.budgets import MAX_RECOMMENDED_RATIO, STEEP_STEP
+from pruning_kit.findings.budgets import (
+    CHEAP_RATIO,
+    MAX_RECOMMENDED_RATIO,
+    STEEP_STEP,
+    useful_sizes,
+)
 from pruning_kit.findings.choices import AVOID_FACTOR, PlanLatency, PlanRow, Size
 from pruning_kit.findings.scores import exp
 from pruning_kit.plan import STRATEGIES, Plan
@@ -23,11 +29,10 @@ from pruning_kit.reporting.wording import (
     ranges,
     series,
     some_plans,
-    times,
 )
 
 COLLAPSE_RATIO = 10.0
-NOTHING = "no measured set of blocks can be removed."
+CHEAP, CEILING = (f"+{100 * (ratio - 1):g} %" for ratio in (CHEAP_RATIO, MAX_RECOMMENDED_RATIO))
 
 
 def best_of_each_size(analysis: Analysis) -> list[str]:
@@ -73,31 +78,23 @@ def steps(analysis: Analysis) -> list[str]:
         return []
     costs = series([(size.n_removed, change(ratio.value)) for size, ratio in steps])
     measured = "" if all(size.complete for size in analysis.sizes) else "measured "
+    values = [ratio.value for _, ratio in steps]
+    rising = all(less < more for less, more in pairwise(values))
+    what = (
+        "Each further block costs more than the one before"
+        if rising
+        else "Cost of each further block"
+    )
     return [
-        f"Cost of each further block (perplexity of the best {measured}set relative to the best "
-        f"{measured}with one block less): {costs}."
-    ]
-
-
-def diminishing_returns(analysis: Analysis) -> list[str]:
-    """Where the costs jump."""
-    reached = analysis.turning_point
-    beyond = [size.n_removed for size in analysis.sizes if size.n_removed > reached]
-    if not beyond or reached == 0:
-        return []
-    each = " for each block" if beyond[0] > reached + 1 else ""
-    before = "the first" if reached == 1 else f"each of the first {reached} on average"
-    return [
-        f"Returns diminish sharply after {count_blocks(reached)}: going on to {beyond[0]} costs, "
-        f"in log perplexity,{each} more than {STEEP_STEP:g} times as much as {before}"
-        f"{_where(analysis)}."
+        f"{what} (perplexity of the best {measured}set relative to the best {measured}with one "
+        f"block less): {costs}."
     ]
 
 
 def _where(analysis: Analysis) -> str:
     """The text a statement holds for, where the run has two."""
     same = analysis.selection == analysis.reported
-    return "" if same else f" (on {analysis.selection.title})"
+    return "" if same else f" (on {analysis.selection.short})"
 
 
 def efficiency(analysis: Analysis) -> list[str]:
@@ -108,66 +105,19 @@ def efficiency(analysis: Analysis) -> list[str]:
     costs = [(count, f"{percent(exp(cost.value), 2)} %") for count, cost in known]
     cheapest = min(known, key=lambda item: item[1].value)[0]
     return [
-        "Parameter efficiency (perplexity that each 1 % of the parameters removed costs, "
-        f"compounded), by blocks removed: {series(costs)}; lowest at {cheapest}."
+        "Perplexity for each 1 % of the parameters removed (compounded), by blocks removed: "
+        f"{series(costs)}; least at {cheapest}."
     ]
-
-
-def optimism(analysis: Analysis) -> list[str]:
-    """What choosing on another text has flattered; empty with one text."""
-    sizes = [size for size in analysis.sizes if size.optimism is not None]
-    if not sizes:
-        return []
-    each = [
-        (size.n_removed, f"{_shift(size.optimism)} ({_shift(size.text_shift)})") for size in sizes
-    ]
-    return [
-        "Optimism of choosing: how much more perplexity, relative to the whole model's, the chosen "
-        f"sets have on {analysis.reported.title} than on {analysis.selection.title}, by blocks "
-        "removed (in brackets the median of all measured sets, which is the texts' own "
-        f"difference): {series(each)}.",
-        _hindsight(analysis, sizes),
-    ]
-
-
-def _shift(log_ratio: float | None) -> str:
-    return f"{percent(exp(log_ratio or 0.0))} %"
-
-
-def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
-    """What the best sets by the reported text would have gained over the chosen ones."""
-    missed = [size for size in sizes if size.best_reported != size.best]
-    if not missed:
-        return (
-            f"In hindsight the same sets are best on {analysis.reported.title}, at every number "
-            "of blocks removed."
-        )
-    gains = [
-        (size, analysis.row[size.best_reported].ppl.value / analysis.row[size.best].ppl.value)
-        for size in missed
-    ]
-    names = [(s.n_removed, f"{s.best_reported} ({percent(ratio, 2)} %)") for s, ratio in gains]
-    return (
-        f"In hindsight another set is best on {analysis.reported.title} (in brackets its "
-        f"perplexity relative to the chosen one's), by blocks removed: {series(names)}."
-    )
 
 
 def strategies(analysis: Analysis) -> list[str]:
-    """Fixed strategies against each other, the best set and the median of all sets."""
+    """Fixed strategies against each other and the best set."""
     full = [size for size in analysis.sizes if all(size.strategies.values())]
     if len(full) < 2:
         return []
     winners = Counter(name for size in full for name in _winners(analysis, size))
     count = max(winners.values())
     ties = [name for name in STRATEGIES if winners[name] == count]
-    better = Counter(
-        name
-        for size in full
-        for name, ratio in _strategy_ratios(analysis, size).items()
-        if ratio < size.median_ratio
-    )
-    beaten = [f"{name} {better[name]}" for name in STRATEGIES]
     gap, at = max(
         (
             min(_strategy_ratios(analysis, size).values())
@@ -176,16 +126,17 @@ def strategies(analysis: Analysis) -> list[str]:
         )
         for size in full
     )
-    return [
-        f"Of the fixed strategies ({', '.join(STRATEGIES)}), {listed(ties)} "
-        f"{'does' if len(ties) == 1 else 'do'} best most often: at {count} of {len(full)} numbers "
-        f"of removed blocks{' each' if len(ties) > 1 else ''}{_where(analysis)}.",
-        f"How often each has less perplexity than the median measured set, out of {len(full)}: "
-        f"{', '.join(beaten)}{_where(analysis)}.",
-        f"The best of them falls furthest behind the best set at {at} removed: {change(gap)} "
-        f"perplexity compared with it{_where(analysis)}."
+    behind = (
+        f"at {at} removed even the best of them has {change(gap)} perplexity relative to the best "
+        "set"
         if gap > 1
-        else f"The best of them is the best set at each of these numbers{_where(analysis)}.",
+        else "the best of them is the best set each time"
+    )
+    return [
+        "Fixed strategies (first, last; alternate: spread evenly; contiguous: neighbours in the "
+        f"middle; random: one draw): {listed(ties)} {'does' if len(ties) == 1 else 'do'} best, or "
+        f"as well as another, at {count} of {len(full)} numbers of removed blocks"
+        f"{' each' if len(ties) > 1 else ''}; {behind}{_where(analysis)}."
     ]
 
 
@@ -204,9 +155,9 @@ def _strategy_ratios(analysis: Analysis, size: Size) -> dict[str, float]:
 
 
 def front(analysis: Analysis) -> list[str]:
-    """The Pareto front, its first plans by name."""
+    """The Pareto front, where it is not made of the best sets of each size alone."""
     plans = [row.plan for row in analysis.front]
-    if len(analysis.rows) < 2 or not plans:
+    if set(plans) <= {Plan(), *(size.best for size in analysis.sizes)}:
         return []
     return [
         f"{len(plans):,} of {len(analysis.rows):,} plans are on the Pareto front over "
@@ -225,85 +176,154 @@ def what_is_the_front(analysis: Analysis) -> str:
 
 
 def recommendation(analysis: Analysis) -> list[str]:
-    """What to take without a budget, and why neither more nor less."""
+    """What removing blocks costs at least, what to take, why not more, and on which text."""
     if not analysis.sizes:
         return []
-    limit = f"{100 * (MAX_RECOMMENDED_RATIO - 1):g}"
-    plan, row = analysis.recommended, analysis.row[analysis.recommended]
+    plan, cheap = analysis.recommended, analysis.cheap
     if plan == Plan():
-        least = analysis.sizes[0]
-        return [
-            f"Without a budget, keep the whole model: with {count_blocks(least.n_removed)} removed "
-            f"even {_best_set(least)} ({name_blocks(least.best)}) costs more than {limit} % "
-            f"perplexity{_where(analysis)}: {format_change(least.increase.map(exp))} "
-            f"({analysis.selection_note})."
+        found = [_keep_all(analysis)]
+    elif cheap == Plan():
+        which = "one must go" if plan.size == 1 else "some must go"
+        facts = _facts(analysis, analysis.row[plan], analysis.timed_on)
+        found = [
+            f"{_no_bargain(analysis)} If {which}, take {name_blocks(plan)}: {facts}.",
+            *_why_not_more(analysis),
         ]
-    return [
-        f"Without a budget, remove {name_blocks(plan)} ({plan.size} of {analysis.n_blocks}): "
-        f"{_facts(analysis, row)} ({analysis.selection_note}).",
-        _why_not_more(analysis, limit),
-    ]
+    else:
+        facts = _facts(analysis, analysis.row[cheap], analysis.timed_on)
+        found = [f"{name_blocks(cheap).capitalize()} can be removed at little cost: {facts}."]
+        if plan != cheap:
+            facts = _facts(analysis, analysis.row[plan])
+            found.append(f"If more must go, take {name_blocks(plan)}: {facts}.")
+        found += _why_not_more(analysis)
+    return [*found, _texts(analysis)]
 
 
-def _why_not_more(analysis: Analysis, limit: str) -> str:
-    """What stops the recommendation where it stops."""
-    removed = analysis.recommended.size
-    larger = [size for size in analysis.sizes if size.n_removed > removed]
-    if not larger:
-        measured_all = removed == analysis.n_blocks - 1
-        return "Only one block is left then." if measured_all else "No larger set was measured."
-    ratio = analysis.row[larger[0].best].selection_ratio
-    too_much = ratio > MAX_RECOMMENDED_RATIO
-    why = f"that costs more than {limit} %" if too_much else "costs rise sharply there"
+def _no_bargain(analysis: Analysis) -> str:
+    """That no best set costs little; of all sets only where none does."""
+    removing = [row for row in analysis.rows if row.plan != Plan() and not row.failed]
+    if min(row.ppl_ratio.value for row in removing) <= CHEAP_RATIO:
+        chosen_on = analysis.selection.short
+        return f"No set that is best on {chosen_on} costs at most {CHEAP} on both texts."
+    what = "measured set of blocks"
+    if analysis.complete:
+        what = "block"
+    elif analysis.importance.complete:
+        what = "single block"
+    return f"No {what} can be removed at little cost (at most {CHEAP} perplexity)."
+
+
+def _keep_all(analysis: Analysis) -> str:
+    size = analysis.cheapest
+    assert size is not None
+    cheapest = "cheapest" if analysis.complete else "cheapest measured"
     return (
-        f"Not more, since {why}: {change(ratio)} perplexity with {_best_set(larger[0])} of "
-        f"{larger[0].n_removed} ({name_blocks(larger[0].best)}){_where(analysis)}."
+        f"Keep the whole model: even the {cheapest} set, {name_blocks(size.best)}, costs more than "
+        f"{CEILING}{_where(analysis)}, this page's rule of thumb for the most to give: "
+        f"{_facts(analysis, analysis.row[size.best], analysis.timed_on)}."
     )
 
 
-def _facts(analysis: Analysis, row: PlanRow) -> str:
-    facts = [f"perplexity {format_ppl(row.ppl.value)}, {format_change(row.ppl_ratio)}"]
-    base = analysis.baseline
-    if base is not None and base.parameters and row.parameters is not None:
+def _why_not_more(analysis: Analysis) -> list[str]:
+    """What stops the recommendation where it stops."""
+    removed = analysis.recommended.size
+    larger = [size for size in useful_sizes(analysis.sizes) if size.n_removed > removed]
+    if not larger:
+        return [] if removed == analysis.n_blocks - 1 else ["No larger set was measured."]
+    size = larger[0]
+    cost = size.increase.map(exp)
+    measured = "" if size.complete else "measured "
+    best = f"The best {measured}set of {size.n_removed}, {name_blocks(size.best)}, costs"
+    ratio = analysis.row[size.best].selection_ratio
+    if ratio > MAX_RECOMMENDED_RATIO:
+        chosen_on = f" ({change(ratio)} on {analysis.selection.short})"
+        seen = chosen_on if cost.value <= MAX_RECOMMENDED_RATIO else ""
+        return [
+            f"{best} {format_change(cost)}{seen}, more than this page recommends (at most "
+            f"{CEILING}, a rule of thumb)."
+        ]
+    return [
+        f"{best} {format_change(cost)}: after {count_blocks(analysis.turning_point)} costs rise "
+        f"sharply, since the next costs more than {STEEP_STEP:g} times the average of those before "
+        f"(in log perplexity{_on(analysis)})."
+    ]
+
+
+def _on(analysis: Analysis) -> str:
+    same = analysis.selection == analysis.reported
+    return "" if same else f", on {analysis.selection.short}"
+
+
+def _texts(analysis: Analysis) -> str:
+    if analysis.selection == analysis.reported:
+        return "Sets were chosen and reported on the same text, which flatters the chosen ones."
+    return (
+        f"Sets were chosen on {analysis.selection.title}, and their costs are reported on "
+        f"{analysis.reported.title}, so that choosing does not flatter them; what holds for the "
+        f"first says “on {analysis.selection.short}”."
+    )
+
+
+def _facts(analysis: Analysis, row: PlanRow, timed_on: str = "") -> str:
+    """Perplexity, parameters and time of a plan beside those of the whole model."""
+    base = analysis.row[Plan()]
+    facts = [
+        f"perplexity {format_ppl(row.ppl.value)} instead of {format_ppl(base.ppl.value)}, "
+        f"{format_change(row.ppl_ratio)}"
+    ]
+    if base.parameters and row.parameters is not None:
         saved = 100 * (1 - row.parameters / base.parameters)
-        facts.append(f"{row.parameters / 1e6:.2f} M parameters, {saved:.1f} % fewer")
+        facts.append(
+            f"{saved:.1f} % fewer parameters ({row.parameters / 1e6:.2f} instead of "
+            f"{base.parameters / 1e6:.2f} M)"
+        )
     if row.latency is not None:
-        facts.append(f"{1e3 * row.latency.median_s:.3g} ms, {speed(row.latency)}")
+        ms = [f"{1e3 * latency.median_s:.3g}" for latency in (row.latency, base.latency) if latency]
+        of = f" for {timed_on}" if timed_on else ""
+        facts.append(f"{speed(row.latency)} ({' instead of '.join(ms)} ms{of})")
     return "; ".join(facts)
 
 
 def speed(latency: PlanLatency) -> str:
-    """Latency relative to the whole model's, where the machine's noise allows to say it."""
-    return times(latency.ratio.value) if latency.claimed else "not clearly faster"
-
-
-def nothing_is_free(analysis: Analysis) -> list[str]:
-    """Beside a recommended plan: the limits within which no set can be removed."""
-    if analysis.recommended == Plan():
-        return []
-    return [sentence for sentence in ladder(analysis) if sentence.endswith(NOTHING)]
+    """Time saved against the whole model, where the machine's noise allows to say it."""
+    if not latency.claimed:
+        return "not clearly faster"
+    ratio = latency.ratio
+    less = ratio.value < 1
+    ends = [
+        ratio.value,
+        *([] if ratio.low is None or ratio.high is None else [ratio.low, ratio.high]),
+    ]
+    shares = sorted(100 * (1 - end if less else end - 1) for end in ends)
+    bounds = f" [{shares[0]:.1f} to {shares[-1]:.1f} %]" if len(shares) > 1 else ""
+    value = 100 * abs(1 - ratio.value)
+    return f"{value:.1f} % {'less' if less else 'more'} time{bounds}"
 
 
 def ladder(analysis: Analysis) -> list[str]:
-    """The smallest plan within each limit; limits with one answer share a sentence."""
+    """The smallest plan within each limit; limits with one answer stand together."""
     limits: dict[tuple[Plan, tuple[str, ...]], list[str]] = {}
     for choice in analysis.ladder if analysis.sizes else ():
         if choice.row is not None:
             key = (choice.row.plan, choice.caveats)
-            limits.setdefault(key, []).append(f"{choice.budget.max_ppl_increase_pct:g}")
-    found = []
-    for (plan, caveats), values in limits.items():
-        within = f"With at most {listed(values, 'or')} % more perplexity"
-        if plan == Plan():
-            found.append(f"{within}{_where(analysis)}, {NOTHING}")
-            continue
-        caveat = f"; {listed(caveats)}" if caveats else ""
-        facts = _facts(analysis, analysis.row[plan])
-        found.append(
-            f"{within}, the smallest measured model is the one without {name_blocks(plan)}: "
-            f"{facts}{caveat} ({analysis.selection_note})."
-        )
-    return found
+            limits.setdefault(key, []).append(f"+{choice.budget.max_ppl_increase_pct:g}")
+    answers = [
+        f"{listed(values, 'or')} %: {_rung(analysis, plan, caveats)}"
+        for (plan, caveats), values in limits.items()
+    ]
+    if not answers:
+        return []
+    return [
+        f"Smallest measured model by the perplexity allowed{_where(analysis)}: "
+        f"{'; '.join(answers)}."
+    ]
+
+
+def _rung(analysis: Analysis, plan: Plan, caveats: tuple[str, ...]) -> str:
+    if plan == Plan():
+        return "the whole model"
+    facts = [change(analysis.row[plan].ppl_ratio.value), *caveats]
+    return f"without {name_blocks(plan)} ({', '.join(facts)})"
 
 
 def to_avoid(analysis: Analysis) -> list[str]:

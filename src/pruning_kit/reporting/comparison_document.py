@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pruning_kit.findings.comparison import Comparison, PlanComparison
 from pruning_kit.findings.published import AgainstPublished, PublishedComparison
 from pruning_kit.plan import Plan
-from pruning_kit.reporting.document import Document, Section, Table, split_change
+from pruning_kit.reporting.document import Document, Section, Table, split_ratio
 from pruning_kit.reporting.wording import change, factor, format_ppl, listed, some_plans
 from pruning_kit.speed.verdicts import NAMES
 
@@ -124,7 +124,7 @@ def _paired_table(rows: Sequence[PlanComparison]) -> Table:
                 str(row.plan),
                 format_ppl(row.first.ppl),
                 format_ppl(row.second.ppl),
-                *split_change(row.ratio),
+                *split_ratio(row.ratio),
                 "yes" if row.differs else "" if row.adjusted_p is None else "no",
             )
             for row in rows

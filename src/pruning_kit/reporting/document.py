@@ -17,10 +17,10 @@ from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.reporting.choices_in_words import COLLAPSE_RATIO, speed
 from pruning_kit.reporting.sentences import section_sentences
 from pruning_kit.reporting.wording import (
-    factor,
     format_change,
     format_nats,
     format_ppl,
+    format_ratio,
     listed,
     name_blocks,
 )
@@ -29,6 +29,13 @@ from pruning_kit.speed import verdicts
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
+PERPLEXITY = (
+    "Perplexity is exp(sum of NLL / scored tokens) over all windows; every token but the first is "
+    "scored once."
+)
+NOT_RETRAINED = (
+    "Nothing was retrained after a removal: every figure is that of the model as it was cut."
+)
 MAX_SIZES, MIN_SIZES = 16, 6
 
 
@@ -75,7 +82,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
     """
     said = {name: tuple(text) for name, text in section_sentences(analysis).items()}
     sections = [
-        Section("summary", "In short", said["summary"]),
+        Section("summary", "In short", said["summary"] + _doubted(run)),
         *_budget_section(run, analysis, budget),
         Section(
             "choices",
@@ -93,7 +100,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         ),
         Section(
             "interactions",
-            "Which blocks belong together",
+            "How pairs of blocks add up",
             said["interactions"],
             None,
             ("pairs", "interactions"),
@@ -107,13 +114,15 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         ),
         Section("avoid", "What to avoid", said["avoid"]),
         speed_section(run),
-        Section("uncertainty", "How sure this is", said["uncertainty"]),
-        Section("provenance", "How it was measured", (), provenance_table(run)),
-        Section("command", "The same run again", _reproduction(run), None, (), run.info["command"]),
+        Section("uncertainty", "How sure this is", said["uncertainty"] + _limits(run, analysis)),
+        Section("provenance", "How it was measured", (PERPLEXITY,), provenance_table(run)),
+        Section("command", "The same run again", (), None, (), run.info["command"]),
     ]
+    name = "the demo model" if run.info["model"]["name"] == "demo" else run.info["model"]["name"]
+    plans = f"{len(analysis.rows):,} plan{'s' * (len(analysis.rows) != 1)}"
     return Document(
-        f"Removing blocks from {run.info['model']['name']}",
-        f"{analysis.reported.title}, {len(analysis.rows):,} plan{'s' * (len(analysis.rows) != 1)}, "
+        f"Removing blocks from {name}",
+        f"{plans} (sets of blocks to remove) on {analysis.reported.title}: "
         f"{analysis.reported.n_tokens:,} tokens, {run.info['created'][:10]}",
         tuple(notes(run)),
         tuple(_without_repetition(sections)),
@@ -137,8 +146,9 @@ def notes(run: Run) -> list[str]:
     if model["name"] == "demo":
         why = f" ({model['note']})" if model.get("note") else ""
         found.append(
-            f"These figures are those of the kit's small embedded demo model, "
-            f"not of distilgpt2{why}."
+            "These figures are those of the kit's small embedded demo model (GPT-2 in form, "
+            "trained on 108 English books, other novels by Jane Austen among them), not of "
+            f"distilgpt2{why}."
         )
     elif model.get("note"):
         found.append(f"{model['note']}.")
@@ -194,7 +204,7 @@ def format_params(row: PlanRow) -> str:
 
 
 def format_latency(latency: PlanLatency | None) -> str:
-    """Latency with its ratio to the whole model: `307 ms (0.77×)`."""
+    """Latency with its ratio to the whole model: `307 ms (23.0 % less time)`."""
     return "" if latency is None else f"{1e3 * latency.median_s:.3g} ms ({speed(latency)})"
 
 
@@ -205,26 +215,26 @@ def sizes_table(analysis: Analysis) -> Table | None:
     shown, left_out = sizes_to_show(analysis)
     rows = [analysis.row[Plan()], *(analysis.row[size.best] for size in shown)]
     timed = any(row.latency is not None for row in rows)
-    headings = ["Removed", "Blocks", "PPL", "Change", INTERVAL, "Params M"]
+    headings = ["Removed", "PPL", "Ratio", INTERVAL, "Params M"]
+    latency_headings = ["ms", "Ratio", INTERVAL] if timed else []
     starred = [row.plan == analysis.recommended for row in rows]
-    unclear = any(UNCLEAR in latency_cell(row) for row in rows)
+    unclear = any(UNCLEAR in latency_cells(row) for row in rows)
     return Table(
-        tuple(headings + ["ms (ratio)"] * timed),
+        tuple(headings + latency_headings),
         tuple(
             (
                 f"{row.plan}{' *' * star}",
-                str(row.blocks),
                 format_ppl(row.ppl.value),
-                *split_change(row.ppl_ratio, row.plan),
+                *split_ratio(row.ppl_ratio, row.plan),
                 format_params(row),
-                *([latency_cell(row)] * timed),
+                *(latency_cells(row) if timed else ()),
             )
             for row, star in zip(rows, starred, strict=True)
         ),
-        "The whole model and the best set of each size; * is what to take without a budget "
-        f"({analysis.selection_note})."
+        "The whole model and the best set of each size, each ratio to the whole model; * is the "
+        "most that this page recommends."
         + left_out
-        + " Ratios of latency are taken within each round, so they need not be the quotient of the "
+        + " Ratios of time are taken within each round, so they need not be the quotient of the "
         "milliseconds."
         * timed
         + f" {UNCLEAR}: no larger than the noise of this machine." * unclear,
@@ -247,21 +257,23 @@ def sizes_to_show(analysis: Analysis) -> tuple[tuple[Size, ...], str]:
     return shown, f" Left out here are {rest} larger sizes." * (rest > 0)
 
 
-def split_change(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
-    """A change of perplexity and its bounds, for two columns; empty for the whole model."""
+def split_ratio(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
+    """A ratio to the whole model and its bounds, for two columns; empty for the whole model."""
     if plan == Plan():
         return "", ""
-    value, _, bounds = format_change(ratio).partition(" [")
-    return value, bounds.rstrip("]")
+    if ratio.low is None or ratio.high is None:
+        return format_ratio(ratio.value), ""
+    return format_ratio(ratio.value), f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
 
 
-def latency_cell(row: PlanRow) -> str:
-    """Milliseconds and the ratio to the whole model, or `unclear` where none may be claimed."""
+def latency_cells(row: PlanRow) -> tuple[str, str, str]:
+    """Milliseconds, ratio to the whole model (or `unclear` where none may be claimed), bounds."""
     if row.latency is None:
-        return ""
-    clear = row.plan == Plan() or row.latency.claimed
-    ratio = f"{row.latency.ratio.value:.2f}" if clear else UNCLEAR
-    return f"{1e3 * row.latency.median_s:.3g} ({ratio})"
+        return "", "", ""
+    value, bounds = split_ratio(row.latency.ratio, row.plan)
+    if row.plan != Plan() and not row.latency.claimed:
+        value = UNCLEAR
+    return f"{1e3 * row.latency.median_s:.3g}", value, bounds
 
 
 def blocks_table(analysis: Analysis) -> Table | None:
@@ -275,7 +287,7 @@ def blocks_table(analysis: Analysis) -> Table | None:
         item = single.get(block)
         row = analysis.row.get(Plan((block,)))
         cells = [str(block), "not measured" if row is None else format_ppl(row.ppl.value)]
-        cells += ("", "") if item is None else split_change(item.ppl_ratio)
+        cells += ("", "") if item is None else split_ratio(item.ppl_ratio)
         if shapley is not None:
             value, _, bounds = format_nats(shapley[block]).partition(" [")
             cells += [value, bounds.rstrip("]")]
@@ -284,12 +296,12 @@ def blocks_table(analysis: Analysis) -> Table | None:
         (
             "Block",
             "PPL without",
-            "Change",
+            "Ratio",
             INTERVAL,
             *(("Shapley", INTERVAL) if shapley is not None else ()),
         ),
         tuple(rows),
-        "Shapley values in nats per token." if shapley is not None else "",
+        "Ratio to the whole model." + " Shapley values in nats per token." * (shapley is not None),
         analysis.importance.ranking.most[:1],
     )
 
@@ -306,15 +318,15 @@ def strategies_table(analysis: Analysis) -> Table | None:
         named = [size.strategies[name] for name in used]
         values = [ratio[size.best], size.median_ratio, ratio[size.worst]]
         values += [math.nan if plan is None else ratio[plan] for plan in named]
-        share = f" ({100 * size.n_removed / analysis.n_blocks:.0f} %)"
-        of = "" if size.complete else f", {size.n_measured:,} of {size.n_possible:,} sets"
-        cells = ["" if math.isnan(value) else factor(value) for value in values]
-        rows.append((f"{size.n_removed}{share}{of}", *cells))
+        of = "" if size.complete else f" ({size.n_measured:,} of {size.n_possible:,} sets)"
+        cells = ["" if math.isnan(value) else format_ratio(value) for value in values]
+        rows.append((f"{size.n_removed}{of}", *cells))
     return Table(
         ("Removed", "Best", "Median", "Worst", *(name.capitalize() for name in used)),
         tuple(rows),
-        f"Perplexity on {analysis.selection.title} in units of the whole model's: best, median (of "
-        f"the logarithms) and worst of the measured sets{', and fixed strategies' if used else ''}."
+        f"Perplexity on {analysis.selection.short} in units of the whole model's, by number of "
+        "blocks removed: best, median (of the logarithms) and worst of the measured sets"
+        f"{', and fixed strategies' if used else ''}."
         f"{left_out}",
     )
 
@@ -326,7 +338,24 @@ def speed_section(run: Run) -> Section:
         return Section("speed", title, ("No latency was measured in this run.",))
     sentences = verdicts.findings(run.timings)
     doubts = [f"Doubtful: {text}" for text in verdicts.warnings(run.timings)]
-    return Section("speed", title, (*sentences, *doubts))
+    return Section("speed", title, (*doubts, *sentences))
+
+
+def _doubted(run: Run) -> tuple[str, ...]:
+    """That the timings are doubtful, for the top of the report."""
+    count = 0 if run.timings is None else len(verdicts.warnings(run.timings))
+    if not count:
+        return ()
+    return (f"The timings are doubtful for {count} reason{'s' * (count > 1)}: see How fast.",)
+
+
+def _limits(run: Run, analysis: Analysis) -> tuple[str, ...]:
+    """What no interval covers."""
+    found = [NOT_RETRAINED] if analysis.sizes else []
+    if run.timings is not None:
+        count = len(verdicts.warnings(run.timings)) or "no"
+        found.append(f"Timings: {count} doubt{'s' * (count != 1)}, by the checks of the timing.")
+    return tuple(found)
 
 
 def provenance_table(run: Run) -> Table:
@@ -344,7 +373,7 @@ def provenance_table(run: Run) -> Table:
         ("Kernel", numerics.get("note")),
         *(fact for split in run.splits for fact in _recomputed(run, split)),
         ("Versions", listed(f"{name} {number}" for name, number in info["versions"].items())),
-        ("Commit", info["git_commit"]),
+        ("Commit", _commit(info["git_commit"])),
         ("Measured", info["created"]),
         ("Run folder", run.folder.name),
     ]
@@ -382,8 +411,8 @@ def _arithmetic(numerics: dict[str, Any]) -> str:
     )
 
 
-def _reproduction(run: Run) -> tuple[str, ...]:
-    return (
-        "Perplexity is exp(sum of NLL / scored tokens) over all windows; every token but the "
-        "first is scored once. This command repeats the run:",
-    )
+def _commit(name: str | None) -> str | None:
+    """A commit; a plus sign at its end means that files differed from it."""
+    if name is None or not name.endswith("+"):
+        return name
+    return f"{name[:-1]} with uncommitted changes"

@@ -20,7 +20,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
 from pruning_kit.reporting import choices_in_words, pictures, plots
-from pruning_kit.reporting.document import Document, format_params, prune_command
+from pruning_kit.reporting.document import Document, format_params, latency_cells, prune_command
 from pruning_kit.reporting.wording import format_change, format_ppl, name_blocks
 from pruning_kit.runs.results import Run
 
@@ -107,9 +107,15 @@ def _record(row: PlanRow) -> list[Any]:
         row.parameters,
         format_params(row),
         _rounded(latency_ms),
-        "" if latency_ms is None else f"{latency_ms:.3g}",
+        _latency_text(row),
         int(row.on_front),
     ]
+
+
+def _latency_text(row: PlanRow) -> str:
+    """Milliseconds, with the ratio to the whole model and its bounds where there are some."""
+    ms, ratio, bounds = latency_cells(row)
+    return f"{ms} ({ratio}{f' [{bounds}]' if bounds else ''})" if ratio else ms
 
 
 def _ppl_text(row: PlanRow) -> str:

@@ -14,7 +14,8 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.importance import Interaction, NotAvailable, Ranking, Shapley
 from pruning_kit.findings.scores import Interval, exp
 from pruning_kit.plan import Plan
-from pruning_kit.reporting import choices_in_words
+from pruning_kit.reporting import choices_in_words, sureness_in_words
+from pruning_kit.reporting.choices_in_words import COLLAPSE_RATIO
 from pruning_kit.reporting.wording import (
     change,
     count_blocks,
@@ -34,37 +35,39 @@ def summary_sentences(analysis: Analysis) -> list[str]:
         found += choices_in_words.best_of_each_size(analysis)
     found += choices_in_words.to_avoid(analysis)
     found = found or _baseline(analysis)
-    few = [_sentence(analysis.scores.reason)] if analysis.scores.reason else []
-    return [*found, *_failed(analysis), *few]
+    return [*found, *_failed(analysis), *_few_windows(analysis)]
 
 
 def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
     """All sentences for a report, by section; a section without anything to say is empty."""
     return {
         "summary": [
-            *_baseline(analysis),
             *choices_in_words.recommendation(analysis),
-            *choices_in_words.nothing_is_free(analysis),
+            *sureness_in_words.of_the_choice(analysis),
+            *_baseline(analysis),
             *_importance_extremes(analysis),
             *choices_in_words.to_avoid(analysis),
             *_failed(analysis),
+            *_few_windows(analysis),
         ],
         "importance": [*_importance_extremes(analysis), *_importance_ranking(analysis)],
         "shapley": _shapley(analysis),
         "interactions": _interactions(analysis),
-        "sizes": [
-            *choices_in_words.best_of_each_size(analysis),
-            *choices_in_words.steps(analysis),
-            *choices_in_words.diminishing_returns(analysis),
-            *choices_in_words.efficiency(analysis),
-            *choices_in_words.optimism(analysis),
-        ],
+        "sizes": [*choices_in_words.steps(analysis), *choices_in_words.efficiency(analysis)],
         "strategies": choices_in_words.strategies(analysis),
         "front": choices_in_words.front(analysis),
-        "choices": [*choices_in_words.recommendation(analysis), *choices_in_words.ladder(analysis)],
+        "choices": choices_in_words.ladder(analysis),
         "avoid": choices_in_words.to_avoid(analysis),
-        "uncertainty": [_sentence(analysis.uncertainty_note), _sentence(analysis.selection_note)],
+        "uncertainty": [
+            *sureness_in_words.of_every_size(analysis),
+            *sureness_in_words.on_both_texts(analysis),
+            _sentence(analysis.uncertainty_note),
+        ],
     }
+
+
+def _few_windows(analysis: Analysis) -> list[str]:
+    return [_sentence(analysis.scores.reason)] if analysis.scores.reason else []
 
 
 def _sentence(note: str) -> str:
@@ -78,8 +81,9 @@ def _baseline(analysis: Analysis) -> list[str]:
     bounds = ""
     if row.ppl.low is not None and row.ppl.high is not None:
         bounds = f" [95 % interval {format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
+    numbered = ", numbered from 0" if analysis.n_blocks > 1 else ""
     sentence = (
-        f"The whole model ({count_blocks(analysis.n_blocks)}) has a perplexity of "
+        f"The whole model ({count_blocks(analysis.n_blocks)}{numbered}) has a perplexity of "
         f"{format_ppl(row.ppl.value)}{bounds} on {analysis.reported.title}; lower is better."
     )
     if len(analysis.rows) > 1:
@@ -121,17 +125,20 @@ def _tied(blocks: tuple[int, ...]) -> str:
     return f", not distinguishable from {listed(first_few(blocks[1:]))}" if len(blocks) > 1 else ""
 
 
-def _hierarchy(ranking: Ranking) -> str:
+LEGEND = " (> a clear difference, ≈ none found, by a test of all pairs at once)"
+
+
+def _order(ranking: Ranking, legend: bool) -> str:
     if ranking.separated is None:
         return f"{ranking} (order of the estimates, not tested)"
-    return f"{ranking} (> differs by a test that holds for all pairs at once, ≈ does not)"
+    return f"{ranking}{LEGEND * legend}"
 
 
 def _importance_ranking(analysis: Analysis) -> list[str]:
     importance = analysis.importance
     if len(importance.items) < 2:
         return []
-    return [f"Hierarchy of single removals: {_hierarchy(importance.ranking)}."]
+    return [f"From most to least costly to remove alone: {_order(importance.ranking, True)}."]
 
 
 def _shapley(analysis: Analysis) -> list[str]:
@@ -144,20 +151,33 @@ def _shapley(analysis: Analysis) -> list[str]:
         ]
     if analysis.n_blocks == 1:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
-    how = f"exact, from all {2**analysis.n_blocks:,} plans"
+    how = f"exact, from all {2**analysis.n_blocks - 1:,} plans and the stack without any block"
     if shapley.sampling_error is not None:
         how = (
             f"estimated from {shapley.n_permutations:,} permutations, sampling error at most "
             f"{math.ceil(1e3 * max(shapley.sampling_error)) / 1e3:.3f}"
         )
     most, least = shapley.ranking.most, shapley.ranking.least
+    single = len(analysis.importance.items) > 1
     return [
-        f"Without any block, log perplexity rises by {format_nats(shapley.total)} nats per token. "
-        f"Shared out over all orders of removal (Shapley values, {how}), block {most[0]} carries "
-        f"most of it, {format_nats(shapley.values[most[0]])}{_tied(most)}; block {least[0]} least, "
-        f"{format_nats(shapley.values[least[0]])}{_tied(least)}.",
+        f"Shapley values ({how}) share out what log perplexity rises by without any block, "
+        f"{format_nats(shapley.total)} nats per token: block {most[0]} carries most, "
+        f"{format_nats(shapley.values[most[0]])}{_tied(most)}; block {least[0]} least, "
+        f"{format_nats(shapley.values[least[0]])}{_tied(least)}. From most to least: "
+        f"{_order(shapley.ranking, not single)}.",
+        *_which_to_trust(analysis, shapley),
         *_last_step(analysis, shapley),
-        f"Hierarchy of Shapley values: {_hierarchy(shapley.ranking)}.",
+    ]
+
+
+def _which_to_trust(analysis: Analysis, shapley: Shapley) -> list[str]:
+    """Where the two orders differ: which one to choose by."""
+    importance = analysis.importance
+    if not importance.complete or importance.ranking.blocks == shapley.ranking.blocks:
+        return []
+    return [
+        "To choose, go by single removals and best sets: Shapley values average over nearly empty "
+        "models too, and here their order is another."
     ]
 
 
@@ -176,8 +196,8 @@ def _last_step(analysis: Analysis, shapley: Shapley) -> list[str]:
         return []
     least, most = (format_nats(Interval(end)) for end in (min(steps), max(steps)))
     return [
-        f"Each value holds {least} to {most} nats for the loss of the last block left, whichever "
-        "it is; so look at the differences between blocks rather than at their shares."
+        f"{least} to {most} nats of each value are the loss of the last block left, whichever it "
+        "is: compare differences, not shares."
     ]
 
 
@@ -198,17 +218,31 @@ def _interactions(analysis: Analysis) -> list[str]:
         f"{len(clear)} of {len(pairs)} pairs differ clearly from the sum of their single costs in "
         f"log perplexity: {worse} cost more together, {len(clear) - worse} less."
     ]
-    if clear[-1].excess.value > 0:
-        found.append(_pair(clear[-1], "more"))
-    if clear[0].excess.value < 0:
-        found.append(_pair(clear[0], "less"))
+    ruinous = _ruinous(analysis)
+    usable = [pair for pair in clear if not {pair.first, pair.second} & set(ruinous)]
+    if usable and usable[-1].excess.value > 0:
+        found.append(_pair(usable[-1], "more"))
+    if usable and usable[0].excess.value < 0:
+        found.append(_pair(usable[0], "less"))
+    if ruinous and len(usable) < len(clear):
+        alone = "which alone multiplies" if len(ruinous) == 1 else "each of which alone multiplies"
+        found.append(
+            f"Pairs with block {listed(first_few(ruinous), 'or')}, {alone} perplexity by more than "
+            f"{COLLAPSE_RATIO:g}, are left out here: a ruined model has little more to lose."
+        )
     return found
+
+
+def _ruinous(analysis: Analysis) -> list[int]:
+    """Blocks whose removal alone ruins the model, so that pairs with them mean little."""
+    items = analysis.importance.items
+    return [item.block for item in items if item.ppl_ratio.value > COLLAPSE_RATIO]
 
 
 def _pair(pair: Interaction, direction: str) -> str:
     size = pair.excess if direction == "more" else pair.excess.negated
     return (
-        f"Blocks {pair.first} and {pair.second} together cost {direction} than their sum, by "
-        f"{format_nats(size)} nats per token: perplexity {change(exp(pair.excess.value))} compared "
-        "with what the two alone let expect."
+        f"Blocks {pair.first} and {pair.second} together cost {direction} than expected from "
+        f"removing each alone, by {format_nats(size)} nats per token (perplexity "
+        f"{change(exp(pair.excess.value))})."
     )

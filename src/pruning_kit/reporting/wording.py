@@ -34,6 +34,13 @@ def format_change(ratio: Interval) -> str:
     return f"{text} [{write(ratio.low)} to {write(ratio.high)}{unit}]"
 
 
+def format_ratio(ratio: float) -> str:
+    """A ratio in a table, all on one scale: 1.071, 3.98, 308, 4,971."""
+    if math.isnan(ratio):
+        return "unknown"
+    return f"{ratio:.3f}" if ratio < 2 else factor(ratio)
+
+
 def format_nats(interval: Interval) -> str:
     """Nats per token with bounds: `0.851 [0.840 to 0.862]`."""
     text = _signed(interval.value)

@@ -1,0 +1,122 @@
+"""Sentences on how sure choices are: best sets against others, both texts, what was not tested."""
+
+from __future__ import annotations
+
+from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.choices import Size
+from pruning_kit.findings.scores import exp
+from pruning_kit.plan import Plan
+from pruning_kit.reporting.wording import change, first_few, listed, name_blocks, percent, series
+
+MIN_MEASURED = 3  # sets whose median says how the texts differ
+
+
+def of_the_choice(analysis: Analysis) -> list[str]:
+    """Whether the set to take, or the cheapest one, is separated from the next best."""
+    size = analysis.cheapest
+    if analysis.recommended != Plan():
+        (size,) = (s for s in analysis.sizes if s.n_removed == analysis.recommended.size)
+    if size is None:
+        return []
+    if not _tested(analysis, size):
+        return ["Nothing was retrained after a removal."]
+    return [f"{_separation(analysis, size)}{_elsewhere(analysis, size)}. Nothing was retrained."]
+
+
+def _tested(analysis: Analysis, size: Size) -> bool:
+    return size.n_measured > 1 and analysis.selection_scores.resampling is not None
+
+
+def _separation(analysis: Analysis, size: Size) -> str:
+    name = name_blocks(size.best).capitalize()
+    kind = "single block" if size.n_removed == 1 else f"set of {size.n_removed}"
+    kind = kind if size.complete else f"measured {kind}"
+    others = [plan for plan in size.group if plan != size.best]
+    if others:
+        return f"{name} cannot be told from {_some(others)} as the cheapest {kind}"
+    runner_up = min(
+        (row for row in analysis.rows if row.plan.size == size.n_removed and row.plan != size.best),
+        key=lambda row: (not row.selection_ratio > 0, row.selection_ratio),
+    )
+    verb = "is" if size.n_removed == 1 else "are"
+    return (
+        f"{name} {verb} clearly the cheapest {kind}, by a test against all others at once (next: "
+        f"{runner_up.plan}, {change(runner_up.ppl_ratio.value)})"
+    )
+
+
+def _some(plans: list[Plan]) -> str:
+    return listed(first_few(plans))
+
+
+def _elsewhere(analysis: Analysis, size: Size) -> str:
+    """Whether the reported text has the same best set."""
+    if analysis.selection == analysis.reported:
+        return ""
+    where = f" on {analysis.reported.short}"
+    if size.best_reported == size.best:
+        return f", and the cheapest{where} too"
+    return f"; {where.strip()} {size.best_reported} is cheaper"
+
+
+def of_every_size(analysis: Analysis) -> list[str]:
+    """Which best sets are separated from the others of their size."""
+    tested = [size for size in analysis.sizes if _tested(analysis, size)]
+    clear = [size.best for size in tested if len(size.group) == 1]
+    tied = [size for size in tested if len(size.group) > 1]
+    where = "" if analysis.selection == analysis.reported else f" (on {analysis.selection.short})"
+    found = []
+    if clear:
+        found.append(
+            "Clearly the best of their size, by a test that holds for all sets of a size at "
+            f"once{where}: {_some(clear)}."
+        )
+    if tied:
+        named = [f"{size.best} ({_tie(size)})" for size in tied]
+        found.append(
+            f"Best but not distinguishable from others{where}: {listed(first_few(named))}."
+        )
+    return found
+
+
+def _tie(size: Size) -> str:
+    others = size.group[1:]
+    return f"from {others[0]}" if len(others) == 1 else f"from {len(others):,} others"
+
+
+def on_both_texts(analysis: Analysis) -> list[str]:
+    """Whether the same sets are best on both texts, and what choosing flattered them by."""
+    sizes = [size for size in analysis.sizes if size.optimism is not None]
+    return [_hindsight(analysis, sizes), *_optimism(analysis, sizes)] if sizes else []
+
+
+def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
+    missed = [size for size in sizes if size.best_reported != size.best]
+    if not missed:
+        return "The same sets are best on both texts, at every number of blocks removed."
+    gains = [
+        (size, analysis.row[size.best_reported].ppl.value / analysis.row[size.best].ppl.value)
+        for size in missed
+    ]
+    names = [(s.n_removed, f"{s.best_reported} ({percent(ratio, 2)} %)") for s, ratio in gains]
+    return (
+        f"In hindsight another set is best on {analysis.reported.short} (in brackets its "
+        f"perplexity relative to the chosen one's), by blocks removed: {series(names)}."
+    )
+
+
+def _optimism(analysis: Analysis, sizes: list[Size]) -> list[str]:
+    """How much worse the chosen sets did on the other text than the median set did."""
+    flattered = [
+        exp((size.optimism or 0.0) - (size.text_shift or 0.0))
+        for size in sizes
+        if size.n_measured >= MIN_MEASURED
+    ]
+    if not flattered:
+        return []
+    values = list(dict.fromkeys(f"{percent(end)} %" for end in (min(flattered), max(flattered))))
+    return [
+        f"Choosing flattered the best sets by {' to '.join(values)}: so much their cost rose from "
+        f"{analysis.selection.short} to {analysis.reported.short} beyond that of the median set of "
+        "their size."
+    ]
