@@ -20,7 +20,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
 from pruning_kit.reporting import choices_in_words, pictures, plots
-from pruning_kit.reporting.document import Document, format_params, latency_cells, prune_command
+from pruning_kit.reporting.document import Document, format_params, prune_command
 from pruning_kit.reporting.wording import format_change, format_ppl, name_blocks
 from pruning_kit.runs.results import Run
 
@@ -113,9 +113,14 @@ def _record(row: PlanRow) -> list[Any]:
 
 
 def _latency_text(row: PlanRow) -> str:
-    """Milliseconds, with the ratio to the whole model and its bounds where there are some."""
-    ms, ratio, bounds = latency_cells(row)
-    return f"{ms} ({ratio}{f' [{bounds}]' if bounds else ''})" if ratio else ms
+    """Milliseconds, with the bounds that its ratio to the whole model gives them."""
+    if row.latency is None:
+        return ""
+    ms, ratio = 1e3 * row.latency.median_s, row.latency.ratio
+    if row.plan == Plan() or ratio.low is None or ratio.high is None:
+        return f"{ms:.3g}"
+    low, high = (ms * end / ratio.value for end in (ratio.low, ratio.high))
+    return f"{ms:.3g} [{low:.3g} to {high:.3g}]"
 
 
 def _ppl_text(row: PlanRow) -> str:
