@@ -113,14 +113,14 @@ def _record(row: PlanRow) -> list[Any]:
 
 
 def _latency_text(row: PlanRow) -> str:
-    """Milliseconds, with the bounds that its ratio to the whole model gives them."""
+    """Milliseconds, and how far off the interval of the ratio to the whole model may put them."""
     if row.latency is None:
         return ""
     ms, ratio = 1e3 * row.latency.median_s, row.latency.ratio
     if row.plan == Plan() or ratio.low is None or ratio.high is None:
         return f"{ms:.3g}"
-    low, high = (ms * end / ratio.value for end in (ratio.low, ratio.high))
-    return f"{ms:.3g} [{low:.3g} to {high:.3g}]"
+    farther = max(ratio.high - ratio.value, ratio.value - ratio.low)
+    return f"{ms:.3g} ± {ms * farther / ratio.value:.2g}"
 
 
 def _ppl_text(row: PlanRow) -> str:

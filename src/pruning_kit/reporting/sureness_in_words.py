@@ -19,7 +19,8 @@ def of_the_choice(analysis: Analysis) -> list[str]:
     if size is None:
         return []
     if not _tested(analysis, size):
-        return ["Nothing was retrained after a removal."]
+        alone = f"{name_blocks(size.best).capitalize()} {_is(size)} the only {_kind(size)}. "
+        return [f"{alone * (size.n_measured == 1)}Nothing was retrained."]
     return [f"{_separation(analysis, size)}{_elsewhere(analysis, size)}. Nothing was retrained."]
 
 
@@ -29,20 +30,27 @@ def _tested(analysis: Analysis, size: Size) -> bool:
 
 def _separation(analysis: Analysis, size: Size) -> str:
     name = name_blocks(size.best).capitalize()
-    kind = "single block" if size.n_removed == 1 else f"set of {size.n_removed}"
-    kind = kind if size.complete else f"measured {kind}"
     others = [plan for plan in size.group if plan != size.best]
     if others:
-        return f"{name} cannot be told from {_some(others)} as the cheapest {kind}"
+        return f"{name} cannot be told from {_some(others)} as the cheapest {_kind(size)}"
     runner_up = min(
         (row for row in analysis.rows if row.plan.size == size.n_removed and row.plan != size.best),
         key=lambda row: (not row.selection_ratio > 0, row.selection_ratio),
     )
-    verb = "is" if size.n_removed == 1 else "are"
     return (
-        f"{name} {verb} clearly the cheapest {kind}, by a test against all others at once (next: "
+        f"{name} {_is(size)} clearly the cheapest {_kind(size)}, by a test against all others at "
+        "once (next: "
         f"{runner_up.plan}, {change(runner_up.ppl_ratio.value)})"
     )
+
+
+def _is(size: Size) -> str:
+    return "is" if size.n_removed == 1 else "are"
+
+
+def _kind(size: Size) -> str:
+    kind = "single block" if size.n_removed == 1 else f"set of {size.n_removed}"
+    return kind if size.complete else f"measured {kind}"
 
 
 def _some(plans: list[Plan]) -> str:
