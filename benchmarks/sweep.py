@@ -221,11 +221,11 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
     kernel = kernels[0]
     if kernel.note:
         sys.exit(f"the fast path was not used: {kernel.note}")
-    batch = choose_batch_size(kernel, plans, *text.batch(middle, middle + 1)) if on_gpu else 1
+    batch = choose_batch_size(kernel, plans, *text.batch(middle, middle + 1))
     if on_gpu and not quick:
         groups = window_groups(text.windows, batch)
     else:
-        groups = [(middle, middle + (batch if on_gpu else 1))]
+        groups = [(middle, middle + batch)]
     n_timed = sum(end - first for first, end in groups)
     n_all = len(text.windows)
 

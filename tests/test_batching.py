@@ -68,7 +68,7 @@ def test_the_batch_size_follows_free_memory(kernel, monkeypatch):
 
 def test_the_batch_size_is_never_larger_than_useful(kernel, monkeypatch):
     monkeypatch.setattr(batching, "free_bytes", lambda device: 10**15)
-    assert choose_batch_size(kernel, PLANS, *WINDOWS) == batching.CPU_STATE_ELEMENTS // (20 * 16)
+    assert choose_batch_size(kernel, PLANS, *WINDOWS) == batching.CPU_TOKENS // 20
 
 
 def test_a_machine_too_small_for_one_window_says_so(kernel, monkeypatch):

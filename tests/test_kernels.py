@@ -10,8 +10,9 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.corpora import find_corpus
 from pruning_kit.inputs.models import find_model, load_model
 from pruning_kit.inputs.texts import prepare_text
-from pruning_kit.kernels import choice, choose_kernel, gpt2
+from pruning_kit.kernels import choice, choose_kernel
 from pruning_kit.kernels import head as head_module
+from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention, onednn_products
 from pruning_kit.kernels.generic import in_format
 from pruning_kit.kernels.head import CentredEmbedding, PiecewiseHead
 from pruning_kit.kernels.linear import (
@@ -93,7 +94,7 @@ def test_a_kernel_that_strays_is_refused_and_named(monkeypatch):
 def test_an_inexact_packed_product_is_refused_and_said(monkeypatch):
     monkeypatch.setattr(choice, "packed_error", lambda weights: 3e-3)
     kernel = choose_kernel(Decoder(tiny_model("gpt2")), TOKENS, torch.float32, CPU)
-    assert kernel.name == "gpt2, float32, unpacked, head by pieces"
+    assert kernel.name == "gpt2, float32, unpacked, sdpa, head by pieces"
     assert kernel.note == "oneDNN packed refused: error 3.0e-03 over 1e-06"
 
 
@@ -124,14 +125,16 @@ def test_linear_layers_equal_torch(make_linear):
     torch.testing.assert_close(layer.add_to(residual, inputs), plain + residual)
     assert torch.equal(residual, kept)
     torch.testing.assert_close(make_linear(weight, None)(inputs), F.linear(inputs, weight))
+    rows = inputs[0]
+    sums = F.linear(rows, weight, bias).exp().sum(1)
+    torch.testing.assert_close(layer.sum_exp(rows), sums, rtol=5e-6, atol=0)  # logits of about -60
 
 
 @pytest.mark.parametrize("offset", [0.0, -100.0])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("make_linear", LINEARS)
 def test_the_head_in_pieces_equals_cross_entropy(make_linear, bias, offset, monkeypatch):
-    monkeypatch.setattr(head_module, "PIECE_COLUMNS", 100)
-    monkeypatch.setattr(head_module, "CPU_PIECE_ROWS", 7)
+    monkeypatch.setattr(head_module, "CPU_PIECE", (7, 100))
     torch.manual_seed(0)
     layer, states, targets = nn.Linear(16, 333, bias=bias), torch.randn(20, 16), torch.arange(20)
     states[:, 0] = 1
@@ -141,20 +144,36 @@ def test_the_head_in_pieces_equals_cross_entropy(make_linear, bias, offset, monk
     torch.testing.assert_close(head.nll(states, targets), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_the_head_survives_logits_whose_exponentials_overflow():
+@pytest.mark.parametrize("make_linear", LINEARS)
+@pytest.mark.parametrize("scale", [100, 1000])
+def test_the_head_survives_logits_whose_exponentials_overflow(scale, make_linear):
     torch.manual_seed(0)
     layer, states, targets = nn.Linear(16, 50, bias=False), torch.randn(4, 16), torch.arange(4)
-    layer.weight.data *= 1000
-    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), DenseLinear)
+    layer.weight.data *= scale
+    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), make_linear)
     expected = F.cross_entropy(layer(states), targets, reduction="none")
-    assert expected.max() > 100
+    assert expected.max() > scale / 2
     torch.testing.assert_close(head.nll(states, targets), expected, rtol=1e-5, atol=1e-3)
 
 
-def test_broken_states_are_not_finite_rather_than_wrong():
+@pytest.mark.parametrize("make_linear", LINEARS)
+def test_broken_states_are_not_finite_rather_than_wrong(make_linear):
     layer = nn.Linear(8, 30, bias=False)
-    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), DenseLinear)
+    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), make_linear)
     assert head.nll(torch.full((3, 8), torch.nan), torch.arange(3)).isnan().all()
+
+
+@pytest.mark.parametrize("largest", [0.0, 30.0, 47.0, 60.0])
+@pytest.mark.parametrize("make_linear", LINEARS)
+def test_sums_of_exponentials_are_right_or_infinite(make_linear, largest):
+    logits = torch.linspace(-120, largest, 400)
+    layer = make_linear(logits[:, None], None)
+    found = layer.sum_exp(torch.ones(2, 1), None)
+    if found.isfinite().all():
+        exact = logits.double().exp().sum().expand(2)
+        torch.testing.assert_close(found.double(), exact, rtol=2e-5, atol=0)
+    else:
+        assert largest > 47
 
 
 def test_a_twin_shares_every_tensor_that_is_not_repacked():
@@ -174,12 +193,35 @@ def test_a_model_in_another_format_keeps_tied_weights_and_its_buffers():
 
 
 @pytest.mark.parametrize("n_queries", [1, 200, 300])
-def test_attention_in_pieces_equals_attention(n_queries):
+@pytest.mark.parametrize("make_linear", LINEARS)
+def test_attention_in_pieces_equals_attention(make_linear, n_queries):
     torch.manual_seed(0)
-    query = torch.randn(2, 3, n_queries, 8)
-    key, value = torch.randn(2, 3, 300, 8) + 5, torch.randn(2, 3, 300, 8)
-    pieces = gpt2.attend_in_pieces(query, key, value)
-    torch.testing.assert_close(pieces, gpt2.attend(query, key, value), rtol=1e-4, atol=1e-5)
+    joint = (torch.randn(72, 24), 3 * torch.randn(72), 3, make_linear)
+    states, outputs = torch.randn(2, 300, 24) + 1, slice(300 - n_queries, None)
+    pieces = PiecewiseAttention(*joint, dtype=torch.float32)(states, outputs)
+    torch.testing.assert_close(pieces, SdpaAttention(*joint)(states, outputs), rtol=1e-3, atol=1e-4)
+
+
+def test_inexact_batched_products_are_refused_and_said(monkeypatch):
+    monkeypatch.setattr(choice, "batched_product_error", lambda n_heads, head_width: 2e-3)
+    kernel = choose_kernel(Decoder(tiny_model("gpt2")), TOKENS, torch.float32, CPU)
+    if PackedLinear in LINEARS:
+        assert kernel.name == "gpt2, float32, oneDNN packed, sdpa, head by pieces"
+        assert kernel.note == "attention by pieces refused: error 2.0e-03 over 1e-06"
+    torch.testing.assert_close(
+        nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS),
+        reference_sums(Decoder(tiny_model("gpt2"))),
+        rtol=2e-6,
+        atol=0,
+    )
+
+
+def test_the_setting_for_batched_products_is_left_as_it_was():
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    with pytest.raises(ZeroDivisionError), onednn_products():
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+        _ = 1 / 0
+    assert torch.backends.mkldnn.matmul.fp32_precision == before
 
 
 @pytest.mark.parametrize("make_linear", LINEARS_OF_BFLOAT16)

@@ -14,6 +14,12 @@ from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import dtype_name
+from pruning_kit.kernels.attention import (
+    MakeAttention,
+    PiecewiseAttention,
+    SdpaAttention,
+    batched_product_error,
+)
 from pruning_kit.kernels.generic import GenericKernel, in_format
 from pruning_kit.kernels.gpt2 import Gpt2Kernel, is_plain_gpt2
 from pruning_kit.kernels.head import CentredEmbedding, Head, PiecewiseHead
@@ -85,8 +91,9 @@ def _candidates(
     def gpt2() -> Kernel:
         made, how = head()
         assert made is not None
-        name = f"gpt2, {dtype_name(dtype)}, {layout}, {how}"
-        return Gpt2Kernel(decoder, make_linear, made, dtype, device, name)
+        make_attention, mixed = _choose_attention(decoder, dtype, layout, notes)
+        name = f"gpt2, {dtype_name(dtype)}, {layout}, {mixed}, {how}"
+        return Gpt2Kernel(decoder, make_linear, make_attention, made, dtype, device, name)
 
     def generic() -> Kernel:
         made, how = head()
@@ -130,6 +137,23 @@ def _choose_linear(
             notes.append(f"oneDNN packed refused: error {error:.1e} over {MAX_FLOAT32_ERROR:.0e}")
             return dense, "unpacked"
     return partial(PackedLinear, dtype=dtype, device=device), PACKED
+
+
+def _choose_attention(
+    decoder: Decoder, dtype: torch.dtype, layout: str, notes: list[str]
+) -> tuple[MakeAttention, str]:
+    """oneDNN's products where it computes the layers too, as exactly as it should."""
+    if layout != PACKED:
+        return SdpaAttention, SdpaAttention.name
+    if dtype == torch.float32:
+        config = decoder.model.config
+        error = batched_product_error(config.n_head, config.n_embd // config.n_head)
+        if error > MAX_FLOAT32_ERROR:
+            notes.append(
+                f"{PiecewiseAttention.name} refused: error {error:.1e} over {MAX_FLOAT32_ERROR:.0e}"
+            )
+            return SdpaAttention, SdpaAttention.name
+    return partial(PiecewiseAttention, dtype=dtype), PiecewiseAttention.name
 
 
 def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:

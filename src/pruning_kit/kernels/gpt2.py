@@ -2,25 +2,21 @@
 
 Only what GPT-2's blocks are made of; used after a probe has found it equal to the model's forward.
 
-Shapes: B windows, T tokens read, S of them scored, D hidden width, H heads, N = B * S.
+Shapes: B windows, T tokens read, S of them scored, D hidden width, V vocabulary, N = B * S.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.bias import causal_lower_right
 from transformers import PretrainedConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.kernels.attention import MakeAttention
 from pruning_kit.kernels.head import Head
 from pruning_kit.kernels.linear import Linear, MakeLinear, weight_and_bias
-
-PIECE_QUERIES = 128
 
 
 def is_plain_gpt2(config: PretrainedConfig) -> bool:
@@ -55,18 +51,20 @@ class Gpt2Block:
     """One block of GPT-2. Where only scored positions are wanted, only they leave the keys."""
 
     def __init__(
-        self, block: GPT2Block, make_linear: MakeLinear, dtype: torch.dtype, device: torch.device
+        self,
+        block: GPT2Block,
+        make_linear: MakeLinear,
+        make_attention: MakeAttention,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
-        def linear(layer: nn.Module, rows: slice = slice(None)) -> Linear:
-            weight, bias = weight_and_bias(layer)
-            assert bias is not None
-            return make_linear(weight[rows], bias[rows])
+        def linear(layer: nn.Module) -> Linear:
+            return make_linear(*weight_and_bias(layer))
 
-        width = block.attn.embed_dim
-        self._n_heads = block.attn.num_heads
+        weight_OI, bias_O = weight_and_bias(block.attn.c_attn)
+        assert bias_O is not None
         self._norm_1 = LayerNorm(block.ln_1, dtype, device)
-        self._query = linear(block.attn.c_attn, slice(width))
-        self._key_value = linear(block.attn.c_attn, slice(width, None))
+        self._attention = make_attention(weight_OI, bias_O, block.attn.num_heads, make_linear)
         self._attention_out = linear(block.attn.c_proj)
         self._norm_2 = LayerNorm(block.ln_2, dtype, device)
         self._mlp_in = linear(block.mlp.c_fc)
@@ -74,50 +72,9 @@ class Gpt2Block:
 
     def __call__(self, hidden_BTD: Tensor, outputs: slice) -> Tensor:
         """The block's result at the positions `outputs`, whose end may not leave out a key."""
-        normed_BTD = self._norm_1(hidden_BTD)
-        hidden_BSD = hidden_BTD[:, outputs]
-        query = self._heads(self._query(normed_BTD[:, outputs]))
-        key, value = (self._heads(x) for x in self._key_value(normed_BTD).chunk(2, dim=-1))
-        mixed_BSD = attend(query, key, value).transpose(1, 2).flatten(2)
-        hidden_BSD = self._attention_out.add_to(hidden_BSD, mixed_BSD)
+        mixed_BSD = self._attention(self._norm_1(hidden_BTD), outputs)
+        hidden_BSD = self._attention_out.add_to(hidden_BTD[:, outputs], mixed_BSD)
         return self._mlp_out.add_to(hidden_BSD, self._mlp_in.gelu(self._norm_2(hidden_BSD)))
-
-    def _heads(self, states_BTD: Tensor) -> Tensor:
-        return states_BTD.view(*states_BTD.shape[:2], self._n_heads, -1).transpose(1, 2)
-
-
-def attend(query_BHSK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
-    """Causal attention of the last S positions over all T."""
-    n_queries, n_keys = query_BHSK.shape[2], key_BHTK.shape[2]
-    if query_BHSK.dtype == torch.bfloat16 and query_BHSK.device.type == "cpu":
-        return attend_in_pieces(query_BHSK, key_BHTK, value_BHTK)
-    if n_queries == n_keys:
-        return F.scaled_dot_product_attention(query_BHSK, key_BHTK, value_BHTK, is_causal=True)
-    return F.scaled_dot_product_attention(
-        query_BHSK, key_BHTK, value_BHTK, attn_mask=causal_lower_right(n_queries, n_keys)
-    )
-
-
-def attend_in_pieces(query_BHSK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor) -> Tensor:
-    """`attend` by plain products of some queries at a time, each over the keys it may see.
-
-    PyTorch's attention on CPUs computes bfloat16 by float32 products; these use the processor's
-    own. A constant taken off all scores of a query changes nothing, so the mean key is taken off
-    the keys: the scores come out small, and so does their rounding.
-    """
-    n_queries, n_keys = query_BHSK.shape[2], key_BHTK.shape[2]
-    query_BHSK = query_BHSK / math.sqrt(query_BHSK.shape[3])
-    key_BHKT = (key_BHTK - key_BHTK.mean(dim=2, keepdim=True)).transpose(2, 3)
-    future = torch.ones(PIECE_QUERIES, PIECE_QUERIES, dtype=torch.bool).triu(1)
-    mixed = []
-    for start in range(0, n_queries, PIECE_QUERIES):
-        end = min(start + PIECE_QUERIES, n_queries)
-        seen = n_keys - n_queries + end
-        scores = query_BHSK[:, :, start:end] @ key_BHKT[..., :seen]
-        size = end - start
-        scores[..., seen - size :].masked_fill_(future[:size, :size], -torch.inf)
-        mixed.append(scores.softmax(dim=-1) @ value_BHTK[:, :, :seen])
-    return torch.cat(mixed, dim=2)
 
 
 class Gpt2Kernel:
@@ -127,6 +84,7 @@ class Gpt2Kernel:
         self,
         decoder: Decoder,
         make_linear: MakeLinear,
+        make_attention: MakeAttention,
         head: Head,
         dtype: torch.dtype,
         device: torch.device,
@@ -138,7 +96,9 @@ class Gpt2Kernel:
         self.dtype, self.device, self.head = dtype, device, head
         self.tokens_VD = body.wte.weight.detach().to(device)
         self.positions_TD = body.wpe.weight.detach().to(device)
-        self.blocks = [Gpt2Block(block, make_linear, dtype, device) for block in decoder.stack]
+        self.blocks = [
+            Gpt2Block(block, make_linear, make_attention, dtype, device) for block in decoder.stack
+        ]
         self.norm = LayerNorm(decoder.norm, dtype, device)
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> Gpt2Batch:

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from pruning_kit.kernels.linear import Linear, MakeLinear, round_off, weight_and_bias
 
-PIECE_COLUMNS = 12_544
-"""A quarter of GPT-2's vocabulary: with 256 rows 12 MB of logits, which stay in the cache."""
-CPU_PIECE_ROWS, GPU_PIECE_ROWS = 256, 8192
+CPU_PIECE, GPU_PIECE = (1024, 1024), (8192, 12_544)
+"""Rows and columns of logits at a time; on a CPU they stay in the cache."""
 
 
 class Head(Protocol):
@@ -59,36 +58,37 @@ class PiecewiseHead:
     """
 
     def __init__(self, embedding: CentredEmbedding, make_linear: MakeLinear) -> None:
-        starts = range(0, embedding.n_vocab, PIECE_COLUMNS)
-        self._columns = [slice(start, start + PIECE_COLUMNS) for start in starts]
+        on_cpu = embedding.weight_VD.is_cpu
+        self._piece_rows, n_columns = CPU_PIECE if on_cpu else GPU_PIECE
+        starts = range(0, embedding.n_vocab, n_columns)
+        self._columns = [slice(start, start + n_columns) for start in starts]
         self._pieces: list[Linear] = [
             make_linear(embedding.weight_VD[columns], None) for columns in self._columns
         ]
         self._embedding = embedding
-        on_cpu = embedding.weight_VD.device.type == "cpu"
-        self._piece_rows = CPU_PIECE_ROWS if on_cpu else GPU_PIECE_ROWS
 
     def nll(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
         bias_V = self._embedding.bias(normed_ND)
         sums_N = torch.zeros(len(normed_ND), device=normed_ND.device)
-        for rows, logits in self._logits(normed_ND, bias_V):
-            if logits.dtype == torch.float16:  # whose exponentials overflow early
-                logits = logits.float()
-            sums_N[rows] += logits.exp_().sum(dim=1, dtype=torch.float32)
+        for rows, piece, bias_of_piece in self._pieces_of(normed_ND, bias_V):
+            sums_N[rows] += piece.sum_exp(normed_ND[rows], bias_of_piece)
         log_sums_N = sums_N.log() if sums_N.isfinite().all() else self._stable(normed_ND, bias_V)
         return log_sums_N - self._embedding.target_logits(normed_ND, targets_N, bias_V)
 
     def _stable(self, normed_ND: Tensor, bias_V: Tensor | None) -> Tensor:
         log_sums_N = torch.full((len(normed_ND),), -torch.inf, device=normed_ND.device)
-        for rows, logits in self._logits(normed_ND, bias_V):
+        for rows, piece, bias_of_piece in self._pieces_of(normed_ND, bias_V):
+            logits = piece(normed_ND[rows], bias_of_piece)
             log_sums_N[rows] = log_sums_N[rows].logaddexp(logits.float().logsumexp(dim=1))
         return log_sums_N
 
-    def _logits(self, normed_ND: Tensor, bias_V: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
-        """Logits of some rows at some columns, one piece of the cache's size at a time."""
+    def _pieces_of(
+        self, normed_ND: Tensor, bias_V: Tensor | None
+    ) -> Iterator[tuple[slice, Linear, Tensor | None]]:
+        """Some rows, and the layer and bias of some columns: one piece of the cache's size each."""
         starts = range(0, len(normed_ND), self._piece_rows)
         row_slices = [slice(start, start + self._piece_rows) for start in starts]
         for piece, columns in zip(self._pieces, self._columns, strict=True):
             bias_of_piece = None if bias_V is None else bias_V[columns]
             for rows in row_slices:
-                yield rows, piece(normed_ND[rows], bias_of_piece)
+                yield rows, piece, bias_of_piece

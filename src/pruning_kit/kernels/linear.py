@@ -6,6 +6,7 @@ Shapes: N rows, I inputs, O outputs. Weights are given as (O, I), whatever modul
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from itertools import chain
 from typing import Protocol
@@ -19,6 +20,10 @@ MAX_FLOAT32_ERROR = 1e-6
 PROBE_ROWS = 32
 ROUNDED_OFF_SCALE = 2.0**11
 """Keeps what was rounded off out of float16's subnormal numbers."""
+EXPONENT_SHIFT = 60.0
+"""Taken off logits whose exponentials come from a logistic function."""
+LOGISTIC_LIMIT = 1e-5
+"""Largest sum of shifted exponentials that a sum of logistic functions equals, to this share."""
 
 
 class Linear(Protocol):
@@ -36,6 +41,13 @@ class Linear(Protocol):
         """The product added to `residual`, which stays as it is."""
         ...
 
+    def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        """The exponentials of the product summed over the outputs: (N,) float32.
+
+        Infinite where they are too large for this way; the logits may still be finite.
+        """
+        ...
+
 
 MakeLinear = Callable[[Tensor, Tensor | None], Linear]
 
@@ -49,7 +61,7 @@ class Bias:
 
     def __init__(self, bias_O: Tensor | None, rounded_off_OI: Tensor | None) -> None:
         self._bias_O = bias_O
-        self._rounded_off_OI = rounded_off_OI
+        self._rounded_off_OI = None if rounded_off_OI is None else packed(rounded_off_OI)
 
     def __call__(self, inputs: Tensor) -> Tensor | None:
         """What to add to the products of these inputs (…, I): (O,), or None if nothing.
@@ -58,9 +70,10 @@ class Bias:
         """
         if self._rounded_off_OI is None:
             return self._bias_O
-        mean_I = inputs.flatten(0, -2).mean(dim=0, dtype=torch.float32)
-        mean_I = mean_I.to(self._rounded_off_OI.dtype)
-        put_back_O = (self._rounded_off_OI @ mean_I).float() / ROUNDED_OFF_SCALE
+        rows = inputs.flatten(0, -2)
+        mean_1I = rows.new_full((1, len(rows)), 1 / len(rows)) @ rows
+        put_back_1O = product(mean_1I.to(self._rounded_off_OI.dtype), self._rounded_off_OI)
+        put_back_O = put_back_1O[0].float() / ROUNDED_OFF_SCALE
         return put_back_O if self._bias_O is None else put_back_O + self._bias_O
 
 
@@ -131,6 +144,12 @@ class DenseLinear(nn.Module):
     def add_to(self, residual: Tensor, inputs: Tensor) -> Tensor:
         return self(inputs).add_(residual)
 
+    def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        logits = self(inputs, bias_O)
+        if logits.dtype == torch.float16:  # whose exponentials overflow early
+            logits = logits.float()
+        return logits.exp_().sum(dim=1, dtype=torch.float32)
+
     def _added(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         bias_O = self._bias(inputs) if bias_O is None else bias_O
         return self._no_bias_O if bias_O is None else bias_O.to(inputs.dtype)
@@ -148,7 +167,8 @@ class PackedLinear(nn.Module):
     ) -> None:
         super().__init__()
         rounded_OI, self._bias = _round_layer(weight_OI, bias_O, dtype, device)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(rounded_OI)
+        self._packed = packed(rounded_OI)
+        self._exponent_shift_O = torch.full((len(rounded_OI),), -EXPONENT_SHIFT)
 
     def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         return self._product(inputs, "none", "", bias_O)
@@ -164,11 +184,38 @@ class PackedLinear(nn.Module):
             inputs, residual, self._packed, bias_O, "add"
         )
 
+    def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        """As `Linear.sum_exp` has it, the exponentials taken while the product is in registers.
+
+        oneDNN offers no exponential as a product's last step, but the logistic function. Far below
+        zero they are one: 1 / (1 + exp(-x)) = exp(x) up to a relative exp(x).
+        """
+        bias_O = self._bias(inputs) if bias_O is None else bias_O
+        shift_O = self._exponent_shift_O
+        bias_O = shift_O if bias_O is None else bias_O + shift_O
+        sums_N = self._product(inputs, "sigmoid", "", bias_O).sum(dim=1).float()
+        too_large = torch.full_like(sums_N, torch.inf)
+        return torch.where(sums_N < LOGISTIC_LIMIT, sums_N * math.exp(EXPONENT_SHIFT), too_large)
+
     def _product(
         self, inputs: Tensor, step: str, variant: str, bias_O: Tensor | None = None
     ) -> Tensor:
         bias_O = self._bias(inputs) if bias_O is None else bias_O
         return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, bias_O, step, [], variant)
+
+
+def product(inputs: Tensor, weight_OI: Tensor) -> Tensor:
+    """x W^T by oneDNN where the weight is packed or both are on a CPU in a format it computes."""
+    if weight_OI.is_mkldnn or (weight_OI.is_cpu and packing_is_possible(weight_OI.dtype)):
+        return torch.ops.mkldnn._linear_pointwise(inputs, weight_OI, None, "none", [], "")
+    return inputs @ weight_OI.t()
+
+
+def packed(weight_OI: Tensor) -> Tensor:
+    """The weight in oneDNN's blocked layout, or as it is where there is none for it."""
+    if weight_OI.is_cpu and packing_is_possible(weight_OI.dtype):
+        return torch.ops.mkldnn._reorder_linear_weight(weight_OI)
+    return weight_OI
 
 
 def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -215,6 +262,11 @@ def packed_error(weights_OI: list[Tensor]) -> float:
             (PROBE_ROWS, weight_OI.shape[1]), generator=torch.Generator().manual_seed(0)
         )
         exact = inputs.double() @ weight_OI.double().t()
-        error = (PackedLinear(weight_OI, None)(inputs).double() - exact).norm() / exact.norm()
-        errors.append(float(error.nan_to_num(float("inf"))))
+        errors.append(relative_error(PackedLinear(weight_OI, None)(inputs), exact))
     return max(errors)
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    """Distance from an exact (float64) result, as a ratio of norms; infinite where not a number."""
+    error = (found.double() - exact).norm() / exact.norm()
+    return float(error.nan_to_num(float("inf")))

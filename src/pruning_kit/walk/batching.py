@@ -20,7 +20,9 @@ from pruning_kit.walk.perplexity import Kernel, nll_sums
 
 CPU_SHARE, GPU_SHARE = 0.5, 0.8
 """How much of the free memory a batch may take."""
-CPU_STATE_ELEMENTS, GPU_STATE_ELEMENTS = 2**21, 2**26
+CPU_TOKENS = 4096
+"""So many tokens spread what a batch costs once; more leave the cache and measured slower."""
+GPU_STATE_ELEMENTS = 2**26
 """A hidden state of this many numbers fills the chip; larger batches measured no faster."""
 
 
@@ -44,15 +46,16 @@ def choose_batch_size(
     """
     window = (tokens_BT[:1], targets_BS[:1], first_output)
     window_bytes, state_elements = _window_cost(kernel, plans, *window)
+    n_tokens = tokens_BT.shape[1]
     on_cpu = kernel.device.type == "cpu"
     allowed = int(free_bytes(kernel.device) * (CPU_SHARE if on_cpu else GPU_SHARE))
     if window_bytes > allowed:
         raise DeviceError(
-            f"cannot compute a window of {tokens_BT.shape[1]} tokens on {kernel.device}: it takes "
+            f"cannot compute a window of {n_tokens} tokens on {kernel.device}: it takes "
             f"{window_bytes / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB may be used. "
             "Choose a shorter --context."
         )
-    useful = (CPU_STATE_ELEMENTS if on_cpu else GPU_STATE_ELEMENTS) // state_elements
+    useful = CPU_TOKENS // n_tokens if on_cpu else GPU_STATE_ELEMENTS // state_elements
     return max(1, min(allowed // window_bytes, useful))
 
 
