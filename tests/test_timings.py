@@ -15,7 +15,7 @@ from scipy import stats
 from pruning_kit.errors import TimingError
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.speed import bootstrap, latency, verdicts
-from pruning_kit.speed.depths import NullTest, compare_depths
+from pruning_kit.speed.depths import compare_depths
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     DECODE,
@@ -186,16 +186,23 @@ def test_one_slowed_plan_of_a_depth_is_found_by_the_depth_test():
     assert any("Try --per-plan" in text for text in verdicts.warnings(unequal))
 
 
-def test_plans_less_apart_than_the_null_test_resolves_are_not_claimed_to_differ():
+def test_plans_less_apart_than_the_least_claimed_are_not_claimed_to_differ():
     equals = np.tile([1.0, 1.01], (20, 1)) * np.exp(
         np.random.default_rng(3).normal(0, 1e-3, size=(20, 2))
     )
     plans = [Plan((0,)), Plan((1,))]
-    fine = compare_depths(equals, [[0, 1]], plans, NullTest(bootstrap.Estimate(1.0, 0.995, 1.005)))
-    coarse = compare_depths(equals, [[0, 1]], plans, NullTest(bootstrap.Estimate(1.0, 0.98, 1.02)))
+    fine, coarse = (compare_depths(equals, [[0, 1]], plans, least) for least in (0.005, 0.02))
     assert fine.clear and coarse.clear
     assert fine.largest.value in (pytest.approx(1.01, abs=1e-3), pytest.approx(0.99, abs=1e-3))
     assert fine.differ and not coarse.differ
+
+
+def test_the_least_difference_claimed_is_that_of_the_null_test_or_the_target():
+    timings = simulate(draft(4, sizes=(0, 1, 2, 3)), 5)
+    resolution = timings.null_test[END_TO_END].resolution
+    for target in (resolution / 2, resolution * 2):
+        asked = replace(timings, protocol={**timings.protocol, "target": target})
+        assert asked.depth_test[END_TO_END].least == max(resolution, target)
 
 
 def test_two_runs_agree_and_a_changed_machine_does_not():

@@ -213,7 +213,10 @@ class Timings:
         plans = [entry.plan for entry in self.entries]
         return {
             quantity: compare_depths(
-                self.seconds(quantity), groups, plans, self.null_test[quantity]
+                self.seconds(quantity),
+                groups,
+                plans,
+                max(self.null_test[quantity].resolution, self.protocol["target"]),
             )
             for quantity in QUANTITIES
             if groups

@@ -164,7 +164,7 @@ def _depth_sentences(timings: Timings) -> Iterator[str]:
     tests = timings.depth_test
     equal = [
         f"{NAMES[quantity]} p = {test.p_value:.2g}"
-        + (" (but less apart than the null test resolves)" if test.clear else "")
+        + (f" (a difference below {percent(test.least)}, not claimed)" if test.clear else "")
         for quantity, test in tests.items()
         if not test.differ
     ]
