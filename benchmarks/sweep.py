@@ -246,7 +246,7 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
         for part in ("blocks", "heads")
     )
     demo = Decoder(AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).to(device))
-    spoken = demo_text(10**6 if on_gpu else 3 * DEMO_CONTEXT)
+    spoken = demo_text(10**6 if on_gpu else 33 * DEMO_CONTEXT)
     demo_kernel = choose_kernel(demo, spoken.batch(1, 2)[0], dtype, device)
     if demo_kernel.note:
         sys.exit(f"the fast path was not used for the demo model: {demo_kernel.note}")
@@ -279,7 +279,7 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
         "peak_bytes": peak,
         "agreement_random": agreement(kernel, decoder, *close),
         "agreement_demo": agreement(
-            demo_kernel, demo, spoken, window_groups(spoken.windows, 64 if on_gpu else 1)
+            demo_kernel, demo, spoken, window_groups(spoken.windows, 64 if on_gpu else 8)
         ),
     }
 
