@@ -1,0 +1,91 @@
+"""Where the time of a sweep goes: each part of the kit's kernel by operator, beside its floor.
+
+    python -m benchmarks.profile [--device cpu|cuda] [--dtype float32|float16|bfloat16]
+
+The model, text and kernel of `benchmarks.sweep`. The floor of a part is its operations at the
+matrix ceiling measured in the same run; operators are listed by their own time, in milliseconds a
+window, and what they do together is the part.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks import machine
+from benchmarks.sweep import all_subsets, operations, random_model, random_text
+from pruning_kit.kernels import choose_kernel
+from pruning_kit.walk.batching import choose_batch_size
+
+CALLS, LISTED = 20, 9
+
+
+def operator_times(call: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """Seconds that one call spends in each operator (on a GPU: kernel) itself, longest first."""
+    on_gpu = device.type == "cuda"
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    call()
+    with profile(activities=[activity]) as profiled, torch.no_grad():
+        for _ in range(CALLS):
+            call()
+        if on_gpu:
+            torch.cuda.synchronize()
+    times: dict[str, float] = {}
+    for event in profiled.key_averages():
+        own_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        times[event.key] = times.get(event.key, 0.0) + own_us / 1e6 / CALLS
+    return dict(sorted(times.items(), key=lambda item: -item[1]))
+
+
+def measure(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """One line for each part, and one for each of its longest operators."""
+    ceiling = machine.matmul_ceiling(device, dtype)
+    decoder = random_model(device)
+    text = random_text(decoder.model.config.vocab_size)
+    middle = len(text.windows) // 2
+    kernel = choose_kernel(decoder, text.batch(middle, middle + 1)[0], dtype, device)
+    plans = all_subsets(decoder.n_blocks)
+    batch = choose_batch_size(kernel, plans, *text.batch(middle, middle + 1))
+    tokens, targets, first_output = text.batch(middle, middle + batch)
+    opened = kernel.open(tokens.to(device), targets.to(device), first_output)
+    counts, state = operations(decoder, plans, text.windows[middle]), opened.hidden_BTD
+    parts: dict[str, Callable[[], object]] = {
+        "block": lambda: opened.block(0, state, False),
+        "leaf_block": lambda: opened.block(0, state, True),
+        "head": lambda: opened.nll(state),
+    }
+    lines = [
+        f"{machine.name(device)}, {kernel.name}, batches of {batch}, "
+        f"ceiling {ceiling / 1e12:.3g} TFLOP/s; milliseconds a window"
+    ]
+    for part, call in parts.items():
+        with torch.no_grad():
+            took_s = machine.seconds(call, device, repeats=CALLS)
+        times = operator_times(call, device)
+        lines.append(
+            f"{part}: {1e3 * took_s / batch:.3f}, floor {1e3 * counts[part] / ceiling:.3f}"
+        )
+        for name, own_s in list(times.items())[:LISTED]:
+            lines.append(f"  {1e3 * own_s / batch:8.3f}  {name[:80]}")
+        rest_s = sum(list(times.values())[LISTED:])
+        lines.append(f"  {1e3 * rest_s / batch:8.3f}  the rest")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    dtype = options.dtype or ("float16" if device.type == "cuda" else "float32")
+    print("\n".join(measure(device, getattr(torch, dtype))))
+
+
+if __name__ == "__main__":
+    main()
