@@ -66,12 +66,12 @@ def measure(device: torch.device, dtype: torch.dtype) -> list[str]:
             took_s = machine.seconds(call, device, repeats=CALLS)
         times = operator_times(call, device)
         lines.append(
-            f"{part}: {1e3 * took_s / batch:.3f}, floor {1e3 * counts[part] / ceiling:.3f}"
+            f"{part}: {1e3 * took_s / batch:.4g}, floor {1e3 * counts[part] / ceiling:.4g}"
         )
         for name, own_s in list(times.items())[:LISTED]:
-            lines.append(f"  {1e3 * own_s / batch:8.3f}  {name[:80]}")
+            lines.append(f"  {1e3 * own_s / batch:9.4f}  {name[:80]}")
         rest_s = sum(list(times.values())[LISTED:])
-        lines.append(f"  {1e3 * rest_s / batch:8.3f}  the rest")
+        lines.append(f"  {1e3 * rest_s / batch:9.4f}  the rest")
     return lines
 
 
