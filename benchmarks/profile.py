@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
-from benchmarks.sweep import all_subsets, operations, random_model, random_text
+from benchmarks.sweep import all_subsets, operations, part_calls, random_model, random_text
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.walk.batching import choose_batch_size
 
@@ -49,19 +49,12 @@ def measure(device: torch.device, dtype: torch.dtype) -> list[str]:
     kernel = choose_kernel(decoder, text.batch(middle, middle + 1)[0], dtype, device)
     plans = all_subsets(decoder.n_blocks)
     batch = choose_batch_size(kernel, plans, *text.batch(middle, middle + 1))
-    tokens, targets, first_output = text.batch(middle, middle + batch)
-    opened = kernel.open(tokens.to(device), targets.to(device), first_output)
-    counts, state = operations(decoder, plans, text.windows[middle]), opened.hidden_BTD
-    parts: dict[str, Callable[[], object]] = {
-        "block": lambda: opened.block(0, state, False),
-        "leaf_block": lambda: opened.block(0, state, True),
-        "head": lambda: opened.nll(state),
-    }
+    counts = operations(decoder, plans, text.windows[middle])
     lines = [
         f"{machine.name(device)}, {kernel.name}, batches of {batch}, "
         f"ceiling {ceiling / 1e12:.3g} TFLOP/s; milliseconds a window"
     ]
-    for part, call in parts.items():
+    for part, call in part_calls(kernel, text.batch(middle, middle + batch)).items():
         with torch.no_grad():
             took_s = machine.seconds(call, device, repeats=CALLS)
         times = operator_times(call, device)

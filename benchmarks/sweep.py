@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -182,25 +182,30 @@ def agreement(
     }
 
 
+def part_calls(
+    kernel: Kernel, inputs: tuple[Tensor, Tensor, int]
+) -> dict[str, Callable[[], object]]:
+    """A whole block, a leaf's block and the head of an opened batch, each as a call of its own."""
+    tokens, targets, first_output = inputs
+    opened = kernel.open(tokens.to(kernel.device), targets.to(kernel.device), first_output)
+    state = opened.hidden_BTD
+    return {
+        "block": lambda: opened.block(0, state, False),
+        "leaf_block": lambda: opened.block(0, state, True),
+        "head": lambda: opened.nll(state),
+    }
+
+
 def part_rates(
-    kernel: Kernel, decoder: Decoder, text: Text, batch: int, counts: dict[str, float]
+    kernel: Kernel, text: Text, batch: int, counts: dict[str, float]
 ) -> dict[str, float]:
     """Operations per second of a whole block, a leaf's block and the head, each alone."""
     middle = len(text.windows) // 2
-    tokens, targets, first_output = text.batch(middle, middle + batch)
-    opened = kernel.open(tokens.to(kernel.device), targets.to(kernel.device), first_output)
-    state = opened.hidden_BTD
+    calls = part_calls(kernel, text.batch(middle, middle + batch))
     with torch.no_grad():
         return {
-            "block": batch
-            * counts["block"]
-            / machine.seconds(lambda: opened.block(0, state, False), kernel.device),
-            "leaf_block": batch
-            * counts["leaf_block"]
-            / machine.seconds(lambda: opened.block(0, state, True), kernel.device),
-            "head": batch
-            * counts["head"]
-            / machine.seconds(lambda: opened.nll(state), kernel.device),
+            part: batch * counts[part] / machine.seconds(call, kernel.device)
+            for part, call in calls.items()
         }
 
 
@@ -235,7 +240,7 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
     warm_s = machine.once(lambda: sweep_sums(kernel, decoder, text, groups), device)
     ours_s = warm_s * n_all / n_timed
     peak = machine.peak_bytes(device)
-    rates = part_rates(kernel, decoder, text, batch, counts)
+    rates = part_rates(kernel, text, batch, counts)
     usual_windows = 16 if on_gpu else 2
     usual_s = usual_seconds(decoder, text, usual_windows, n_all)
     batched_s = batched_seconds(in_format(decoder, dtype, device), text, batch, n_all)

@@ -28,7 +28,7 @@ class Attention(Protocol):
     """Queries, keys and values of normed states, and their mix."""
 
     def __call__(self, normed_BTD: Tensor, outputs: slice) -> Tensor:
-        """Mixed values (B, S, D) at the positions `outputs`, whose end may leave out no key."""
+        """Mixed values (B, S, D) at the positions `outputs`, which reach to the last one."""
         ...
 
 
@@ -98,9 +98,9 @@ class PiecewiseAttention:
         query_BSD = self._query(normed_BTD[:, outputs]).mul_(self._scale)
         value_BTD = self._value(normed_BTD)
         mixed_BSD = torch.empty_like(query_BSD)
-        with onednn_products():
-            for window in range(len(normed_BTD)):
-                key_DT = product(self._key_weight_DD, normed_BTD[window])
+        for window in range(len(normed_BTD)):
+            key_DT = product(self._key_weight_DD, normed_BTD[window])
+            with onednn_products():
                 self._mix(query_BSD[window], key_DT, value_BTD[window], mixed_BSD[window])
         return mixed_BSD
 
@@ -131,7 +131,8 @@ def onednn_products() -> Iterator[None]:
     """Let oneDNN, not MKL, compute batched products in float32.
 
     The only way to ask for it is a setting that allows it to compute in bfloat16; most processors
-    have no faster way to do so and stay exact. `batched_product_error` tells.
+    have no faster way to do so and stay exact. `batched_product_error` tells. The setting is the
+    process's, other threads included.
     """
     settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = settings.fp32_precision

@@ -148,10 +148,11 @@ def _choose_attention(
     """
     if layout != PACKED:
         return SdpaAttention, SdpaAttention.name
-    config = decoder.model.config
-    error = batched_product_error(config.n_head, config.n_embd // config.n_head)
-    if dtype == torch.float32 and error > MAX_FLOAT32_ERROR:
-        return SdpaAttention, SdpaAttention.name
+    if dtype == torch.float32:
+        config = decoder.model.config
+        error = batched_product_error(config.n_head, config.n_embd // config.n_head)
+        if error > MAX_FLOAT32_ERROR:
+            return SdpaAttention, SdpaAttention.name
     return partial(PiecewiseAttention, dtype=dtype), PiecewiseAttention.name
 
 

@@ -70,7 +70,7 @@ class Bias:
         """
         if self._rounded_off_OI is None:
             return self._bias_O
-        rows = inputs.flatten(0, -2)
+        rows = inputs.flatten(0, -2)  # their mean by a product, which makes no float32 copy of them
         mean_1I = rows.new_full((1, len(rows)), 1 / len(rows)) @ rows
         put_back_1O = product(mean_1I.to(self._rounded_off_OI.dtype), self._rounded_off_OI)
         put_back_O = put_back_1O[0].float() / ROUNDED_OFF_SCALE
@@ -168,7 +168,6 @@ class PackedLinear(nn.Module):
         super().__init__()
         rounded_OI, self._bias = _round_layer(weight_OI, bias_O, dtype, device)
         self._packed = packed(rounded_OI)
-        self._exponent_shift_O = torch.full((len(rounded_OI),), -EXPONENT_SHIFT)
 
     def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         return self._product(inputs, "none", "", bias_O)
@@ -191,7 +190,7 @@ class PackedLinear(nn.Module):
         zero they are one: 1 / (1 + exp(-x)) = exp(x) up to a relative exp(x).
         """
         bias_O = self._bias(inputs) if bias_O is None else bias_O
-        shift_O = self._exponent_shift_O
+        shift_O = torch.full((self._packed.shape[0],), -EXPONENT_SHIFT)
         bias_O = shift_O if bias_O is None else bias_O + shift_O
         sums_N = self._product(inputs, "sigmoid", "", bias_O).sum(dim=1).float()
         too_large = torch.full_like(sums_N, torch.inf)

@@ -43,10 +43,9 @@ class DepthTest:
     """Whether plans of one pool differ. `largest` is the time of `plan` over its equals' mean.
 
     `p_value` is the chance of a deviation so clear among equals, all timed plans considered; the
-    interval of `largest` holds for all of them at once. `least` is the smallest deviation that is
-    claimed: what the null test resolves, and not less than the precision asked of ratios. For the
-    null test times the same weights twice, and where weights lie in memory alone can make a plan
-    faster or slower by about one per cent.
+    interval of `largest` holds for all of them at once. A deviation of up to `least`, a share of
+    the time, is not claimed: the larger of what the null test resolves and the precision asked of
+    ratios, since plans that agree to that may be pooled.
     """
 
     p_value: float
@@ -86,7 +85,14 @@ def compare_depths(
     plans: Sequence[Plan],
     least: float,
 ) -> DepthTest:
-    """Test equal time within each group of entries that do equal work, all groups at once."""
+    """Test equal time within each group of entries that do equal work, all groups at once.
+
+    Args:
+        seconds_RE: every sample of one quantity.
+        groups: numbers of entries that do equal work.
+        plans: the plan of each entry.
+        least: see `DepthTest`.
+    """
     log_RE = np.log(seconds_RE)
     deviations_RC = np.concatenate([_from_equals(log_RE[:, group]) for group in groups], axis=1)
     mean_C, error_C = bootstrap.trimmed_mean(deviations_RC)
