@@ -182,7 +182,7 @@ def test_one_slowed_plan_of_a_depth_is_found_by_the_depth_test():
     unequal = simulate(timings, 5, {slowed: 1.05})
     assert unequal.depth_test[END_TO_END].differ
     assert unequal.depth_test[END_TO_END].plan == Plan((1, 2))
-    assert unequal.depth_test[END_TO_END].largest.low > 1.0
+    assert unequal.depth_test[END_TO_END].deviation.low > 1.0
     assert any("Try --per-plan" in text for text in verdicts.warnings(unequal))
 
 
@@ -193,8 +193,32 @@ def test_plans_less_apart_than_the_least_claimed_are_not_claimed_to_differ():
     plans = [Plan((0,)), Plan((1,))]
     fine, coarse = (compare_depths(equals, [[0, 1]], plans, least) for least in (0.005, 0.02))
     assert fine.clear and coarse.clear
-    assert fine.largest.value in (pytest.approx(1.01, abs=1e-3), pytest.approx(0.99, abs=1e-3))
+    assert fine.deviation.value in (pytest.approx(1.01, abs=1e-3), pytest.approx(0.99, abs=1e-3))
     assert fine.differ and not coarse.differ
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]])
+def test_a_small_deviation_however_clear_hides_no_large_one(order):
+    """Two pools: one differs by 1 %, known to 0.1 %; the other by 6 %, known to 1 %."""
+    rng = np.random.default_rng(4)
+    noise = np.exp(rng.normal(0, [1e-3, 1e-3, 1e-2, 1e-2], size=(30, 4)))
+    seconds = (np.array([1.0, 1.01, 1.0, 1.06]) * noise)[:, order]
+    groups = [[order.index(0), order.index(1)], [order.index(2), order.index(3)]]
+    plans = [Plan((entry,)) for entry in order]
+    test = compare_depths(seconds, groups, plans, least=0.02)
+    assert test.differ
+    assert test.plan in (Plan((2,)), Plan((3,)))
+    assert abs(np.log(test.deviation.value)) == pytest.approx(np.log(1.06), rel=0.1)
+
+
+def test_the_least_difference_claimed_is_the_same_for_either_plan_of_a_pair():
+    noise = np.exp(np.random.default_rng(5).normal(0, 1e-5, size=(20, 1)))
+    rows = np.concatenate([noise, 1.0199 * np.ones((20, 1))], axis=1)
+    for columns in ([0, 1], [1, 0]):
+        plans = [Plan((entry,)) for entry in columns]
+        test = compare_depths(rows[:, columns], [[0, 1]], plans, least=0.0201)
+        assert test.clear and not test.large
+        assert compare_depths(rows[:, columns], [[0, 1]], plans, least=0.0195).differ
 
 
 def test_the_least_difference_claimed_is_that_of_the_null_test_or_the_target():

@@ -5,6 +5,7 @@ Shapes: R rounds, E entries, C contrasts, B resamples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,17 +41,17 @@ class NullTest:
 
 @dataclass(frozen=True, slots=True)
 class DepthTest:
-    """Whether plans of one pool differ. `largest` is the time of `plan` over its equals' mean.
+    """Whether plans of one pool differ. `deviation` is the time of `plan` over its equals' mean.
 
-    `p_value` is the chance of a deviation so clear among equals, all timed plans considered; the
-    interval of `largest` holds for all of them at once. A deviation of up to `least`, a share of
-    the time, is not claimed: the larger of what the null test resolves and the precision asked of
-    ratios, since plans that agree to that may be pooled.
+    Plans that agree to `least`, a share of the time, may be pooled, so a smaller deviation is not
+    claimed: `plan` is the one that deviates most clearly among those that deviate by more, or among
+    all where none does. `p_value` is the chance of a deviation so clear among equals, all timed
+    plans considered; the interval of `deviation` holds for all of them at once.
     """
 
     p_value: float
     plan: Plan
-    largest: Estimate
+    deviation: Estimate
     least: float
 
     @property
@@ -59,9 +60,14 @@ class DepthTest:
         return self.p_value < 1 - bootstrap.LEVEL
 
     @property
+    def large(self) -> bool:
+        """Whether the deviation is over the least that is claimed, as much slower as faster."""
+        return abs(math.log(self.deviation.value)) > math.log1p(self.least)
+
+    @property
     def differ(self) -> bool:
         """Whether a difference may be claimed: clear, and large enough."""
-        return self.clear and abs(self.largest.value - 1) > self.least
+        return self.clear and self.large
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,8 @@ def compare_depths(
         seconds_RE: every sample of one quantity.
         groups: numbers of entries that do equal work.
         plans: the plan of each entry.
-        least: see `DepthTest`.
+        least: the smallest deviation that is claimed, as a share: the larger of what the null test
+            resolves and the precision asked of ratios.
     """
     log_RE = np.log(seconds_RE)
     deviations_RC = np.concatenate([_from_equals(log_RE[:, group]) for group in groups], axis=1)
@@ -99,11 +106,12 @@ def compare_depths(
     t_BC = bootstrap.resampled_t(deviations_RC)
     t_C = bootstrap.absolute_t(mean_C, error_C)
     half_C = bootstrap.half_widths(t_BC, error_C, together=True)
-    worst = int(t_C.argmax())
+    large_C = np.abs(mean_C) > math.log1p(least)
+    clearest = int(np.where(large_C, t_C, -1.0).argmax() if large_C.any() else t_C.argmax())
     return DepthTest(
-        float((t_BC.max(axis=1) >= t_C[worst]).mean()),
-        plans[[entry for group in groups for entry in group][worst]],
-        bootstrap.exponential(mean_C[worst], half_C[worst]),
+        float((t_BC.max(axis=1) >= t_C[clearest]).mean()),
+        plans[[entry for group in groups for entry in group][clearest]],
+        bootstrap.exponential(mean_C[clearest], half_C[clearest]),
         least,
     )
 

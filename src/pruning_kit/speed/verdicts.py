@@ -155,8 +155,8 @@ def _null_sentence(timings: Timings) -> str:
     found = [f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in tests]
     least = [f"{percent(test.resolution)} ({NAMES[quantity]})" for quantity, test in tests]
     return (
-        f"Null test, the whole model's time over its own: {'; '.join(found)}. So no difference "
-        f"below {', '.join(least)} is claimed."
+        f"Null test, the whole model's time over its own: {'; '.join(found)}. So no ratio to "
+        f"the whole model closer to 1 than {', '.join(least)} is claimed."
     )
 
 
@@ -174,7 +174,7 @@ def _depth_sentences(timings: Timings) -> Iterator[str]:
         if test.differ:
             yield (
                 f"Plans of equal work differ in {NAMES[quantity]} (p = {test.p_value:.2g}); "
-                f"clearest is {test.plan} at {_interval(test.largest)} of the mean of its equals."
+                f"clearest is {test.plan} at {_interval(test.deviation)} of the mean of its equals."
             )
 
 
@@ -227,8 +227,8 @@ def _null_warnings(timings: Timings) -> Iterator[str]:
             yield (
                 f"the whole model timed twice differs from itself in {NAMES[quantity]}: "
                 f"{_interval(test.ratio)}, although {len(timings.rounds)} rounds were interleaved "
-                "in random order. By chance this happens once in twenty; otherwise the machine is "
-                "too noisy. Try again with other programs closed, fewer threads, or a larger "
+                "in random order. By chance each of the three quantities does so once in twenty "
+                "runs; otherwise the machine is too noisy. Try again with other programs closed, fewer threads, or a larger "
                 "--latency-budget."
             )
 
@@ -238,7 +238,7 @@ def _depth_warnings(timings: Timings) -> Iterator[str]:
         if test.differ:
             yield (
                 f"plans that do the same work differ in {NAMES[quantity]}: {test.plan} is at "
-                f"{_interval(test.largest)} of the mean of its equals (p = {test.p_value:.3f}). "
+                f"{_interval(test.deviation)} of the mean of its equals (p = {test.p_value:.3f}). "
                 "Try --per-plan."
             )
 
