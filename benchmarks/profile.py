@@ -1,26 +1,34 @@
 """Where the time of a sweep goes: each part of the kit's kernel by operator, beside its floor.
 
     python -m benchmarks.profile [--device cpu|cuda] [--dtype float32|float16|bfloat16]
+    python -m benchmarks.profile --device cpu --alternatives [--dtype float32|bfloat16]
 
 The model, text and kernel of `benchmarks.sweep`. The floor of a part is its operations at the
 matrix ceiling measured in the same run; operators are listed by their own time, in milliseconds a
-window, and what they do together is the part.
+window, and what they do together is the part. With `--alternatives`, what a CPU's kernel is made of
+beside what could stand in its place.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
 from benchmarks.sweep import all_subsets, operations, part_calls, random_model, random_text
 from pruning_kit.kernels import choose_kernel
+from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
+from pruning_kit.kernels.linear import PackedLinear, packed, product
 from pruning_kit.walk.batching import choose_batch_size
 
 CALLS, LISTED = 20, 9
+HEADS, WIDTH, TOKENS, SCORED, VOCABULARY = 12, 768, 1023, 512, 50_257
+PIECES = [(512, 1024), (1024, 512), (1024, 1024), (1024, 4096), (2048, 1024), (2048, 12_544)]
 
 
 def operator_times(call: Callable[[], object], device: torch.device) -> dict[str, float]:
@@ -68,16 +76,58 @@ def measure(device: torch.device, dtype: torch.dtype) -> list[str]:
     return lines
 
 
+def alternatives(dtype: torch.dtype) -> list[str]:
+    """Milliseconds of each way to mix, to sum exponentials and to put back what was rounded off."""
+    cpu = torch.device("cpu")
+    make_linear = partial(PackedLinear, dtype=dtype, device=cpu)
+    torch.manual_seed(0)
+    joint, bias = torch.randn(3 * WIDTH, WIDTH) / WIDTH**0.5, torch.zeros(3 * WIDTH)
+    states = torch.randn(1, TOKENS, WIDTH).to(dtype)
+    ways: dict[str, Callable[[], object]] = {}
+    make_pieces = partial(PiecewiseAttention, dtype=dtype, device=cpu)
+    for make in (SdpaAttention, make_pieces):
+        attention = make(joint, bias, HEADS, make_linear)
+        name = getattr(make, "name", PiecewiseAttention.name)
+        ways[f"projections and {name}"] = partial(attention, states, slice(None))
+    embedding = torch.randn(VOCABULARY, WIDTH).to(dtype) / WIDTH**0.5
+    normed = states[0, -SCORED:].repeat(4, 1)
+    for rows, columns in PIECES:
+        starts = range(0, VOCABULARY, columns)
+        layers = [make_linear(embedding[start : start + columns], None) for start in starts]
+        for step in ("product", "sum_exp"):
+            name = f"head of {len(normed):,} positions, pieces of {rows:,} by {columns:,}, {step}"
+            ways[name] = partial(_head, layers, list(torch.split(normed, rows)), step)
+    if dtype != torch.float32:
+        off, mean = embedding / 500, normed[:1]
+        ways["head's correction, packed"] = partial(product, mean, packed(off))
+        ways["head's correction, not packed"] = partial(product, mean, off)
+    with torch.no_grad():
+        times = {name: machine.seconds(call, cpu, repeats=CALLS) for name, call in ways.items()}
+    return [f"{1e3 * took_s:8.2f} ms  {name}" for name, took_s in times.items()]
+
+
+def _head(layers: Sequence[PackedLinear], pieces: Sequence[Tensor], step: str) -> None:
+    """All pieces of a head: their products alone, or with the sums of exponentials."""
+    for layer in layers:
+        call = layer if step == "product" else layer.sum_exp
+        for rows in pieces:
+            call(rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--alternatives", action="store_true")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     dtype = options.dtype or ("float16" if device.type == "cuda" else "float32")
-    print("\n".join(measure(device, getattr(torch, dtype))))
+    if options.alternatives and device.type != "cpu":
+        parser.error("--alternatives are those of a CPU: add --device cpu")
+    found = alternatives if options.alternatives else partial(measure, device)
+    print("\n".join(found(getattr(torch, dtype))))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,14 @@ def test_the_batch_size_follows_free_memory(kernel, monkeypatch):
 
 def test_the_batch_size_is_never_larger_than_useful(kernel, monkeypatch):
     monkeypatch.setattr(batching, "free_bytes", lambda device: 10**15)
-    assert choose_batch_size(kernel, PLANS, *WINDOWS) == batching.CPU_TOKENS // 20
+    state_bytes = 20 * 16 * 4  # tokens, width, float32
+    assert choose_batch_size(kernel, PLANS, *WINDOWS) == batching.CPU_STATE_BYTES // state_bytes
+
+
+def test_a_window_larger_than_useful_is_still_computed(kernel, monkeypatch):
+    monkeypatch.setattr(batching, "free_bytes", lambda device: 10**15)
+    monkeypatch.setattr(batching, "CPU_STATE_BYTES", 100)
+    assert choose_batch_size(kernel, PLANS, *WINDOWS) == 1
 
 
 def test_a_machine_too_small_for_one_window_says_so(kernel, monkeypatch):

@@ -26,6 +26,7 @@ from pruning_kit.kernels.linear import (
     PackedLinear,
     packed_error,
     packing_is_possible,
+    relative_error,
     twin,
 )
 from pruning_kit.plan import Plan, subsets
@@ -133,7 +134,18 @@ def test_linear_layers_equal_torch(make_linear):
     torch.testing.assert_close(make_linear(weight, None)(inputs), F.linear(inputs, weight))
     rows = inputs[0]
     sums = F.linear(rows, weight, bias).exp().sum(1)
-    torch.testing.assert_close(layer.sum_exp(rows), sums, rtol=5e-6, atol=0)  # logits of about -60
+    # shifted by 60, float32 holds a logit to 4e-6
+    torch.testing.assert_close(layer.sum_exp(rows), sums, rtol=5e-6, atol=0)
+
+
+@pytest.mark.skipif(not packing_is_possible(torch.bfloat16), reason="this CPU has no bfloat16")
+def test_packed_sums_of_exponentials_in_bfloat16_are_added_up_in_float32():
+    torch.manual_seed(0)
+    weight, states = torch.randn(1000, 16), torch.randn(50, 16)
+    layer = PackedLinear(weight, None, dtype=torch.bfloat16)
+    exact = F.linear(states.bfloat16().double(), weight.bfloat16().double()).exp().sum(1)
+    off = layer.sum_exp(states.bfloat16(), torch.zeros(1000)).double() / exact - 1
+    assert off.square().mean().sqrt() < 1.5e-3  # a sum rounded to bfloat16: 2e-3 from that alone
 
 
 @pytest.mark.parametrize("offset", [0.0, -100.0])
@@ -159,6 +171,17 @@ def test_the_head_survives_logits_whose_exponentials_overflow(scale, make_linear
     head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), make_linear)
     expected = F.cross_entropy(layer(states), targets, reduction="none")
     assert expected.max() > scale / 2
+    torch.testing.assert_close(head.nll(states, targets), expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("make_linear", LINEARS)
+def test_one_row_that_overflows_is_enough_to_take_the_stable_way(make_linear):
+    torch.manual_seed(0)
+    layer, states, targets = nn.Linear(16, 50, bias=False), torch.randn(4, 16), torch.arange(4)
+    states[2] *= 500
+    head = PiecewiseHead(CentredEmbedding(layer, torch.float32, CPU), make_linear)
+    expected = F.cross_entropy(layer(states), targets, reduction="none")
+    assert expected[2] > 200 > expected[[0, 1, 3]].max()
     torch.testing.assert_close(head.nll(states, targets), expected, rtol=1e-5, atol=1e-3)
 
 
@@ -198,18 +221,44 @@ def test_a_model_in_another_format_keeps_tied_weights_and_its_buffers():
     assert copied.lm_head.weight.shape[0] == VOCABULARY
 
 
-@pytest.mark.skipif(
+needs_exact_batches = pytest.mark.skipif(
     batched_product_error(3, 8) > MAX_FLOAT32_ERROR,
     reason="where it may, this CPU computes batched float32 products in bfloat16",
 )
+
+
+@needs_exact_batches
 @pytest.mark.parametrize("n_queries", [1, 200, 300])
 @pytest.mark.parametrize("make_linear", LINEARS)
 def test_attention_in_pieces_equals_attention(make_linear, n_queries):
     torch.manual_seed(0)
-    joint = (torch.randn(72, 24), 3 * torch.randn(72), 3, make_linear)
+    weight, bias = torch.randn(72, 24) / 2, 3 * torch.randn(72)
     states, outputs = torch.randn(2, 300, 24) + 1, slice(300 - n_queries, None)
-    pieces = PiecewiseAttention(*joint, dtype=torch.float32)(states, outputs)
-    torch.testing.assert_close(pieces, SdpaAttention(*joint)(states, outputs), rtol=1e-3, atol=1e-4)
+    attention = PiecewiseAttention(weight, bias, 3, make_linear, dtype=torch.float32, device=CPU)
+    exact = SdpaAttention(weight.double(), bias.double(), 3, DenseLinear)(states.double(), outputs)
+    assert relative_error(attention(states, outputs), exact) < 1e-6
+
+
+@needs_exact_batches
+@pytest.mark.parametrize("make_linear", LINEARS)
+def test_what_all_keys_have_in_common_costs_no_precision(make_linear):
+    """Keys far from zero, as a state that all positions share makes them: their mean is off."""
+    torch.manual_seed(0)
+    weight, bias = torch.randn(72, 24) / 2, torch.zeros(72)
+    states, everywhere = torch.randn(1, 300, 24) + 100 * torch.randn(24), slice(None)
+    exact = SdpaAttention(weight.double(), bias.double(), 3, DenseLinear)
+    attention = PiecewiseAttention(weight, bias, 3, make_linear, dtype=torch.float32, device=CPU)
+    found = attention(states, everywhere)
+    plain = SdpaAttention(weight, bias, 3, make_linear)(states, everywhere)
+    wanted = exact(states.double(), everywhere)
+    assert relative_error(found, wanted) < relative_error(plain, wanted) / 2
+
+
+@needs_exact_batches
+@pytest.mark.skipif(PackedLinear not in LINEARS, reason="this PyTorch has no packed products")
+def test_attention_by_pieces_is_chosen_where_its_products_are_exact():
+    kernel = choose_kernel(Decoder(tiny_model("gpt2")), TOKENS, torch.float32, CPU)
+    assert kernel.name == "gpt2, float32, oneDNN packed, attention by pieces, head by pieces"
 
 
 def test_inexact_batched_products_are_not_used(monkeypatch):

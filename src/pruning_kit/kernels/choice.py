@@ -91,7 +91,7 @@ def _candidates(
     def gpt2() -> Kernel:
         made, how = head()
         assert made is not None
-        make_attention, mixed = _choose_attention(decoder, dtype, layout)
+        make_attention, mixed = _choose_attention(decoder, dtype, device, layout)
         name = f"gpt2, {dtype_name(dtype)}, {layout}, {mixed}, {how}"
         return Gpt2Kernel(decoder, make_linear, make_attention, made, dtype, device, name)
 
@@ -140,7 +140,7 @@ def _choose_linear(
 
 
 def _choose_attention(
-    decoder: Decoder, dtype: torch.dtype, layout: str
+    decoder: Decoder, dtype: torch.dtype, device: torch.device, layout: str
 ) -> tuple[MakeAttention, str]:
     """By pieces beside packed layers, in float32 where oneDNN's batched products are exact.
 
@@ -153,7 +153,7 @@ def _choose_attention(
         error = batched_product_error(config.n_head, config.n_embd // config.n_head)
         if error > MAX_FLOAT32_ERROR:
             return SdpaAttention, SdpaAttention.name
-    return partial(PiecewiseAttention, dtype=dtype), PiecewiseAttention.name
+    return partial(PiecewiseAttention, dtype=dtype, device=device), PiecewiseAttention.name
 
 
 def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:

@@ -54,7 +54,8 @@ class CentredEmbedding:
 class PiecewiseHead:
     """Logits by pieces that stay in the cache, for CPUs (and wherever no fused kernel is at hand).
 
-    Exact for any weights: where the plain sum of exponentials overflows, the maxima are taken off.
+    Exact for any weights: where the plain sum of exponentials is too large (centred logits from 48
+    on for oneDNN's layers, from 88 for PyTorch's), the maxima are taken off.
     """
 
     def __init__(self, embedding: CentredEmbedding, make_linear: MakeLinear) -> None:

@@ -21,9 +21,11 @@ PROBE_ROWS = 32
 ROUNDED_OFF_SCALE = 2.0**11
 """Keeps what was rounded off out of float16's subnormal numbers."""
 EXPONENT_SHIFT = 60.0
-"""Taken off logits whose exponentials come from a logistic function."""
+"""Taken off logits whose exponentials come from a logistic function: sums are exact while their
+largest logit is between -27, where float32 runs out of normal numbers, and 48."""
 LOGISTIC_LIMIT = 1e-5
-"""Largest sum of shifted exponentials that a sum of logistic functions equals, to this share."""
+"""Largest sum of shifted exponentials for which the logistic function stands: it is short of the
+exponential by a share of no more than this."""
 
 
 class Linear(Protocol):
@@ -192,7 +194,7 @@ class PackedLinear(nn.Module):
         bias_O = self._bias(inputs) if bias_O is None else bias_O
         shift_O = torch.full((self._packed.shape[0],), -EXPONENT_SHIFT)
         bias_O = shift_O if bias_O is None else bias_O + shift_O
-        sums_N = self._product(inputs, "sigmoid", "", bias_O).sum(dim=1).float()
+        sums_N = self._product(inputs, "sigmoid", "", bias_O).sum(dim=1, dtype=torch.float32)
         too_large = torch.full_like(sums_N, torch.inf)
         return torch.where(sums_N < LOGISTIC_LIMIT, sums_N * math.exp(EXPONENT_SHIFT), too_large)
 

@@ -228,8 +228,8 @@ def _null_warnings(timings: Timings) -> Iterator[str]:
                 f"the whole model timed twice differs from itself in {NAMES[quantity]}: "
                 f"{_interval(test.ratio)}, although {len(timings.rounds)} rounds were interleaved "
                 "in random order. By chance each of the three quantities does so once in twenty "
-                "runs; otherwise the machine is too noisy. Try again with other programs closed, fewer threads, or a larger "
-                "--latency-budget."
+                "runs; otherwise the machine is too noisy. Try again with other programs closed, "
+                "fewer threads, or a larger --latency-budget."
             )
 
 
