@@ -69,7 +69,8 @@ class FakeRun:
         names = {"test": "the test text", "calibration": "the calibration text"}
         self.info = {
             "model": {"name": "synthetic"},
-            "texts": {split: {"title": names[split]} for split in nll},
+            "texts": {split: {"name": split, "title": names[split]} for split in nll},
+            "protocol": {"context": 1024, "stride": 512, "max_windows": None},
             "choice": {"seed": 0},
         }
 
@@ -94,6 +95,15 @@ def fake_timings(pools, seconds, n_rounds=MIN_ROUNDS):
 
     protocol = {"batch_size": 1, "end_to_end_prompt_tokens": 8, "end_to_end_new_tokens": 67}
     machine = {"device": "cpu", "device_name": "a test", "threads": 1}
+
+    def timed_for(plan):
+        return next(pool for pool in pools if plan in pool)[:1]
+
     return SimpleNamespace(
-        pools=pools, summary=summary, rounds=[None] * n_rounds, protocol=protocol, machine=machine
+        pools=pools,
+        summary=summary,
+        timed_for=timed_for,
+        rounds=[None] * n_rounds,
+        protocol=protocol,
+        machine=machine,
     )

@@ -39,7 +39,7 @@ def test_a_run_with_one_text_says_so():
     assert found.reported.n_windows == 200
     assert found.reported.n_tokens == 1023 + 198 * 512 + 100
     assert found.complete and found.shapley.method == "exact"
-    assert found.model == "synthetic"
+    assert found.source == "--model synthetic --dataset test --context 1024 --stride 512"
 
 
 def test_a_run_with_two_texts_chooses_on_one_and_reports_on_the_other():
@@ -71,6 +71,7 @@ def test_latency_of_a_pool_belongs_to_all_its_plans():
     found = analyse(run_of(plans, timings=fake_timings(pools, [0.1, 0.08, 0.06, 0.04])))
     latency = found.row[Plan((0, 2))].latency
     assert latency.median_s == 0.06
+    assert latency.timed == (Plan((0, 1)),) and found.row[Plan((0, 1))].latency.timed == ()
     assert latency.ratio == Interval(pytest.approx(0.6), pytest.approx(0.594), pytest.approx(0.606))
     assert [str(row.plan) for row in found.front] == ["none", "3", "1+3", "1+2+3"]
 

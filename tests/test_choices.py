@@ -151,31 +151,31 @@ def test_a_few_chosen_plans_condemn_no_block():
 )
 def test_the_best_plan_within_a_budget(scores, budget, plan):
     choice = choose(rows_of(scores, latency=latency_of(PLANS)), budget)
-    assert str(choice.row.plan) == plan and choice.reason == ""
+    assert str(choice.row.plan) == plan
 
 
 @pytest.mark.parametrize(
-    ("budget", "reason"),
-    [
-        (
-            Budget(max_params=1_000),
-            "none of the 15 measured plans keeps to at most 1,000 parameters; "
-            "the smallest has 61,000,000 parameters",
-        ),
-        (
-            Budget(max_latency_s=0.001),
-            "none of the 15 measured plans keeps to at most 1 ms; the fastest takes 40 ms",
-        ),
-        (
-            Budget(max_params=70_000_000, max_ppl_increase_pct=1),
-            "none of the 15 measured plans keeps to at most 70,000,000 parameters and at most "
-            "1 % more perplexity; the least increase of perplexity is 16.6 %",
-        ),
-    ],
+    ("budget", "nearest"),
+    [(Budget(max_params=1_000), "0+1+2"), (Budget(max_latency_s=0.001), "0+1+2")],
 )
-def test_a_budget_that_nothing_keeps_says_how_close_the_plans_come(scores, budget, reason):
+def test_the_nearest_plan_to_a_limit_that_nothing_keeps(scores, budget, nearest):
     choice = choose(rows_of(scores, latency=latency_of(PLANS)), budget)
-    assert choice.row is None and choice.reason == reason
+    assert choice.row is None and str(choice.nearest.plan) == nearest and choice.alone == ()
+
+
+def test_limits_that_nothing_keeps_together_are_each_answered_alone(scores):
+    budget = Budget(max_params=70_000_000, max_ppl_increase_pct=1, max_latency_s=0.001)
+    choice = choose(rows_of(scores, latency=latency_of(PLANS)), budget)
+    assert choice.row is None and choice.nearest is None
+    assert [single.budget for single in choice.alone] == [
+        Budget(max_latency_s=0.001),
+        Budget(max_params=70_000_000),
+        Budget(max_ppl_increase_pct=1),
+    ]
+    latency, parameters, perplexity = choice.alone
+    assert latency.row is None and str(latency.nearest.plan) == "0+1+2"
+    assert str(parameters.row.plan) == "1+3"
+    assert str(perplexity.row.plan) == "none"
 
 
 def test_caveats_name_limits_that_hold_only_by_the_estimate(scores):

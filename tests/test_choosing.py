@@ -47,6 +47,12 @@ def test_strategies_without_size_or_ratio_are_measured_at_every_size():
     assert [str(plan) for plan in plans] == ["none", "3", "2+3", "1+2+3"]
 
 
+@pytest.mark.parametrize(("mode", "more"), [(Mode.BASELINE, []), (Mode.SEQUENTIAL, list("0123"))])
+def test_chosen_plans_are_measured_besides_those_of_the_mode(mode, more):
+    plans = PlanChoice(mode=mode, plans=(Plan((1, 3)),)).resolve(4)
+    assert [str(plan) for plan in plans] == ["none", *more, "1+3"]
+
+
 def test_chosen_plans_are_checked():
     with pytest.raises(PlanError, match="cannot remove block 9"):
         PlanChoice(plans=(Plan((9,)),)).resolve(6)

@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM
 
 import pruning_kit
 from pruning_kit import cli, sweep
+from pruning_kit.plan import Plan, singles
 from pruning_kit.runs.results import COLUMNS
+from tests.synthetic_runs import write_run
 
 FIRST_COLUMNS = (
     "mode,removed,blocks,ppl,ppl_change_pct,speed_ms,speed_change_pct,params_m,nll_nats,tokens,"
@@ -64,13 +66,16 @@ def test_sequential_ends_with_a_table_conclusions_and_the_folder(run, asked, mod
     again = [line for line in lines if line.endswith(" --save_results --resume")]
     assert len(again) == 1
     assert "For CSV and figures, without measuring again: " in again[0]
-    assert max(len(line) for line in lines if line not in again) <= 80
+    assert lines[-1].startswith("Next: pruning-kit report ")
+    assert lines[-1].endswith(" --format html")
+    assert max(len(line) for line in lines[:-1] if line not in again) <= 80
 
 
 def test_baseline_shows_the_whole_model_once(run, asked):
     code, out, _ = run("--mode", "baseline", *asked, default_verb="sweep")
     assert code == 0
     assert len([line for line in out.splitlines() if line.startswith(" none")]) == 1
+    assert out.splitlines()[-1] == "Next: --mode sequential, which removes each block alone."
 
 
 def test_save_results_writes_csv_run_file_sums_and_figures(run, asked, tmp_path):
@@ -126,9 +131,30 @@ def test_timing_that_does_not_fit_the_model_is_refused_and_leaves_nothing(
     [("2,x", "cannot read 'x' in '--batch-sweep 2,x'"), ("4,1", "cannot time --batch-sweep 4,1")],
 )
 def test_batch_sizes_reach_the_timing(run, asked, words, message):
-    code, _, err = run("sweep", "--mode", "baseline", *asked, "--batch-sweep", words)
+    code, _, err = run("sweep", "--mode", "baseline", *asked, "--speed", "--batch-sweep", words)
     assert code == 2
     assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "option", [("--batch-sweep", "2,4"), ("--per-plan",), ("--compile",), ("--cuda-graphs",)]
+)
+def test_timings_are_not_asked_for_and_left_out_at_once(run, option):
+    code, out, err = run("sweep", "--mode", "baseline", "--no-speed", *option)
+    assert (code, out) == (2, "")
+    assert " ".join(err.split()) == (
+        f"Error: cannot use {option[0]} together with --no-speed: one asks for timings, the other "
+        "for none. Leave one out."
+    )
+
+
+def test_chosen_plans_are_measured_and_shown_besides_those_of_the_mode(run, asked):
+    code, out, _ = run("sweep", "--mode", "baseline", "--plans", "0+2", *asked)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if re.match(r" (none|\d)", line)] == [
+        "none",
+        "0+2",
+    ]
 
 
 def test_ctrl_c_says_in_one_line_how_to_go_on(run, asked, monkeypatch):
@@ -166,6 +192,10 @@ def test_failed_plans_are_named_and_the_exit_code_is_3(run, asked, model_folder,
         (("sweep", "--mode", "baseline", "--sizes", "2"), "cannot use --sizes here: only --mode"),
         (("sweep", "--plans", "1", "--max-removed", "2"), "cannot use --max-removed here"),
         (("sweep", "--mode", "sequential", "--ratios", "0.5"), "cannot use --ratios here: only"),
+        (("sweep", "--ratios", "0.5"), "cannot use --ratios here: only --strategies choose by"),
+        (("sweep", "--sizes", "2"), "cannot use --sizes here: only --mode combinatorial and"),
+        (("sweep", "--mode", "combinatorial", "--sizes", ""), "cannot read '' in '--sizes '"),
+        (("sweep", "--plans", ""), "cannot start a sweep: nothing says what to measure."),
         (("sweep", "--mode", "baseline", "--batch-size", "0"), "cannot use --batch-size 0"),
         (("sweep", "--mode", "baseline", "--sizes", "2,b"), "cannot read 'b' in '--sizes 2,b'"),
         (("sweep", "--strategies", "middle"), "cannot use strategy 'middle'"),
@@ -248,6 +278,49 @@ def test_a_report_of_nothing_is_one_sentence(run, tmp_path):
     code, _, err = run("report", tmp_path)
     assert code == 2
     assert "it holds no run.json" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("value", ["7900000", "-200000", "nan", "inf"])
+def test_a_count_of_parameters_is_not_taken_for_millions(run, tmp_path, value):
+    code, _, err = run("report", write_run(tmp_path / "run"), "--max-params", value)
+    assert code == 2
+    assert " ".join(err.split()) == (
+        f"Error: cannot choose under --max-params {value}: the unit is millions of parameters. "
+        "Write --max-params 60 for 60,000,000 of them."
+    )
+
+
+def test_millions_of_parameters_are_a_budget(run, tmp_path):
+    code, out, _ = run("report", write_run(tmp_path / "run"), "--max-params", "70")
+    assert code == 0
+    assert "70,000,000 parameters" in " ".join(out.split())
+
+
+def test_a_comparison_needs_one_thing_to_compare_with(run):
+    code, _, err = run("compare", "one")
+    assert code == 2
+    assert " ".join(err.split()) == (
+        "Error: cannot compare one: there is nothing to compare it with. Give a second run, or "
+        "--published."
+    )
+    code, _, err = run("compare", "one", "two", "--published")
+    assert code == 2
+    assert " ".join(err.split()) == (
+        "Error: cannot compare one with two and with the published table at once. Leave out "
+        "--published or the second run."
+    )
+
+
+@pytest.mark.parametrize("verb", ["report", "compare"])
+def test_a_damaged_run_file_is_one_sentence(run, tmp_path, verb):
+    write_run(tmp_path / "run", plans=[Plan(), *singles(6)])
+    (tmp_path / "run" / "run.json").write_text("[]")
+    code, out, err = run(verb, "run", *["run"] * (verb == "compare"))
+    assert (code, out) == (2, "")
+    assert " ".join(err.split()) == (
+        "Error: cannot read run/run.json: it holds no JSON object. Restore the file from a copy, "
+        "or sweep again into another folder."
+    )
 
 
 def test_every_verb_teaches_with_an_example(run):

@@ -129,6 +129,50 @@ def test_the_stack_without_any_block_is_no_plan_of_either_run(run, run_of):
     assert (comparison.n_only_first, comparison.n_only_second) == (0, 0)
 
 
+ALONE = (
+    "The runs have only the whole model in common, so nothing can be said here of removing blocks: "
+    "sweep the same plans in both. Its perplexity is {} in the first ({} bits per byte) and {} in "
+    "the second ({} bits per byte)."
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "Same windows: all sums of the 1 plan agree to the last bit."),
+        (
+            {"text_sha256": "dd" * 32},
+            "The runs are not paired, because the texts differ: figures stand side by side and no "
+            "difference is tested.",
+        ),
+    ],
+)
+def test_runs_with_only_the_whole_model_in_common_say_so_without_a_table(
+    run, run_of, options, said
+):
+    comparison = compare_runs(run, run_of("second", [Plan()], **options))
+    document = comparison_document(comparison)
+    (row,) = comparison.rows
+    ppl, bits = f"{row.first.ppl:.2f}", f"{row.first.bits_per_byte:.3f}"
+    assert document.subtitle == "1 plan in common, 8 only in the first, 0 only in the second"
+    assert [section.name for section in document.sections] == ["summary", "differences"]
+    assert document.sections[0].sentences == (
+        ALONE.format(ppl, bits, ppl, bits),
+        said,
+        "Speed is not compared: no pruned model was timed in both runs.",
+    )
+
+
+def test_a_whole_model_that_differs_is_named_as_that(run):
+    whole = replace(run, info={**run.info, "plans": ["none"]}, sums={"test": run.nll()[:1]})
+    nll = whole.nll() + 0.01 * whole.targets()
+    sentences = comparison_document(compare_runs(whole, replace(whole, sums={"test": nll})))
+    assert sentences.sections[0].sentences[2] == (
+        "1 of 1 plan differs clearly between the runs, by a test that holds for all at once: the "
+        "whole model."
+    )
+
+
 def test_runs_without_a_common_plan_are_refused(run, run_of):
     other = run_of("second", [Plan()], failed=[Plan()], timed=False)
     with pytest.raises(RunError, match=r"cannot compare .*first with .*second: they have no"):
@@ -144,7 +188,10 @@ def test_a_whole_model_that_failed_leaves_the_other_plans(run_of):
 
 def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
     text = report.plain_text(comparison_document(compare_runs(run, run)))
-    assert "None of the 6 speed ratios" in text
+    assert (
+        "Speed relative to the whole model of the same run was compared for 2 timed plans "
+        "(prefill, decode and end to end): the runs nowhere differ clearly."
+    ) in " ".join(text.split())
     faster = run_of("second")
     data = synthetic_timings(FEW, 6, whole_s=0.1).to_json()
     for turn in data["rounds"]:
@@ -154,11 +201,39 @@ def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
     comparison = compare_runs(run, load_run(faster.folder))
     assert comparison.speed.disagreeing == [("end_to_end_s", Plan((0,)))]
     text = " ".join(report.plain_text(comparison_document(comparison)).split())
-    assert "1 of 6 speed ratios" in text and "end to end of 0." in text
+    assert (
+        "(prefill, decode and end to end): 1 of 6 ratios differs clearly between the runs, by "
+        "intervals that hold for all at once: end to end without 0."
+    ) in text
+
+
+def test_why_speed_is_not_compared_is_said(run, run_of):
     untimed = run_of("third", timed=False)
-    assert compare_runs(run, untimed).speed is None
-    few = synthetic_timings(FEW, 6, n_rounds=5)
-    assert compare_runs(run, replace(run, timings=few)).speed is None
+    few = replace(run, timings=synthetic_timings(FEW, 6, n_rounds=5))
+    for first, second, because in (
+        (run, untimed, "the second run has no timings to compare"),
+        (untimed, run, "the first run has no timings to compare"),
+        (untimed, untimed, "neither run has timings to compare"),
+        (run, few, "the second run was timed for 5 rounds only, and at least 8 are needed"),
+        (few, run, "the first run was timed for 5 rounds only, and at least 8 are needed"),
+    ):
+        comparison = compare_runs(first, second)
+        assert comparison.speed is None
+        said = comparison_document(comparison).sections[0].sentences[-1]
+        assert said == f"Speed is not compared: {because}."
+
+
+def test_timings_that_cannot_be_read_are_noted_above_a_comparison(run, run_of):
+    folder = run_of("damaged").folder
+    (folder / "latency.json").write_text("{}")
+    damaged = load_run(folder)
+    assert comparison_document(compare_runs(damaged, run)).notes == (
+        f"First run: {damaged.timings_note}",
+    )
+    assert comparison_document(compare_runs(run, damaged)).notes == (
+        f"Second run: {damaged.timings_note}",
+    )
+    assert comparison_document(compare_runs(run, run)).notes == ()
 
 
 def test_of_thousands_of_plans_those_that_differ_most_are_shown(run_of):
@@ -204,6 +279,15 @@ def test_a_run_that_reproduces_the_table_has_ratios_near_one(run_of):
     text = report.plain_text(published_document(comparison))
     assert "15 of 15 published plans were measured" in text and "quoted" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_single_published_row_has_a_single_ratio(run_of):
+    run = run_of("whole", [Plan()], timed=False)
+    sentences = published_document(compare_published(run)).sections[0].sentences
+    assert sentences == (
+        "1 of 15 published plans was measured; measured perplexity is 0.70 times the published "
+        "one.",
+    )
 
 
 def test_published_rows_that_were_not_measured_stay_empty(run):

@@ -130,8 +130,14 @@ def test_sampled_plans_are_those_of_permutations_and_their_reverses():
 )
 def test_without_the_plans_the_command_that_measures_them_is_named(plans, reason):
     scores = synthetic_scores(plans, additive_costs([1, 1, 1, 1]))
-    wanted = NotAvailable(reason, "pruning-kit sweep --plans shapley:64")
-    assert shapley_values(scores, 4) == wanted
+    assert shapley_values(scores, 4) == NotAvailable(
+        reason, "pruning-kit sweep --mode combinatorial"
+    )
+
+
+def test_of_many_blocks_sampled_orders_are_named_instead_of_all_plans():
+    scores = synthetic_scores([Plan()], additive_costs([1] * 9))
+    assert shapley_values(scores, 9).command == "pruning-kit sweep --plans shapley:144"
 
 
 def test_interactions_are_the_cost_beyond_the_sum():

@@ -81,6 +81,40 @@ def test_a_model_asked_for_never_falls_back(no_hub):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("dmeo", "demo"),
+        ("Demo", "demo"),
+        ("distilgpt-2", "distilgpt2"),
+        ("distillgpt2", "distilgpt2"),
+    ],
+)
+def test_a_near_miss_of_a_name_that_the_kit_knows_is_asked_about(no_hub, name, meant):
+    with pytest.raises(ModelError) as error:
+        find_model(name)
+    assert str(error.value) == (
+        f"cannot load model {name!r}: there is no folder of that name, it is not in the local "
+        "cache, and the Hugging Face Hub did not answer within 4 seconds. Did you mean --model "
+        f"{meant}?"
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "distilbert/distilgpt2", "distilroberta", "model"])
+def test_other_names_are_not_taken_for_near_misses(no_hub, name):
+    with pytest.raises(ModelError, match=r"Check the name or the network, or use --model demo\."):
+        find_model(name)
+
+
+def test_a_near_miss_that_no_model_on_the_hub_can_have_is_asked_about():
+    with pytest.raises(ModelError) as error:
+        find_model("démo")
+    assert str(error.value) == (
+        "cannot load model 'démo': there is no such folder, and no model on the Hub can have that "
+        "name. Did you mean --model demo?"
+    )
+
+
 def test_offline_mode_is_named_as_the_reason(monkeypatch):
     monkeypatch.setattr(hub, "cached_model", lambda _: None)
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)

@@ -66,3 +66,41 @@ def test_what_differs_is_named_with_both_values(tmp_path):
         refuse_to_mix(run, INFO["identity"], {"threads": 2})
     with pytest.raises(RunError, match="measured with other plans"):
         refuse_to_mix(run, {**INFO["identity"], "plans_sha256": "x"}, {})
+
+
+BOTH = {"test": "a", "calibration": "b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "now", "said"),
+    [
+        ("texts_sha256", BOTH, {"test": "a"}, "with --select-on, this run leaves it out"),
+        ("texts_sha256", {"test": "a"}, BOTH, "without --select-on, this run uses it"),
+        ("texts_sha256", BOTH, {**BOTH, "test": "c"}, "with other texts of --dataset"),
+        ("texts_sha256", BOTH, {**BOTH, "calibration": "c"}, "with other texts of --select-on"),
+        ("tokens_sha256", BOTH, {**BOTH, "test": "c"}, "with other tokens of --dataset"),
+        (
+            "windows",
+            {"test": 9},
+            {"test": 2},
+            "on 9 windows of the text of --dataset, this run asks for 2 (--max-windows)",
+        ),
+        (
+            "versions",
+            {"torch": "2.12", "numpy": "2.1"},
+            {"torch": "2.13", "numpy": "2.1"},
+            "with torch 2.12, this run uses 2.13",
+        ),
+        ("stride", 4, 8, "with stride=4, this run uses 8"),
+        ("weights_sha256", "a", "b", "with other weights"),
+    ],
+)
+def test_what_differs_is_told_in_words_with_its_option(tmp_path, name, then, now, said):
+    run = make(tmp_path / "a", "2026-01-01")
+    run.info["identity"][name] = then
+    with pytest.raises(RunError) as error:
+        refuse_to_mix(run, {**run.info["identity"], name: now}, {})
+    assert str(error.value) == (
+        f"cannot resume {run.folder}: it was measured {said}. Ask for the same again, or leave out "
+        "--resume and give another --output to start a new run."
+    )

@@ -1,9 +1,11 @@
 """A stored run read back: what its rows and its report tell beside the figures."""
 
+import json
 import math
 
 import pytest
 
+from pruning_kit.errors import PlanError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plan import Plan, singles, strategy_plan
 from pruning_kit.reporting.document import provenance_table
@@ -47,6 +49,61 @@ def test_the_random_strategy_is_that_of_the_seed_the_sweep_was_given(tmp_path, s
     two = analyse(run).sizes[1]
     assert two.n_removed == 2 and two.strategies["random"] == drawn
     assert strategy_plan("random", 6, 2, 0) != strategy_plan("random", 6, 2, 3)
+
+
+TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        (
+            "{",
+            "cannot read {0}: it is no valid JSON (Expecting property name enclosed in double "
+            "quotes: line 1 column 2 (char 1)).",
+        ),
+        ("[1]", "cannot read {0}: it holds no JSON object."),
+        (
+            '{"schema": 1}',
+            "cannot read the timings in {0}: their schema is 1, this version reads 2.",
+        ),
+        (
+            '{"schema": 2}',
+            "cannot read the timings in {0}: they lack n_blocks, protocol, machine and 7 more, or "
+            "hold it in another form.",
+        ),
+    ],
+)
+def test_damaged_timings_are_left_out_with_a_note_and_the_sums_are_kept(tmp_path, content, note):
+    folder = write_run(tmp_path / "run", plans=PLANS)
+    whole = load_run(folder)
+    assert whole.timings is not None and whole.timings_note is None
+    (folder / "latency.json").write_text(content)
+    run = load_run(folder)
+    assert run.timings is None
+    said = note.format(folder / "latency.json")
+    assert run.timings_note == f"Speeds are left out, because the kit {said} {TIME_AGAIN}"
+    kept = ["removed", "ppl", "params_m", "status"]
+    assert run.frame()[kept].equals(whole.frame()[kept])
+    assert run.frame()["speed_ms"].isna().all()
+
+
+def test_a_run_that_was_not_timed_needs_no_note(tmp_path):
+    run = load_run(write_run(tmp_path / "run", plans=PLANS, timed=False))
+    assert run.timings is None and run.timings_note is None
+
+
+def test_a_plan_that_cannot_be_read_is_named_with_its_file(tmp_path):
+    folder = write_run(tmp_path / "run", plans=PLANS)
+    info = json.loads((folder / "run.json").read_text())
+    info["plans"][1], info["parameters"]["x"] = "x", 1
+    (folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(PlanError) as error:
+        _ = load_run(folder).plans
+    assert str(error.value) == (
+        f"cannot read 'x' in {folder / 'run.json'}, plan 'x': write block numbers and ranges, such "
+        "as 3,7-9."
+    )
 
 
 @pytest.mark.parametrize(("bound", "shown"), [(0.9, -10.0), (0.0, None), (math.inf, None)])

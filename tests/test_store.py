@@ -12,12 +12,36 @@ from pruning_kit.runs.store import RunFolder, first_difference, read_info, write
 
 INFO = {
     "command": "pruning-kit sweep",
-    "model": {"name": "tiny"},
-    "texts": {},
-    "protocol": {},
-    "numerics": {"threads": 1},
-    "choice": {},
+    "model": {
+        "name": "tiny",
+        "revision": None,
+        "weights_sha256": "ab",
+        "model_type": "gpt2",
+        "n_blocks": 2,
+    },
+    "texts": {
+        "test": {
+            "name": "text.txt",
+            "title": "text.txt",
+            "sha256": "cd",
+            "n_tokens": 16,
+            "n_bytes": 60,
+            "part": None,
+        }
+    },
+    "protocol": {"context": 8, "stride": 4},
+    "numerics": {
+        "dtype": "float32",
+        "device": "cpu",
+        "device_name": "a test",
+        "kernel": "reference",
+        "attention": "sdpa",
+        "batch_size": 2,
+        "threads": 1,
+    },
+    "choice": {"seed": 0},
     "versions": {},
+    "git_commit": None,
     "created": "2026-01-01T00:00:00+00:00",
     "identity": {"plans_sha256": "abc", "context": 8},
     "plans": ["none", "0"],
@@ -60,19 +84,58 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         read_info(tmp_path)
 
 
+RESTORE = "Restore the file from a copy, or sweep again into another folder."
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot read run file"),
-        ("[]", "it holds no JSON object"),
-        ('{"schema": 99}', "its schema is 99, this version reads 1"),
-        ('{"schema": 1}', r"its run\.json lacks command, created, identity, model"),
+        (
+            b"{",
+            "cannot read {0}/run.json: it is no valid JSON (Expecting property name enclosed in "
+            f"double quotes: line 1 column 2 (char 1)). {RESTORE}",
+        ),
+        (
+            b"",
+            "cannot read {0}/run.json: it is no valid JSON (Expecting value: line 1 column 1 "
+            f"(char 0)). {RESTORE}",
+        ),
+        (
+            b"\xff",
+            "cannot read {0}/run.json: it is no valid JSON ('utf-8' codec can't decode byte 0xff "
+            f"in position 0: invalid start byte). {RESTORE}",
+        ),
+        (b"[]", f"cannot read {{0}}/run.json: it holds no JSON object. {RESTORE}"),
+        (
+            b'{"schema": 99}',
+            "cannot read run {0}: its schema is 99, this version reads 1. Use the version of "
+            "pruning-kit that wrote it.",
+        ),
+        (
+            b'{"schema": 1}',
+            "cannot read run {0}: its run.json lacks command, created, identity and 10 more, or "
+            f"holds it in another form. {RESTORE}",
+        ),
     ],
 )
 def test_a_broken_or_foreign_run_file_is_named(tmp_path, content, message):
-    (tmp_path / "run.json").write_text(content)
-    with pytest.raises(RunError, match=message):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError) as error:
         read_info(tmp_path)
+    assert str(error.value) == message.format(tmp_path)
+
+
+def test_a_run_file_that_may_not_be_read_is_named(run, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(store.Path, "read_text", refuse)
+    with pytest.raises(RunError) as error:
+        read_info(run.folder)
+    assert str(error.value) == (
+        f"cannot read {run.folder / 'run.json'}: Permission denied. Make it a file that you may "
+        "read."
+    )
 
 
 def test_a_damaged_part_is_named(run):
@@ -132,12 +195,68 @@ def test_a_run_killed_before_its_first_file_can_be_started_again(tmp_path):
     assert RunFolder.create(tmp_path / "run", INFO).info["schema"] == store.SCHEMA
 
 
-@pytest.mark.parametrize("key", sorted(store.KEYS))
-def test_a_run_file_without_a_fact_is_named(run, key):
-    for value in (None, 7):
-        (run.folder / "run.json").write_text(json.dumps({**run.info, key: value}))
-        with pytest.raises(RunError, match=rf"its run\.json lacks {key}, or holds"):
-            read_info(run.folder)
+def facts_of(form, path=()):
+    """The path of every fact that a form asks for by name."""
+    for key, inner in form.items():
+        yield [*path, key]
+        if isinstance(inner, dict):
+            yield from facts_of(inner, (*path, key))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *facts_of(store.FORM),
+        *(["texts", "test", key] for key in store.TEXT),
+        *(["windows", "test", key] for key in store.WINDOWS),
+        ["texts", "test"],
+        ["windows", "test"],
+        ["parameters", "0"],
+    ],
+    ids=".".join,
+)
+def test_a_run_file_without_a_fact_is_named(run, path):
+    info = json.loads(json.dumps(run.info))
+    inner = info
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    (run.folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(RunError) as error:
+        read_info(run.folder)
+    assert str(error.value) == (
+        f"cannot read run {run.folder}: its run.json lacks {'.'.join(path)}, or holds it in "
+        f"another form. {RESTORE}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"command": 7}, "command"),
+        ({"model": []}, "model"),
+        ({"plans": ["none", 0]}, "plans[1]"),
+        ({"parameters": {"none": 2, "0": "1"}}, "parameters.0"),
+        ({"windows": {"test": {"groups": [[0, "2"]], "targets": []}}}, "windows.test.groups[0][1]"),
+    ],
+)
+def test_a_fact_in_another_form_is_named(run, changes, name):
+    (run.folder / "run.json").write_text(json.dumps({**run.info, **changes}))
+    with pytest.raises(RunError) as error:
+        read_info(run.folder)
+    assert f"its run.json lacks {name}, or holds it in another form." in str(error.value)
+
+
+@pytest.mark.parametrize("groups", [[], [[]], [[0, 2]], [[0, 2], [1, 3]], [[0, 1, 3]], [[1, 3]]])
+def test_groups_that_leave_windows_out_or_count_them_twice_are_refused(run, groups):
+    windows = {"test": {"groups": groups, "targets": [7, 4, 4]}}
+    (run.folder / "run.json").write_text(json.dumps({**run.info, "windows": windows}))
+    with pytest.raises(RunError) as error:
+        read_info(run.folder)
+    assert str(error.value) == (
+        f"cannot read run {run.folder}: the window groups in its run.json do not cover the 3 "
+        f"windows of the text 'test'. {RESTORE}"
+    )
 
 
 def test_a_run_is_complete_with_its_last_part(run):

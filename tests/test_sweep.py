@@ -166,13 +166,16 @@ def test_a_second_run_never_overwrites_a_first(settings):
     [
         ({"context": 16}, "it was measured with context=32, this run uses 16"),
         ({"stride": 8}, "stride=16, this run uses 8"),
-        ({"max_windows": 2}, "windows="),
+        (
+            {"max_windows": 2},
+            "windows of the text of --dataset, this run asks for 2 (--max-windows). Ask for",
+        ),
         ({"batch_size": 2}, "batch_size=3, this run uses 2"),
         ({"attention": "eager"}, "attention=sdpa, this run uses eager"),
         ({"dtype": "bfloat16"}, "dtype=float32, this run uses bfloat16"),
         (
             {"choice": PlanChoice(mode=Mode.SEQUENTIAL)},
-            "it was measured with other plans. Leave out",
+            "it was measured with other plans. Ask for the same again, or leave out",
         ),
     ],
 )
@@ -201,6 +204,8 @@ def test_a_selection_text_is_a_second_split(settings, text_file):
     assert list(frame["split"].unique()) == ["test", "calibration"]
     assert len(frame) == 16
     assert frame.groupby("split")["ppl"].first().nunique() == 2
+    with pytest.raises(RunError, match="measured with --select-on, this run leaves it out"):
+        Sweep(settings(resume=True), SilentObserver(), Ranks())
 
 
 def test_the_text_of_the_figures_is_refused_to_choose_plans_on(settings, text_file):
@@ -371,6 +376,19 @@ def test_timings_of_another_protocol_are_refused_before_any_work(settings, chang
     with pytest.raises(RunError, match="cannot keep the timings") as error:
         Sweep(settings(timing=replace(QUICK, **changes), resume=True), SilentObserver(), Ranks())
     assert difference in str(error.value)
+    Sweep(settings(timing=None, resume=True), SilentObserver(), Ranks())
+
+
+def test_damaged_timings_are_refused_by_a_sweep_that_would_keep_them(settings):
+    folder = timed(settings)
+    (folder / "latency.json").write_text("{")
+    with pytest.raises(RunError) as error:
+        Sweep(settings(timing=QUICK, resume=True), SilentObserver(), Ranks())
+    assert str(error.value) == (
+        f"cannot read {folder / 'latency.json'}: it is no valid JSON (Expecting property name "
+        "enclosed in double quotes: line 1 column 2 (char 1)). Delete the file and repeat the "
+        "sweep with --resume to time again."
+    )
     Sweep(settings(timing=None, resume=True), SilentObserver(), Ranks())
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pruning_kit.errors import TimingError
+from pruning_kit.errors import PlanError, TimingError
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.speed import bootstrap, latency, verdicts
 from pruning_kit.speed.depths import compare_depths
@@ -21,6 +21,7 @@ from pruning_kit.speed.timings import (
     DECODE,
     END_TO_END,
     END_TO_END_PLAIN,
+    FORM,
     PREFILL,
     QUANTITIES,
     TARGET_MET,
@@ -297,8 +298,79 @@ def test_json_gives_back_every_sample():
 
 def test_another_schema_is_refused():
     data = simulate(draft(), 1).to_json() | {"schema": 99}
-    with pytest.raises(TimingError, match="timings of schema 99: this version reads 2"):
-        Timings.from_json(data)
+    with pytest.raises(TimingError) as error:
+        Timings.from_json(data, "run/latency.json")
+    assert str(error.value) == (
+        "cannot read the timings in run/latency.json: their schema is 99, this version reads 2. "
+        "Delete the file and repeat the sweep with --resume to time again."
+    )
+
+
+def stored(timings: Timings | None = None) -> dict:
+    """Timings as JSON gives them back."""
+    return json.loads(json.dumps((timings or simulate(draft(2, sizes=(0, 1)), 1)).to_json()))
+
+
+def paths_of(form, path=()):
+    """The path of every fact that a form asks for by name."""
+    if isinstance(form, list):
+        yield from paths_of(form[0], (*path, 0))
+    if isinstance(form, dict):
+        for key, inner in form.items():
+            yield [*path, key]
+            yield from paths_of(inner, (*path, key))
+
+
+@pytest.mark.parametrize("path", list(paths_of(FORM)), ids=lambda path: ".".join(map(str, path)))
+def test_stored_timings_without_a_fact_are_refused_by_its_name(path):
+    data = stored()
+    inner = data
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    name = ".".join(map(str, path)).replace(".0.", "[0].")
+    with pytest.raises(TimingError) as error:
+        Timings.from_json(data, "run/latency.json")
+    assert str(error.value) == (
+        f"cannot read the timings in run/latency.json: they lack {name}, or hold it in another "
+        "form. Delete the file and repeat the sweep with --resume to time again."
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["pools"].pop(0),
+        lambda data: data["entries"].pop(),
+        lambda data: data["entries"].pop(0),
+        lambda data: data["entries"][-1].update(pool=5),
+        lambda data: data["rounds"].clear(),
+        lambda data: data["rounds"][-1]["samples"][DECODE].pop(),
+        lambda data: data["rounds"][-1]["samples"][DECODE].__setitem__(0, 0.0),
+        lambda data: data["rounds"][-1]["samples"][DECODE].__setitem__(0, math.nan),
+        lambda data: data["batches"].append(stored() | {"rounds": []}),
+    ],
+)
+def test_stored_timings_that_do_not_fit_together_are_refused(change):
+    data = stored()
+    change(data)
+    with pytest.raises(TimingError) as error:
+        Timings.from_json(data, "run/latency.json")
+    assert str(error.value) == (
+        "cannot read the timings in run/latency.json: plans, pools and samples do not fit "
+        "together. Delete the file and repeat the sweep with --resume to time again."
+    )
+
+
+def test_a_plan_that_cannot_be_read_in_stored_timings_is_named_with_the_file():
+    data = stored()
+    data["pools"][1][0] = "x"
+    with pytest.raises(PlanError) as error:
+        Timings.from_json(data, "run/latency.json")
+    assert str(error.value) == (
+        "cannot read 'x' in run/latency.json, plan 'x': write block numbers and ranges, such as "
+        "3,7-9."
+    )
 
 
 def test_rounds_stop_at_the_target_and_look_only_now_and_then():
@@ -422,7 +494,10 @@ def test_an_unmet_target_says_which_ratio_and_what_budget_would_do():
     texts = verdicts.warnings(simulate(draft(target=0.001, budget_s=10.0), 1))
     assert "the budget of 10 s ended after" in texts[0]
     assert "known to 0.1 %" in texts[0]
-    assert "Try --latency-budget" in texts[0]
+    assert "times as many rounds would be needed. Try a quieter machine, or --l" in texts[0]
+    assert "with --latency-target 0.0" in texts[0]
+    texts = verdicts.warnings(simulate(draft(target=0.008, budget_s=10.0), 1))
+    assert "Try --latency-budget " in texts[0] and "many rounds" not in texts[0]
 
 
 def test_load_steal_and_clocks_of_the_machine_are_doubted():
@@ -447,7 +522,7 @@ def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
     assert verdicts.warnings(timings) == []
     findings = verdicts.findings(timings)
     assert findings[0].startswith(
-        "End to end (a short prompt continued to 75 tokens): each block removed saves 50.1 ms of "
+        "End to end (a prompt of 15 tokens continued to 75): each block removed saves 50.1 ms of "
         "400 ms on average; 25 % [25 to 2"
     )
     assert findings[1].startswith("Prefill (reading 128 tokens): each block removed saves ")
@@ -494,10 +569,37 @@ def test_plans_that_were_timed_are_named_and_every_one_where_all_were():
     assert any("twice, and no other plan;" in text for text in verdicts.findings(alone))
 
 
-def _quiet_rows() -> list[list[float]]:
-    kept = [6 - entry.plan.size for entry in draft(6, sizes=range(6)).entries]
+def _quiet_rows(outside_s: float = 0.1, sizes=range(6)) -> list[list[float]]:
+    kept = [6 - entry.plan.size for entry in draft(6, sizes=sizes).entries]
     wobble = np.random.default_rng(5).normal(1, 0.004, (20, len(kept)))
-    return (wobble * (0.1 + 0.05 * np.array(kept))).tolist()
+    return (wobble * (outside_s + 0.05 * np.array(kept))).tolist()
+
+
+@pytest.mark.parametrize(
+    ("outside_s", "said"),
+    [
+        (0.0, "what lies outside the blocks (embedding, head, choice of the token, overhead of "),
+        (-0.02, "no straight line: it would leave less than no time outside the blocks, so the "),
+    ],
+)
+def test_a_line_that_leaves_no_time_outside_the_blocks_gives_no_share(outside_s, said):
+    timings = with_samples(draft(6, sizes=range(6)), _quiet_rows(outside_s))
+    end_to_end, prefill, _ = verdicts.findings(timings)[:3]
+    assert said in end_to_end
+    assert "-" not in prefill and "−" not in prefill
+
+
+def test_two_depths_give_the_saving_of_a_block_and_no_line():
+    timings = with_samples(draft(6, sizes=(0, 1)), _quiet_rows(sizes=(0, 1)))
+    assert verdicts.findings(timings)[1] == (
+        "Prefill (reading 128 tokens): each block removed saves 50.5 ms of 400 ms on average."
+    )
+
+
+def test_a_ratio_known_too_little_is_that_of_all_models_of_its_depth():
+    timings = with_samples(draft(6, sizes=(0, 3)), _quiet_rows(sizes=(0, 3)))
+    assert verdicts._pool(timings, Plan((0, 1, 2))) == "models with 3 blocks left"
+    assert verdicts._pool(timings, Plan()) == "the whole model against itself"
 
 
 def test_peak_bytes_come_from_the_plan_itself_where_it_was_timed():

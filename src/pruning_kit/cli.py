@@ -25,6 +25,7 @@ from pruning_kit.plan import Plan
 
 if TYPE_CHECKING:
     from pruning_kit.cutting.verification import Check
+    from pruning_kit.findings.analysis import Analysis
     from pruning_kit.runs.results import Run
     from pruning_kit.sweep import Sweep
 
@@ -152,6 +153,7 @@ def sweep(
         choice = opt.plan_choice(
             mode, plans, strategies, sizes, ratios, max_removed, max_plans, seed
         )
+        opt.refuse_untimed(speed, batch_sweep, per_plan, compiled, cuda_graphs)
         from pruning_kit.inputs.corpora import HubText
         from pruning_kit.runs.ranks import current_ranks
         from pruning_kit.settings import SweepSettings
@@ -229,8 +231,9 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool, command: str) -
     run = load_run(folder)
     for line in describe_run(run):
         out.print(escape(line), highlight=False)
-    out.print(sweep_table(run, mode, save_results))
-    for sentence in summary_sentences(analyse(run)):
+    analysis = analyse(run)
+    out.print(sweep_table(run, analysis, mode, save_results))
+    for sentence in summary_sentences(analysis):
         out.print(escape(sentence), highlight=False)
     if run.timings is not None:
         for sentence in warnings(run.timings):
@@ -239,9 +242,10 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool, command: str) -
         from pruning_kit.reporting.plots import save_figures
 
         write_csv(run, folder / "results.csv")
-        figures = save_figures(run, folder)
-        names = ", ".join(path.name for path in figures if path.suffix == ".png")
-        out.print(f"\nSaved in {folder}: results.csv, run.json, {names}", highlight=False)
+        figures = save_figures(run, analysis, folder)
+        names = [path.name for path in figures if path.suffix == ".png"]
+        saved = ", ".join(["results.csv", "run.json", *names])
+        out.print(f"\nSaved in {folder}: {saved}", highlight=False)
     else:
         again = _with_option(_with_option(command, "--save_results"), "--resume")
         out.print(
@@ -249,7 +253,15 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool, command: str) -
             highlight=False,
             soft_wrap=True,
         )
+    out.print(f"Next: {_next_step(folder, analysis)}", highlight=False, soft_wrap=True)
     _exit_if_failed(run)
+
+
+def _next_step(folder: Path, analysis: Analysis) -> str:
+    """What to do with a finished run."""
+    if not analysis.sizes:
+        return "--mode sequential, which removes each block alone."
+    return f"pruning-kit report {shlex.quote(str(folder))} --format html"
 
 
 def _exit_if_failed(run: Run) -> None:
@@ -338,9 +350,16 @@ def report(
     figures: Annotated[
         bool, typer.Option("--figures", help="Also write every picture as PNG and SVG into RUN.")
     ] = False,
-    max_latency: Annotated[float | None, typer.Option(help="Budget in milliseconds.")] = None,
-    max_params: Annotated[float | None, typer.Option(help="Budget in millions.")] = None,
-    max_ppl_increase: Annotated[float | None, typer.Option(help="Budget in per cent.")] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Budget: milliseconds end to end, such as 300.")
+    ] = None,
+    max_params: Annotated[
+        float | None, typer.Option(help="Budget: millions of parameters, such as 60.")
+    ] = None,
+    max_ppl_increase: Annotated[
+        float | None,
+        typer.Option(help="Budget: per cent of perplexity above the whole model's, such as 50."),
+    ] = None,
 ) -> None:
     """Say what a stored run shows: blocks that matter, what to remove, how sure that is.
 
@@ -358,7 +377,7 @@ def report(
 
         budget = Budget(
             max_latency_s=None if max_latency is None else max_latency / 1e3,
-            max_params=None if max_params is None else round(max_params * 1e6),
+            max_params=opt.parameter_limit(max_params),
             max_ppl_increase_pct=max_ppl_increase,
         )
         asked = None if budget == Budget() else budget
@@ -402,9 +421,15 @@ def compare(
         from pruning_kit.reporting.report import renderable
         from pruning_kit.runs.results import load_run
 
-        if published == (second is not None):
+        if second is None and not published:
             raise RunError(
-                f"cannot compare {first}: give either a second run or --published, and not both."
+                f"cannot compare {first}: there is nothing to compare it with. Give a second run, "
+                "or --published."
+            )
+        if second is not None and published:
+            raise RunError(
+                f"cannot compare {first} with {second} and with the published table at once. "
+                "Leave out --published or the second run."
             )
         run = load_run(first)
         document = (

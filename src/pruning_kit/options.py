@@ -8,10 +8,11 @@ from typing import Annotated, Literal, TypeVar
 import typer
 
 from pruning_kit import choosing
-from pruning_kit.errors import PlanError
+from pruning_kit.errors import PlanError, RunError, TimingError
 from pruning_kit.plan import parse_plans
 
 SHAPLEY = "shapley:"
+MOST_MILLIONS = 1e5  # of parameters, more than any model has
 Number = TypeVar("Number", int, float)
 
 WHAT, WHERE, HOW, RESULT, SPEED = (
@@ -54,8 +55,8 @@ Mode = Annotated[
 Plans = Annotated[
     list[str] | None,
     typer.Option(
-        help="Chosen sets of blocks, such as 1+3 or 1-3; may be repeated. "
-        "shapley:N adds those of N sampled orders of the blocks.",
+        help="Chosen sets of blocks, such as 1+3 or 1-3, besides those of --mode and "
+        "--strategies; may be repeated. shapley:N adds those of N sampled orders of the blocks.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -68,14 +69,21 @@ Strategies = Annotated[
 ]
 Sizes = Annotated[
     str | None,
-    typer.Option(help="Numbers of removed blocks, such as 2,3.", rich_help_panel=WHAT),
+    typer.Option(
+        help="Numbers of removed blocks, such as 2,3, for combinatorial and --strategies.",
+        rich_help_panel=WHAT,
+    ),
 ]
 Ratios = Annotated[
     str | None,
     typer.Option(help="Shares to remove by strategy, such as 0.25,0.5.", rich_help_panel=WHAT),
 ]
 MaxRemoved = Annotated[
-    int | None, typer.Option(help="Largest number of removed blocks.", rich_help_panel=WHAT)
+    int | None,
+    typer.Option(
+        help="Largest number of removed blocks, for combinatorial and --strategies.",
+        rich_help_panel=WHAT,
+    ),
 ]
 MaxPlans = Annotated[int, typer.Option(help="Refuse more plans than this.", rich_help_panel=WHAT)]
 Seed = Annotated[int, typer.Option(help="For strategy random.", rich_help_panel=WHAT)]
@@ -123,7 +131,12 @@ Threads = Annotated[
     int | None, typer.Option(help="CPU threads. Default: all cores.", rich_help_panel=HOW)
 ]
 Speed = Annotated[
-    bool, typer.Option("--speed/--no-speed", help="Time the models.", rich_help_panel=SPEED)
+    bool,
+    typer.Option(
+        "--speed/--no-speed",
+        help="Time the models; the other options here say how.",
+        rich_help_panel=SPEED,
+    ),
 ]
 LatencyBudget = Annotated[
     float,
@@ -198,13 +211,8 @@ def plan_choice(
     Raises:
         PlanError: if a word cannot be read, or nothing says what to measure.
     """
-    if not (mode or plans or strategies):
-        raise PlanError(
-            "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
-            "sequential or combinatorial, or --plans, or --strategies."
-        )
     words = [word for text in plans or [] for word in text.split()]
-    return choosing.PlanChoice(
+    choice = choosing.PlanChoice(
         mode=mode,
         plans=tuple(parse_plans(word for word in words if not word.startswith(SHAPLEY))),
         shapley_permutations=sum(_permutations(word) for word in words if word.startswith(SHAPLEY)),
@@ -215,6 +223,50 @@ def plan_choice(
         seed=seed,
         max_plans=max_plans,
     )
+    if not (mode or words or strategies):
+        raise PlanError(
+            "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
+            "sequential or combinatorial, or --plans, or --strategies."
+        )
+    return choice
+
+
+def refuse_untimed(
+    speed: bool, batch_sweep: str | None, per_plan: bool, compiled: bool, cuda_graphs: bool
+) -> None:
+    """Refuse to be asked for timings and for none.
+
+    Raises:
+        TimingError: naming the option.
+    """
+    asked = {
+        "--batch-sweep": batch_sweep is not None,
+        "--per-plan": per_plan,
+        "--compile": compiled,
+        "--cuda-graphs": cuda_graphs,
+    }
+    given = [option for option, is_given in asked.items() if is_given]
+    if given and not speed:
+        raise TimingError(
+            f"cannot use {given[0]} together with --no-speed: one asks for timings, the other for "
+            "none. Leave one out."
+        )
+
+
+def parameter_limit(millions: float | None) -> int | None:
+    """The number of parameters that `--max-params` means.
+
+    Raises:
+        RunError: if the number given can only be a count.
+    """
+    if millions is None:
+        return None
+    if not abs(millions) <= MOST_MILLIONS:
+        raise RunError(
+            f"cannot choose under --max-params {millions:.15g}: the unit is millions of "
+            "parameters. Write --max-params 60 for 60,000,000 of them."
+        )
+    return round(millions * 1e6)
 
 
 def batch_sizes(text: str | None) -> tuple[int, ...]:
@@ -237,7 +289,9 @@ def _permutations(word: str) -> int:
 
 
 def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:
-    return [_number(part, kind, f"{option} {text}") for part in text.split(",")] if text else []
+    if text is None:
+        return []
+    return [_number(part, kind, f"{option} {text}") for part in text.split(",")]
 
 
 def _number(text: str, kind: type[Number], option: str) -> Number:

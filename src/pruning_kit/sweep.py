@@ -23,11 +23,10 @@ from pruning_kit.kernels import choose_kernel
 from pruning_kit.plan import Plan
 from pruning_kit.runs import opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
-from pruning_kit.runs.results import LATENCY_FILE, load_run
+from pruning_kit.runs.results import LATENCY_FILE, load_run, read_timings
 from pruning_kit.settings import Observer, SweepSettings
 from pruning_kit.speed import latency
 from pruning_kit.speed.machine import available_cores, device_name
-from pruning_kit.speed.timings import Timings
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol, check_protocol
 from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
 from pruning_kit.walk.estimates import WindowCost, in_words, measure_cost
@@ -111,21 +110,22 @@ class Sweep:
         """Refuse a folder whose timings are not those that this sweep would take.
 
         Raises:
-            RunError: if they are of another protocol or machine.
+            PruningKitError: if they are of another protocol or machine, or cannot be read.
         """
-        path = self.run.folder / LATENCY_FILE
-        if not path.exists():
+        stored = read_timings(self.run.folder)
+        if stored is None:
             return
         config = self.loaded.model.config
         wanted = latency.binding_facts(
             protocol, len(self._prompt_ids), config, self.device, self.dtype
         )
-        difference = latency.first_difference(Timings.from_json(store.read_json(path)), wanted)
+        difference = latency.first_difference(stored, wanted)
         if difference:
             name, then, now = difference
             raise RunError(
-                f"cannot keep the timings in {path}: they were taken with {name} {then}, this run "
-                f"asks for {now}. Delete the file to time again, or add --no-speed."
+                f"cannot keep the timings in {self.run.folder / LATENCY_FILE}: they were taken "
+                f"with {name} {then}, this run asks for {now}. Delete the file to time again, or "
+                "add --no-speed."
             )
 
     def sample(self, new_tokens: int = 60) -> None:

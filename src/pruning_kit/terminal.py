@@ -13,7 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pruning_kit.reporting.wording import format_ppl
+from pruning_kit.findings.analysis import Analysis
+from pruning_kit.reporting.wording import change, format_ppl
 from pruning_kit.runs.results import Run
 
 MAX_ROWS = 80
@@ -77,7 +78,8 @@ def describe_run(run: Run) -> list[str]:
     part = f", {text['part']}" if text["part"] else ""
     tokens = int(run.targets().sum())
     protocol = info["protocol"]
-    threads = f", {numerics['threads']} threads" if numerics["device"] == "cpu" else ""
+    count = numerics["threads"]
+    threads = f", {count} thread{'s' * (count != 1)}" if numerics["device"] == "cpu" else ""
     return [
         f"Model: {model['name']} ({model['model_type']}, {run.n_blocks} blocks, "
         f"weights {model['weights_sha256'][:8]})",
@@ -87,43 +89,44 @@ def describe_run(run: Run) -> list[str]:
     ]
 
 
-def sweep_table(run: Run, mode: str | None, saved: bool) -> Table:
-    """The measured plans of a mode in the historic columns, the whole model first.
+def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> Table:
+    """The measured plans in the historic columns, the whole model first.
 
-    Within each number of removed blocks the lowest perplexity comes first and is marked. Of long
-    tables the best of each size are shown.
+    Of `sequential` the blocks come in their order; otherwise, within each number of removed
+    blocks, the best plan first. The best one of a size, by the text that plans are chosen on, is
+    marked. Of long tables the best of each size are shown.
     """
     frame = run.frame()
     frame = frame[frame["split"] == "test"]
     base = frame[frame["mode"] == "baseline"]
-    shown = [mode] if mode in ("sequential", "combinatorial") else ["sequential", "combinatorial"]
-    rows = frame[frame["mode"].isin(shown)]
+    rows = frame[frame["mode"].isin(["sequential", "combinatorial"])]
+    ratio = {str(row.plan): row.selection_ratio for row in analysis.rows}
+    rows = rows.assign(rank=rows["removed"].map(ratio))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for index, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if index == 0 else "right", vertical="bottom")
     for _, row in base.iterrows():
         table.add_row(*_cells(row), style="bold", end_section=True)
-    sizes = list(rows.groupby("blocks", sort=False))
-    limit = None if len(rows) <= MAX_ROWS else BEST_OF_EACH_SIZE
-    for _, group in sizes:
-        ranked = group if mode == "sequential" else group.sort_values("ppl", kind="stable")
-        best = group["ppl"].idxmin() if group["ppl"].notna().any() else None
-        for number, (label, row) in enumerate(ranked.head(limit or len(ranked)).iterrows()):
-            mark = label == best and len(group) > 1
-            last = number == min(limit or len(ranked), len(ranked)) - 1
+    limit = len(rows) if len(rows) <= MAX_ROWS else BEST_OF_EACH_SIZE
+    best = {str(size.best) for size in analysis.sizes if size.n_measured > 1}
+    for _, group in rows.groupby("blocks", sort=False):
+        ranked = group if mode == "sequential" else group.sort_values("rank", kind="stable")
+        shown = ranked.head(limit)
+        for _, row in shown.iterrows():
+            mark = row["removed"] in best
             table.add_row(
-                *_cells(row, "*" if mark else ""),
+                *_cells(row, " *" if mark else ""),
                 style="green" if mark else None,
-                end_section=last,
+                end_section=row["removed"] == shown["removed"].iloc[-1],
             )
-    table.caption = _caption(rows, limit, saved)
+    table.caption = _caption(analysis, rows, limit, saved)
     table.caption_justify = "left"
     return table
 
 
 def _cells(row: pd.Series, mark: str = "") -> list[str]:
     return [
-        f"{row['removed']}{' ' + mark if mark else ''}",
+        f"{row['removed']}{mark}",
         str(row["blocks"]),
         format_ppl(row["ppl"]),
         _number(row["speed_ms"], ".1f"),
@@ -138,19 +141,19 @@ def _number(value: float, form: str) -> str:
 
 
 def _change(percent: float) -> str:
-    """A change in per cent, short where it is huge."""
+    """A change in per cent, as a factor from a doubling on: `+7.1 %`, `3.98×`."""
     if percent is None or math.isnan(percent):
         return ""
-    if abs(percent) < 1e4:
-        return f"{percent:+.1f} %"
-    return f"{percent:+,.0f} %" if abs(percent) < 1e6 else f"{percent:+.1e} %"
+    return change(1 + percent / 100)
 
 
-def _caption(rows: pd.DataFrame, limit: int | None, saved: bool) -> str:
+def _caption(analysis: Analysis, rows: pd.DataFrame, limit: int, saved: bool) -> str:
     notes = []
-    if len(rows) > 1:
-        notes.append("* lowest perplexity of its size")
-    if limit is not None:
+    if analysis.offers_choice:
+        two_texts = analysis.selection != analysis.reported
+        where = f" on {analysis.selection.title}, which plans are chosen on" if two_texts else ""
+        notes.append(f"* lowest perplexity of its size{where}")
+    if limit < len(rows):
         where = "all {0:,} are in results.csv" if saved else "all {0:,} with --save_results"
         notes.append(f"the best {limit} of each size; {where.format(len(rows))}")
     if rows["speed_pooled"].eq(True).any():

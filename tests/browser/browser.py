@@ -6,11 +6,11 @@ screenshots: desktop light and dark, phone, and the printed page as a PDF.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import shutil
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +78,16 @@ def take_pictures(browser: Chrome, page: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    target, pictures = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+    parser = argparse.ArgumentParser(
+        description="Print how long a page takes to open, and take pictures of it."
+    )
+    parser.add_argument("page", type=Path, help="an HTML file")
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    asked = parser.parse_args()
+    target, pictures = asked.page.resolve(), asked.folder
+    if not target.is_file():
+        parser.error(f"cannot open page {asked.page}: there is no such file")
+    pictures.mkdir(parents=True, exist_ok=True)
     chrome = start_browser()
     try:
         times = []

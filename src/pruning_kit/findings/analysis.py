@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 SAME_TEXT = "chosen and reported on the same text"
 LADDER_PCT = (10.0, 25.0, 50.0, 100.0)
 CHECKED_AUTOCORRELATION = 0.5
+COLLAPSE_RATIO = 10.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,10 @@ class Analysis:
     they are equal where the run holds one text. `scores` and `selection_scores` give any further
     interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`. `timed_on` says what
     milliseconds are of, such as `75 tokens on 2 threads of AMD EPYC`; empty without timings.
+    `source` are the options of a sweep that name the model and its texts.
     """
 
-    model: str
+    source: str
     n_blocks: int
     reported: Text
     selection: Text
@@ -146,6 +149,17 @@ class Analysis:
         return min(self.sizes, key=lambda size: size.selection_increase, default=None)
 
     @property
+    def offers_choice(self) -> bool:
+        """Whether several sets of one size were measured, so that a best one was chosen."""
+        return any(size.n_measured > 1 for size in self.sizes)
+
+    @property
+    def ruinous(self) -> tuple[int, ...]:
+        """Blocks whose removal alone ruins the model, so that pairs with them mean little."""
+        items = self.importance.items
+        return tuple(item.block for item in items if item.ppl_ratio.value > COLLAPSE_RATIO)
+
+    @property
     def complete(self) -> bool:
         """Whether every removable set of blocks was measured in full."""
         return sum(not row.failed for row in self.rows) == 2**self.n_blocks - 1
@@ -177,11 +191,23 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         run.n_blocks,
         run.parameters,
         _latencies(run),
-        model=str(run.info["model"]["name"]),
+        source=_source(run),
         titles=(str(run.info["texts"]["test"]["title"]), str(run.info["texts"][split]["title"])),
         random_seed=int(run.info["choice"]["seed"]),
         timed_on="" if run.timings is None else verdicts.conditions(run.timings),
     )
+
+
+def _source(run: Run) -> str:
+    """The options that name a run's model and texts and how they are read."""
+    protocol = run.info["protocol"]
+    options = {"--model": run.info["model"]["name"], "--dataset": run.info["texts"]["test"]["name"]}
+    if "calibration" in run.splits:
+        options["--select-on"] = run.info["texts"]["calibration"]["name"]
+    options |= {"--context": protocol["context"], "--stride": protocol["stride"]}
+    if protocol["max_windows"] is not None:
+        options["--max-windows"] = protocol["max_windows"]
+    return shlex.join(str(word) for pair in options.items() for word in pair)
 
 
 def _latencies(run: Run) -> dict[Plan, PlanLatency]:
@@ -196,7 +222,10 @@ def _latencies(run: Run) -> dict[Plan, PlanLatency]:
         summary = run.timings.summary(pool[0])
         timed, claimed = summary.end_to_end_s, summary.claimed[END_TO_END]
         ratio = Interval(timed.ratio.value, timed.ratio.low, timed.ratio.high)
-        found |= dict.fromkeys(pool, PlanLatency(timed.median_s, ratio, claimed))
+        others = run.timings.timed_for(pool[0])
+        for plan in pool:
+            stands_in = () if plan in others else others
+            found[plan] = PlanLatency(timed.median_s, ratio, claimed, stands_in)
     return found
 
 
@@ -206,7 +235,7 @@ def analyse_scores(
     n_blocks: int,
     parameters: Mapping[Plan, int],
     latency: Mapping[Plan, PlanLatency],
-    model: str = "the model",
+    source: str = "--model demo",
     titles: tuple[str, str] = ("the text", "the text"),
     random_seed: int = 0,
     timed_on: str = "",
@@ -221,7 +250,7 @@ def analyse_scores(
     text = _text("test", titles, reported)
     chosen_on = text if selection is reported else _text("calibration", titles[::-1], selection)
     return Analysis(
-        model=model,
+        source=source,
         n_blocks=n_blocks,
         reported=text,
         selection=chosen_on,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from pruning_kit.errors import RunError
 from pruning_kit.findings.choices import PlanRow, Size
@@ -26,30 +26,30 @@ class Budget:
     max_params: int | None = None
     max_ppl_increase_pct: float | None = None
 
-    def __str__(self) -> str:
-        """The limits in words, such as `at most 60,000,000 parameters`."""
-        parts = []
-        if self.max_latency_s is not None:
-            parts.append(f"at most {1e3 * self.max_latency_s:g} ms")
-        if self.max_params is not None:
-            parts.append(f"at most {self.max_params:,} parameters")
-        if self.max_ppl_increase_pct is not None:
-            parts.append(f"at most {self.max_ppl_increase_pct:g} % more perplexity")
-        return " and ".join(parts) or "no limit"
+    @property
+    def limits(self) -> tuple[Budget, ...]:
+        """Each limit that is set, as a budget of its own."""
+        return tuple(
+            Budget(**{field.name: getattr(self, field.name)})
+            for field in fields(self)
+            if getattr(self, field.name) is not None
+        )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The plan chosen within a budget; without one (`row` is None), `reason` says why.
+    """The plan chosen within a budget; `row` is None where no measured plan keeps to it.
 
     `caveats` name limits that the chosen plan keeps only by its estimate or only on the text
-    that it was chosen on.
+    that it was chosen on. Where none keeps to it, `nearest` is the plan that comes nearest to a
+    single limit, and `alone` holds what each of several limits allows alone.
     """
 
     budget: Budget
     row: PlanRow | None
-    reason: str
-    caveats: tuple[str, ...]
+    caveats: tuple[str, ...] = ()
+    nearest: PlanRow | None = None
+    alone: tuple[Choice, ...] = ()
 
 
 def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
@@ -65,12 +65,12 @@ def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
     _check(rows, budget)
     fitting = [row for row in rows if not row.failed and _fits(row, budget)]
     if not fitting:
-        return Choice(budget, None, _closest(rows, budget), ())
+        return _unmet(rows, budget)
     if replace(budget, max_ppl_increase_pct=None) == Budget() != budget:
         best = min(fitting, key=lambda row: (row.parameters or 0, -row.plan.size, _cost(row)))
     else:
         best = min(fitting, key=_cost)
-    return Choice(budget, best, "", _caveats(best, budget))
+    return Choice(budget, best, _caveats(best, budget))
 
 
 def _cost(row: PlanRow) -> tuple[float, Plan]:
@@ -100,32 +100,35 @@ def _check(rows: tuple[PlanRow, ...], budget: Budget) -> None:
 
 
 def _fits(row: PlanRow, budget: Budget) -> bool:
-    seconds = row.latency.median_s if row.latency is not None else float("inf")
-    parameters = float("inf") if row.parameters is None else row.parameters
     limit = budget.max_ppl_increase_pct
     return (
-        (budget.max_latency_s is None or seconds <= budget.max_latency_s)
-        and (budget.max_params is None or parameters <= budget.max_params)
+        (budget.max_latency_s is None or _seconds(row) <= budget.max_latency_s)
+        and (budget.max_params is None or _parameters(row) <= budget.max_params)
         and (limit is None or row.selection_ratio <= 1 + limit / 100)
     )
 
 
-def _closest(rows: tuple[PlanRow, ...], budget: Budget) -> str:
-    """Why nothing fits: the least that the measured plans reach under each limit."""
+def _unmet(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
+    """That nothing fits: the plan nearest to the limit, or what each of several allows alone."""
+    limits = budget.limits
+    if len(limits) > 1:
+        return Choice(budget, None, alone=tuple(choose(rows, limit) for limit in limits))
     good = [row for row in rows if not row.failed]
-    without_ppl = replace(budget, max_ppl_increase_pct=None)
-    increases = [100 * (row.selection_ratio - 1) for row in good if _fits(row, without_ppl)]
-    facts = []
-    if increases:
-        facts.append(f"the least increase of perplexity is {min(increases):.3g} %")
-    else:
-        seconds = [row.latency.median_s for row in good if row.latency is not None]
-        counts = [row.parameters for row in good if row.parameters is not None]
-        if budget.max_latency_s is not None and seconds:
-            facts.append(f"the fastest takes {1e3 * min(seconds):.3g} ms")
-        if budget.max_params is not None and counts:
-            facts.append(f"the smallest has {min(counts):,} parameters")
-    return "; ".join([f"none of the {len(good)} measured plans keeps to {budget}", *facts])
+    if budget.max_latency_s is not None:
+        timed = [row for row in good if row.latency is not None]
+        return Choice(budget, None, nearest=min(timed, key=_seconds, default=None))
+    if budget.max_params is not None:
+        counted = [row for row in good if row.parameters is not None]
+        return Choice(budget, None, nearest=min(counted, key=_parameters, default=None))
+    return Choice(budget, None, nearest=min(good, key=_cost, default=None))
+
+
+def _seconds(row: PlanRow) -> float:
+    return row.latency.median_s if row.latency is not None else float("inf")
+
+
+def _parameters(row: PlanRow) -> float:
+    return float("inf") if row.parameters is None else row.parameters
 
 
 def _caveats(row: PlanRow, budget: Budget) -> tuple[str, ...]:

@@ -27,11 +27,13 @@ class PlanLatency:
     """End-to-end latency of one plan: the median, and its ratio to the whole model's.
 
     `claimed` tells whether the difference to the whole model is larger than the machine's noise.
+    `timed` are the plans of equal work that were timed in its place; empty where it was itself.
     """
 
     median_s: float
     ratio: Interval
     claimed: bool
+    timed: tuple[Plan, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Comparison:
     `unpaired_because` is empty where windows were compared one by one; then `largest_difference`
     is the largest relative difference of any two sums, 0 where they agree to the last bit.
     `agreement` is Kendall's tau of the order of the plans; None below three plans. `speed` is
-    None where not both runs were timed often enough for intervals.
+    None where speeds cannot be compared, and `no_speed_because` says why.
     """
 
     first: Run
@@ -83,6 +83,12 @@ class Comparison:
     largest_difference: float
     agreement: float | None
     speed: timings.Agreement | None
+    no_speed_because: str
+
+    @property
+    def only_whole_model(self) -> bool:
+        """Whether no pruned model was measured in both runs."""
+        return [row.plan for row in self.rows] == [Plan()]
 
 
 def compare_runs(first: Run, second: Run) -> Comparison:
@@ -103,6 +109,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     sides = zip(_sides(first, shared), _sides(second, shared), strict=True)
     pairs = list(sides)
     ratios = _unpaired_ratios(pairs, because) if because else _paired_ratios(first, shared, second)
+    speed, no_speed_because = _compare_speed(first, second)
     return Comparison(
         first,
         second,
@@ -116,7 +123,8 @@ def compare_runs(first: Run, second: Run) -> Comparison:
         len(in_second) - len(shared),
         math.nan if because else float(np.abs(second_PN / first_PN - 1).max()),
         order_agreement([a.ppl for a, _ in pairs], [b.ppl for _, b in pairs]),
-        _compare_speed(first, second),
+        speed,
+        no_speed_because,
     )
 
 
@@ -187,14 +195,22 @@ def order_agreement(first: Sequence[float], second: Sequence[float]) -> float | 
     return None if math.isnan(tau) else tau
 
 
-def _compare_speed(first: Run, second: Run) -> timings.Agreement | None:
-    if first.timings is None or second.timings is None:
-        return None
-    if min(len(first.timings.rounds), len(second.timings.rounds)) < MIN_ROUNDS:
-        return None
-    if not {pool[0] for pool in first.timings.pools[1:]} & set(second.timings.plans):
-        return None
-    return timings.compare(first.timings, second.timings)
+def _compare_speed(first: Run, second: Run) -> tuple[timings.Agreement | None, str]:
+    """How far the ratios of latency agree, or why they cannot be compared."""
+    one, two = first.timings, second.timings
+    if one is None or two is None:
+        if one is two:
+            return None, "neither run has timings to compare"
+        return None, f"the {'first' if one is None else 'second'} run has no timings to compare"
+    for name, timed in (("first", one), ("second", two)):
+        if len(timed.rounds) < MIN_ROUNDS:
+            return None, (
+                f"the {name} run was timed for {len(timed.rounds)} rounds only, and at least "
+                f"{MIN_ROUNDS} are needed"
+            )
+    if not {pool[0] for pool in one.pools[1:]} & set(two.plans):
+        return None, "no pruned model was timed in both runs"
+    return timings.compare(one, two), ""
 
 
 def differences(first: Run, second: Run) -> Iterator[Difference]:

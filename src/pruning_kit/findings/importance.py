@@ -21,6 +21,7 @@ from pruning_kit.permutations import prefix_plans, shapley_permutations
 from pruning_kit.plan import Plan
 
 MAX_EXACT_BLOCKS = 20
+MAX_SWEPT_BLOCKS = 8  # up to 256 plans: all of them cost less than sampled orders
 MAX_PERMUTATION_PAIRS = 5_000
 
 
@@ -195,7 +196,9 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
 
 
 def _not_available(reason: str, n_blocks: int) -> NotAvailable:
-    return NotAvailable(reason, f"pruning-kit sweep --plans shapley:{16 * n_blocks}")
+    every = n_blocks <= MAX_SWEPT_BLOCKS
+    what = "--mode combinatorial" if every else f"--plans shapley:{16 * n_blocks}"
+    return NotAvailable(reason, f"pruning-kit sweep {what}")
 
 
 def exact_weights(plans: tuple[Plan, ...], n_blocks: int) -> Array:

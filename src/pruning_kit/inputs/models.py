@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -96,9 +97,10 @@ def find_model(name: str | None) -> ModelSource:
             "Give the folder that holds config.json, weights and tokenizer."
         )
     if not hub.is_repo_id(name):
+        remedy = _near_miss(name) or "Give a folder, a Hugging Face Hub id, or demo."
         raise ModelError(
             f"cannot load model {name!r}: there is no such folder, and no model on the Hub can "
-            "have that name. Give a folder, a Hugging Face Hub id, or demo."
+            f"have that name. {remedy}"
         )
     return _hub_model(name)
 
@@ -120,14 +122,23 @@ def _default_model() -> ModelSource:
     )
 
 
+def _near_miss(name: str) -> str:
+    """A question, if a name is nearly one that the kit itself knows; else empty."""
+    if name in DEFAULT_MODEL_ALIASES:
+        return ""
+    near = difflib.get_close_matches(name.lower(), ("demo", DEFAULT_MODEL), n=1, cutoff=0.7)
+    return f"Did you mean --model {near[0]}?" if near else ""
+
+
 def _hub_model(name: str) -> ModelSource:
     folder = hub.cached_model(name)
     if folder is None:
         reason = hub.refusal(name)
         if reason:
+            remedy = _near_miss(name) or "Check the name or the network, or use --model demo."
             raise ModelError(
                 f"cannot load model {name!r}: there is no folder of that name, it is not in the "
-                f"local cache, and {reason}. Check the name or the network, or use --model demo."
+                f"local cache, and {reason}. {remedy}"
             )
         try:
             folder = hub.download_model(name)

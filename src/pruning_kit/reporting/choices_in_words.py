@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.budgets import (
     CHEAP_RATIO,
     MAX_RECOMMENDED_RATIO,
@@ -31,7 +31,6 @@ from pruning_kit.reporting.wording import (
     some_plans,
 )
 
-COLLAPSE_RATIO = 10.0
 CHEAP, CEILING = (f"+{100 * (ratio - 1):g} %" for ratio in (CHEAP_RATIO, MAX_RECOMMENDED_RATIO))
 
 
@@ -47,15 +46,22 @@ def best_of_each_size(analysis: Analysis) -> list[str]:
         shown.append(f"{size.n_removed} removed: {size.best} ({format_change(ratio)}{_ties(size)})")
     if not shown:
         return []
-    complete = all(size.complete for size in analysis.sizes)
-    scope = "Best set of each size" if complete else "Best measured set of each size"
-    found = [f"{scope}, {analysis.selection_note}: {'; '.join(shown)}."]
+    found = [f"{_scope(analysis)}: {'; '.join(shown)}."]
     if collapsed is not None:
         found.append(
             f"With {count_blocks(collapsed.n_removed)} removed even {_best_set(collapsed)} has "
             f"{factor(exp(collapsed.increase.value))} times the perplexity of the whole model."
         )
     return found
+
+
+def _scope(analysis: Analysis) -> str:
+    """What the sets named are, and on which text they were chosen if they were."""
+    if not analysis.offers_choice:
+        return "Measured sets"
+    complete = all(size.complete for size in analysis.sizes)
+    best = "Best set of each size" if complete else "Best measured set of each size"
+    return f"{best}, {analysis.selection_note}"
 
 
 def _best_set(size: Size) -> str:
@@ -91,8 +97,8 @@ def steps(analysis: Analysis) -> list[str]:
     ]
 
 
-def _where(analysis: Analysis) -> str:
-    """The text a statement holds for, where the run has two."""
+def where(analysis: Analysis) -> str:
+    """The text that plans are chosen on, where the run has two: such as ` (on valid)`."""
     same = analysis.selection == analysis.reported
     return "" if same else f" (on {analysis.selection.short})"
 
@@ -113,7 +119,7 @@ def efficiency(analysis: Analysis) -> list[str]:
 def strategies(analysis: Analysis) -> list[str]:
     """Fixed strategies against each other and the best set."""
     full = [size for size in analysis.sizes if all(size.strategies.values())]
-    if len(full) < 2:
+    if len(full) < 2 or not analysis.offers_choice:
         return []
     winners = Counter(name for size in full for name in _winners(analysis, size))
     count = max(winners.values())
@@ -136,7 +142,7 @@ def strategies(analysis: Analysis) -> list[str]:
         "Fixed strategies (first, last; alternate: spread evenly; contiguous: neighbours in the "
         f"middle; random: one draw): {listed(ties)} {'does' if len(ties) == 1 else 'do'} best, or "
         f"as well as another, at {count} of {len(full)} numbers of removed blocks"
-        f"{' each' if len(ties) > 1 else ''}; {behind}{_where(analysis)}."
+        f"{' each' if len(ties) > 1 else ''}; {behind}{where(analysis)}."
     ]
 
 
@@ -170,7 +176,7 @@ def what_is_the_front(analysis: Analysis) -> str:
     timed = any(row.latency is not None for row in analysis.rows)
     others = ", parameters and latency" if timed else " and parameters"
     return (
-        f"perplexity{_where(analysis)}{others} (no measured plan is better in one of these and at "
+        f"perplexity{where(analysis)}{others} (no measured plan is better in one of these and at "
         "least as good in the others)"
     )
 
@@ -196,7 +202,22 @@ def recommendation(analysis: Analysis) -> list[str]:
             facts = _facts(analysis, analysis.row[plan])
             found.append(f"If more must go, take {name_blocks(plan)}: {facts}.")
         found += _why_not_more(analysis)
-    return [*found, _texts(analysis)]
+    if analysis.selection == analysis.reported and analysis.offers_choice:
+        found.append(
+            "Sets were chosen and reported on the same text, which flatters the chosen ones."
+        )
+    return found
+
+
+def two_texts(analysis: Analysis) -> list[str]:
+    """On which text sets were chosen, where it is another than the reported one."""
+    if analysis.selection == analysis.reported or not analysis.offers_choice:
+        return []
+    return [
+        f"Sets were chosen on {analysis.selection.title}, and their costs are reported on "
+        f"{analysis.reported.title}, so that choosing does not flatter them; what holds for the "
+        f"first says “on {analysis.selection.short}”."
+    ]
 
 
 def _no_bargain(analysis: Analysis) -> str:
@@ -219,7 +240,7 @@ def _keep_all(analysis: Analysis) -> str:
     cheapest = "cheapest" if analysis.complete else "cheapest measured"
     return (
         f"Keep the whole model: even the {cheapest} set, {name_blocks(size.best)}, costs more than "
-        f"{CEILING}{_where(analysis)}, this page's rule of thumb for the most to give: "
+        f"{CEILING}{where(analysis)}, this page's rule of thumb for the most to give: "
         f"{_facts(analysis, analysis.row[size.best], analysis.timed_on)}."
     )
 
@@ -254,16 +275,6 @@ def _on(analysis: Analysis) -> str:
     return "" if same else f", on {analysis.selection.short}"
 
 
-def _texts(analysis: Analysis) -> str:
-    if analysis.selection == analysis.reported:
-        return "Sets were chosen and reported on the same text, which flatters the chosen ones."
-    return (
-        f"Sets were chosen on {analysis.selection.title}, and their costs are reported on "
-        f"{analysis.reported.title}, so that choosing does not flatter them; what holds for the "
-        f"first says “on {analysis.selection.short}”."
-    )
-
-
 def _facts(analysis: Analysis, row: PlanRow, timed_on: str = "") -> str:
     """Perplexity, parameters and time of a plan beside those of the whole model."""
     base = analysis.row[Plan()]
@@ -280,8 +291,20 @@ def _facts(analysis: Analysis, row: PlanRow, timed_on: str = "") -> str:
     if row.latency is not None:
         ms = [f"{1e3 * latency.median_s:.3g}" for latency in (row.latency, base.latency) if latency]
         of = f" for {timed_on}" if timed_on else ""
-        facts.append(f"{speed(row.latency)} ({' instead of '.join(ms)} ms{of})")
+        on = (
+            f", timed without {listed(map(name_blocks, timed))}"
+            if (timed := row.latency.timed)
+            else ""
+        )
+        facts.append(f"{speed(row.latency)} ({' instead of '.join(ms)} ms{of}{on})")
     return "; ".join(facts)
+
+
+def ms_and_speed(row: PlanRow) -> str:
+    """Milliseconds of a timed plan and its time beside the whole model's: `307 ms (23 % less…)`."""
+    assert row.latency is not None
+    ms = f"{1e3 * row.latency.median_s:.3g} ms"
+    return ms if row.plan == Plan() else f"{ms} ({speed(row.latency)})"
 
 
 def speed(latency: PlanLatency) -> str:
@@ -314,8 +337,7 @@ def ladder(analysis: Analysis) -> list[str]:
     if not answers:
         return []
     return [
-        f"Smallest measured model by the perplexity allowed{_where(analysis)}: "
-        f"{'; '.join(answers)}."
+        f"Smallest measured model by the perplexity allowed{where(analysis)}: {'; '.join(answers)}."
     ]
 
 
@@ -337,14 +359,24 @@ def to_avoid(analysis: Analysis) -> list[str]:
     pairs = pairs[:MAX_NAMED] + ([f"{rest:,} more pairs"] if rest > 0 else [])
     named = [listed(singles, "or")] if singles else []
     named += [f"together {listed(pairs, 'or')}"] if pairs else []
-    least = min(item.least_factor for item in items)
+    untested = "By these few windows, do not" if analysis.scores.resampling is None else "Do not"
+    return [f"{untested} remove {', nor '.join(named)}: {_harm(analysis)}."]
+
+
+def _harm(analysis: Analysis) -> str:
+    """What the blocks and pairs to avoid cost at least."""
+    items = analysis.avoid
     sizes = items[0].sizes
-    return [
-        f"Do not remove {', nor '.join(named)}: "
-        f"every measured set of {ranges(sizes)} block{'s' * (sizes != (1,))} that does has at "
-        f"least {at_least(least)} times the perplexity of the best set of its size"
-        f"{_where(analysis)}."
-    ]
+    if sizes == (1,):
+        costs = [analysis.row[Plan(item.blocks)].selection_ratio for item in items]
+        if len(costs) == 1:
+            return f"alone it costs {change(costs[0])}{where(analysis)}"
+        return f"alone they cost {listed(map(change, costs))}{where(analysis)}"
+    least = min(item.least_factor for item in items)
+    return (
+        f"every measured set of {ranges(sizes)} blocks that does has at least {at_least(least)} "
+        f"times the perplexity of the best set of its size{where(analysis)}"
+    )
 
 
 def _worst(analysis: Analysis) -> list[str]:
@@ -355,5 +387,5 @@ def _worst(analysis: Analysis) -> list[str]:
         return []
     return [
         f"Worst of the measured sets: {worst.plan} ({change(worst.selection_ratio)})"
-        f"{_where(analysis)}."
+        f"{where(analysis)}."
     ]

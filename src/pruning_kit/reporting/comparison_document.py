@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pruning_kit.findings.comparison import Comparison, PlanComparison
 from pruning_kit.findings.published import AgainstPublished, PublishedComparison
 from pruning_kit.plan import Plan
 from pruning_kit.reporting.document import Document, Section, Table, split_ratio
-from pruning_kit.reporting.wording import change, factor, format_ppl, listed, some_plans
+from pruning_kit.reporting.wording import (
+    change,
+    factor,
+    first_few,
+    format_ppl,
+    listed,
+    some_plans,
+)
 from pruning_kit.speed.verdicts import NAMES
 
 MAX_ROWS = 40
@@ -17,17 +24,15 @@ MAX_ROWS = 40
 def comparison_document(comparison: Comparison) -> Document:
     """Two runs compared: what differs between them, then the plans."""
     first, second = comparison.first, comparison.second
-    table = _unpaired_table if comparison.unpaired_because else _paired_table
-    shown = _to_show(comparison.rows)
     differing = Table(
         ("", "first", "second"),
         tuple((d.name, d.first, d.second) for d in comparison.differences),
     )
     return Document(
         f"{first.folder.name} (first) and {second.folder.name} (second)",
-        f"{len(comparison.rows):,} plans in common, {comparison.n_only_first:,} only in the "
+        f"{_plans(len(comparison.rows))} in common, {comparison.n_only_first:,} only in the "
         f"first, {comparison.n_only_second:,} only in the second",
-        (),
+        tuple(_notes(comparison)),
         (
             Section("summary", "In short", tuple(_sentences(comparison))),
             Section(
@@ -36,11 +41,30 @@ def comparison_document(comparison: Comparison) -> Document:
                 () if comparison.differences else ("Nothing that was recorded.",),
                 differing if comparison.differences else None,
             ),
-            Section(
-                "plans", "Plan by plan", tuple(_left_out(comparison.rows, shown)), table(shown)
-            ),
+            *_plan_by_plan(comparison),
         ),
     )
+
+
+def _plans(count: int) -> str:
+    return f"{count:,} plan{'s' * (count != 1)}"
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    """What a reader must know first: timings that cannot be read."""
+    for name, run in (("First", comparison.first), ("Second", comparison.second)):
+        if run.timings_note:
+            yield f"{name} run: {run.timings_note}"
+
+
+def _plan_by_plan(comparison: Comparison) -> list[Section]:
+    """The table; of the whole model alone there is nothing to lay side by side."""
+    if comparison.only_whole_model:
+        return []
+    table = _unpaired_table if comparison.unpaired_because else _paired_table
+    shown = _to_show(comparison.rows)
+    left_out = tuple(_left_out(comparison.rows, shown))
+    return [Section("plans", "Plan by plan", left_out, table(shown))]
 
 
 def _to_show(rows: Sequence[PlanComparison]) -> list[PlanComparison]:
@@ -61,15 +85,16 @@ def _left_out(rows: Sequence[PlanComparison], shown: Sequence[PlanComparison]) -
 
 
 def _sentences(comparison: Comparison) -> list[str]:
+    found = [_whole_model_alone(comparison.rows[0])] if comparison.only_whole_model else []
     if comparison.unpaired_because:
-        found = [
+        found += [
             f"The runs are not paired, because {comparison.unpaired_because}: figures stand side "
             "by side and no difference is tested."
         ]
         if comparison.unpaired_because == "the tokenizers differ":
             found.append("Perplexities per token do not compare then; bits per byte do.")
     else:
-        found = _paired_sentences(comparison)
+        found += _paired_sentences(comparison)
     if comparison.agreement is not None:
         found.append(
             f"The order of the {len(comparison.rows):,} plans agrees with Kendall's tau = "
@@ -78,8 +103,19 @@ def _sentences(comparison: Comparison) -> list[str]:
     return [*found, _speed_sentence(comparison)]
 
 
+def _whole_model_alone(row: PlanComparison) -> str:
+    sides = [
+        f"{format_ppl(side.ppl)} in the {name} ({side.bits_per_byte:.3f} bits per byte)"
+        for name, side in (("first", row.first), ("second", row.second))
+    ]
+    return (
+        "The runs have only the whole model in common, so nothing can be said here of removing "
+        f"blocks: sweep the same plans in both. Its perplexity is {listed(sides)}."
+    )
+
+
 def _paired_sentences(comparison: Comparison) -> list[str]:
-    count = f"{len(comparison.rows):,} plan{'s' * (len(comparison.rows) != 1)}"
+    count = _plans(len(comparison.rows))
     if comparison.largest_difference == 0:
         return [f"Same windows: all sums of the {count} agree to the last bit."]
     found = [
@@ -91,28 +127,30 @@ def _paired_sentences(comparison: Comparison) -> list[str]:
         return [*found, f"Nothing was tested ({reason})."]
     differing = [row.plan for row in comparison.rows if row.differs]
     if not differing:
-        return [*found, f"None of the {count} differs clearly between the runs."]
+        return [*found, "No perplexity differs clearly between the runs."]
     return [
         *found,
-        f"{len(differing):,} of {count} differ clearly between the runs, by a test that holds for "
-        f"all at once: {some_plans(differing)}.",
+        f"{len(differing):,} of {count} differ{'s' * (len(differing) == 1)} clearly between the "
+        f"runs, by a test that holds for all at once: {some_plans(differing)}.",
     ]
 
 
 def _speed_sentence(comparison: Comparison) -> str:
     if comparison.speed is None:
-        return "Speed is not compared: not both runs timed a pruned model in common, often enough."
+        return f"Speed is not compared: {comparison.no_speed_because}."
+    timed = {plan for _, plan in comparison.speed.differences}
+    compared = (
+        f"Speed relative to the whole model of the same run was compared for {len(timed)} timed "
+        f"plan{'s' * (len(timed) != 1)} ({listed(NAMES.values())})"
+    )
     disagreeing = comparison.speed.disagreeing
-    count = len(comparison.speed.differences)
     if not disagreeing:
-        return (
-            f"None of the {count} speed ratios (to each run's whole model) contradict each other."
-        )
-    named = [f"{NAMES[quantity]} of {plan}" for quantity, plan in disagreeing[:6]]
-    rest = [f"{len(disagreeing) - 6} more"] if len(disagreeing) > 6 else []
+        return f"{compared}: the runs nowhere differ clearly."
+    named = first_few([f"{NAMES[quantity]} without {plan}" for quantity, plan in disagreeing])
     return (
-        f"{len(disagreeing)} of {count} speed ratios (to each run's whole model) contradict each "
-        f"other: {listed([*named, *rest])}."
+        f"{compared}: {len(disagreeing)} of {len(comparison.speed.differences)} ratios differ"
+        f"{'s' * (len(disagreeing) == 1)} clearly between the runs, by intervals that hold for all "
+        f"at once: {listed(named)}."
     )
 
 
@@ -156,9 +194,11 @@ def published_document(comparison: AgainstPublished) -> Document:
     """A run beside the published distilgpt2 table."""
     measured = [row for row in comparison.rows if row.ratio is not None]
     ratios = sorted(row.ratio for row in measured if row.ratio is not None)
+    bounds = dict.fromkeys(factor(ratio) for ratio in (ratios[0], ratios[-1]))
     sentences = [
-        f"{len(measured)} of {len(comparison.rows)} published plans were measured; measured "
-        f"perplexity is {factor(ratios[0])} to {factor(ratios[-1])} times the published one."
+        f"{len(measured)} of {len(comparison.rows)} published plans "
+        f"{'was' if len(measured) == 1 else 'were'} measured; measured perplexity is "
+        f"{' to '.join(bounds)} times the published one."
     ]
     if comparison.agreement is not None:
         sentences.append(

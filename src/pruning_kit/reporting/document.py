@@ -8,16 +8,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pruning_kit.findings.analysis import Analysis
-from pruning_kit.findings.budgets import Budget, Choice
-from pruning_kit.findings.choices import PlanLatency, PlanRow, Size
+from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
+from pruning_kit.findings.budgets import Budget
+from pruning_kit.findings.choices import PlanRow, Size
 from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
-from pruning_kit.reporting.choices_in_words import COLLAPSE_RATIO, speed
+from pruning_kit.reporting import budget_in_words
 from pruning_kit.reporting.sentences import section_sentences
 from pruning_kit.reporting.wording import (
-    format_change,
     format_nats,
     format_ppl,
     format_ratio,
@@ -29,12 +28,14 @@ from pruning_kit.speed import verdicts
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
+NAT = "0.1 more is +10.5 % perplexity, 1 more 2.72×"
 PERPLEXITY = (
     "Perplexity is exp(sum of NLL / scored tokens) over all windows; every token but the first is "
     "scored once."
 )
-NOT_RETRAINED = (
-    "Nothing was retrained after a removal: every figure is that of the model as it was cut."
+SAMPLES_PROVE_LITTLE = (
+    "Continuations of the same prompt, stored with the run. One text proves little; perplexity is "
+    "the measure."
 )
 MAX_SIZES, MIN_SIZES = 16, 6
 
@@ -65,6 +66,15 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A continuation of the run's prompt by one model, with the model's perplexity as text."""
+
+    title: str
+    ppl: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Document:
     """A whole report. `notes` are what a reader must know first, such as a substituted model."""
 
@@ -90,6 +100,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
             said["choices"] + said["front"],
             sizes_table(analysis),
             ("speed",),
+            recommended_command(run, analysis),
         ),
         Section(
             "importance",
@@ -113,8 +124,9 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
             ("sizes",),
         ),
         Section("avoid", "What to avoid", said["avoid"]),
+        *_samples_section(run, analysis),
         speed_section(run),
-        Section("uncertainty", "How sure this is", said["uncertainty"] + _limits(run, analysis)),
+        Section("uncertainty", "How sure this is", said["uncertainty"]),
         Section("provenance", "How it was measured", (PERPLEXITY,), provenance_table(run)),
         Section("command", "The same run again", (), None, (), run.info["command"]),
     ]
@@ -123,10 +135,18 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
     return Document(
         f"Removing blocks from {name}",
         f"{plans} (sets of blocks to remove) on {analysis.reported.title}: "
-        f"{analysis.reported.n_tokens:,} tokens, {run.info['created'][:10]}",
+        f"{analysis.reported.n_tokens:,} tokens{_chosen_on(analysis)}; "
+        f"{run.info['created'][:10]}",
         tuple(notes(run)),
         tuple(_without_repetition(sections)),
     )
+
+
+def _chosen_on(analysis: Analysis) -> str:
+    """The text that plans were chosen on, where it is another than the reported one."""
+    if analysis.selection == analysis.reported:
+        return ""
+    return f"; chosen on {analysis.selection.title} (“on {analysis.selection.short}”)"
 
 
 def _without_repetition(sections: Iterable[Section]) -> Iterator[Section]:
@@ -161,6 +181,8 @@ def notes(run: Run) -> list[str]:
                 f"Only a part of {text['title']} was scored ({text['part']}), so the figures are "
                 "preliminary and do not compare with those of the whole text."
             )
+    if run.timings_note is not None:
+        found.append(run.timings_note)
     return found
 
 
@@ -170,26 +192,14 @@ def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list
     choice = analysis.choose(budget)
     plan = None if choice.row is None else choice.row.plan
     command = "" if plan in (None, Plan()) else prune_command(run, str(plan))
-    return [
-        Section(
-            "budget", "Within your budget", (budget_sentence(analysis, choice),), None, (), command
-        )
-    ]
+    said = tuple(budget_in_words.sentences(analysis, choice))
+    return [Section("budget", "Within your budget", said, None, (), command)]
 
 
-def budget_sentence(analysis: Analysis, choice: Choice) -> str:
-    """The plan chosen within a budget, or why there is none."""
-    if choice.row is None:
-        return f"No choice: {choice.reason}."
-    row = choice.row
-    what = "keep the whole model" if row.plan == Plan() else f"remove {name_blocks(row.plan)}"
-    facts = [f"perplexity {format_ppl(row.ppl.value)} ({format_change(row.ppl_ratio)})"]
-    if row.parameters is not None:
-        facts.append(f"{row.parameters / 1e6:.2f} M parameters")
-    if row.latency is not None:
-        facts.append(format_latency(row.latency))
-    caveats = f"; but {listed(choice.caveats)}" if choice.caveats else ""
-    return f"With {choice.budget}: {what}, {', '.join(facts)}{caveats} ({analysis.selection_note})."
+def recommended_command(run: Run, analysis: Analysis) -> str:
+    """The command that makes the recommended model; empty where the whole model is to be kept."""
+    plan = analysis.recommended
+    return "" if plan == Plan() else prune_command(run, str(plan))
 
 
 def prune_command(run: Run, plan: str) -> str:
@@ -203,11 +213,6 @@ def format_params(row: PlanRow) -> str:
     return "" if row.parameters is None else f"{row.parameters / 1e6:.2f}"
 
 
-def format_latency(latency: PlanLatency | None) -> str:
-    """Latency with its ratio to the whole model: `307 ms (23.0 % less time)`."""
-    return "" if latency is None else f"{1e3 * latency.median_s:.3g} ms ({speed(latency)})"
-
-
 def sizes_table(analysis: Analysis) -> Table | None:
     """The whole model and the best set of each size; the recommended plan stands out."""
     if not analysis.sizes:
@@ -219,6 +224,7 @@ def sizes_table(analysis: Analysis) -> Table | None:
     latency_headings = ["ms", "Ratio", INTERVAL] if timed else []
     starred = [row.plan == analysis.recommended for row in rows]
     unclear = any(UNCLEAR in latency_cells(row) for row in rows)
+    shared = any(row.latency is not None and row.latency.timed for row in rows)
     return Table(
         tuple(headings + latency_headings),
         tuple(
@@ -231,15 +237,23 @@ def sizes_table(analysis: Analysis) -> Table | None:
             )
             for row, star in zip(rows, starred, strict=True)
         ),
-        "The whole model and the best set of each size, each ratio to the whole model; * is the "
-        "most that this page recommends."
+        f"The whole model and {_best_sets(analysis)}, each ratio to the whole model; * is the most "
+        "that this page recommends."
         + left_out
         + " Ratios of time are taken within each round, so they need not be the quotient of the "
         "milliseconds."
         * timed
+        + " Models that do the same work share one time." * shared
         + f" {UNCLEAR}: no larger than the noise of this machine." * unclear,
         tuple(number for number, star in enumerate(starred) if star),
     )
+
+
+def _best_sets(analysis: Analysis) -> str:
+    if not analysis.offers_choice:
+        return "the measured set of each size"
+    where = "" if analysis.selection == analysis.reported else f" on {analysis.selection.short}"
+    return f"the best set of each size{where}"
 
 
 def sizes_to_show(analysis: Analysis) -> tuple[tuple[Size, ...], str]:
@@ -301,14 +315,15 @@ def blocks_table(analysis: Analysis) -> Table | None:
             *(("Shapley", INTERVAL) if shapley is not None else ()),
         ),
         tuple(rows),
-        "Ratio to the whole model." + " Shapley values in nats per token." * (shapley is not None),
+        "Ratio to the whole model."
+        + f" Shapley values in nats per token: {NAT}." * (shapley is not None),
         analysis.importance.ranking.most[:1],
     )
 
 
 def strategies_table(analysis: Analysis) -> Table | None:
     """Perplexity relative to the whole model: sets of each size against fixed strategies."""
-    if not analysis.sizes:
+    if not analysis.offers_choice:
         return None
     ratio = {row.plan: row.selection_ratio for row in analysis.rows}
     used = [name for name in STRATEGIES if any(size.strategies[name] for size in analysis.sizes)]
@@ -331,6 +346,30 @@ def strategies_table(analysis: Analysis) -> Table | None:
     )
 
 
+def _samples_section(run: Run, analysis: Analysis) -> list[Section]:
+    """Stored continuations, the whole model's first."""
+    said = [
+        f"{sample.title}{f' (perplexity {sample.ppl})' * bool(sample.ppl)}: “{sample.text}”"
+        for sample in samples(run, analysis)
+    ]
+    if not said:
+        return []
+    return [Section("samples", "How they write", (SAMPLES_PROVE_LITTLE, *said))]
+
+
+def samples(run: Run, analysis: Analysis) -> list[Sample]:
+    """Stored continuations, the whole model's first, with the perplexity of their plans."""
+    stored = {Plan.parse(name): text for name, text in run.info.get("samples", {}).items()}
+    return [
+        Sample(
+            "Whole model" if plan == Plan() else f"Without {name_blocks(plan)}",
+            format_ppl(analysis.row[plan].ppl.value) if plan in analysis.row else "",
+            stored[plan].strip(),
+        )
+        for plan in sorted(stored)
+    ]
+
+
 def speed_section(run: Run) -> Section:
     """How the latencies were measured and what makes them doubtful."""
     title = "How fast"
@@ -347,15 +386,6 @@ def _doubted(run: Run) -> tuple[str, ...]:
     if not count:
         return ()
     return (f"The timings are doubtful for {count} reason{'s' * (count > 1)}: see How fast.",)
-
-
-def _limits(run: Run, analysis: Analysis) -> tuple[str, ...]:
-    """What no interval covers."""
-    found = [NOT_RETRAINED] if analysis.sizes else []
-    if run.timings is not None:
-        count = len(verdicts.warnings(run.timings)) or "no"
-        found.append(f"Timings: {count} doubt{'s' * (count != 1)}, by the checks of the timing.")
-    return tuple(found)
 
 
 def provenance_table(run: Run) -> Table:

@@ -20,8 +20,8 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
 from pruning_kit.reporting import choices_in_words, pictures, plots
-from pruning_kit.reporting.document import Document, format_params, prune_command
-from pruning_kit.reporting.wording import format_change, format_ppl, name_blocks
+from pruning_kit.reporting.document import Document, format_params, prune_command, samples
+from pruning_kit.reporting.wording import format_change, format_ppl
 from pruning_kit.runs.results import Run
 
 ALT_TEXTS = {
@@ -43,8 +43,9 @@ def render_page(run: Run, analysis: Analysis, document: Document) -> str:
         pictures=_images(run, analysis),
         alt_texts=ALT_TEXTS,
         data=_data(run, analysis),
-        samples=_samples(run, analysis),
+        samples=samples(run, analysis),
         front=choices_in_words.what_is_the_front(analysis),
+        front_note=plots.front_note(analysis),
         style=Markup(_resource("report.css")),
         script=Markup(_resource("report.js")),
     )
@@ -73,9 +74,15 @@ def _words(sentence: str) -> Markup:
 
 def _images(run: Run, analysis: Analysis) -> dict[str, str]:
     """Pictures by name, as addresses that hold the whole SVG."""
-    drawn = {"speed": plots.speed_against_perplexity(run, analysis)}
-    drawn |= pictures.draw_all(run, analysis)
-    return {name: _address(plots.image(figure, "svg")) for name, figure in drawn.items()}
+    drawn = {
+        "speed": plots.speed_against_perplexity(run, analysis),
+        **pictures.draw_all(run, analysis),
+    }
+    return {
+        name: _address(plots.image(figure, "svg"))
+        for name, figure in drawn.items()
+        if figure is not None
+    }
 
 
 def _address(svg: bytes) -> str:
@@ -87,6 +94,9 @@ def _data(run: Run, analysis: Analysis) -> dict[str, Any]:
     return {
         "nBlocks": run.n_blocks,
         "timed": any(row.latency is not None for row in analysis.rows),
+        "across": [
+            [quantity.name, quantity.label] for quantity in plots.quantities_across(analysis)
+        ],
         "recommended": str(analysis.recommended),
         "command": prune_command(run, PLAN_MARK),
         "planMark": PLAN_MARK,
@@ -109,6 +119,7 @@ def _record(row: PlanRow) -> list[Any]:
         _rounded(latency_ms),
         _latency_text(row),
         int(row.on_front),
+        _rounded(row.selection_ratio),
     ]
 
 
@@ -134,16 +145,3 @@ def _rounded(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{DIGITS}g}")
-
-
-def _samples(run: Run, analysis: Analysis) -> list[dict[str, str]]:
-    """Stored continuations, the whole model's first, with the perplexity of their plans."""
-    stored = {Plan.parse(name): text for name, text in run.info.get("samples", {}).items()}
-    return [
-        {
-            "title": "Whole model" if plan == Plan() else f"Without {name_blocks(plan)}",
-            "ppl": format_ppl(analysis.row[plan].ppl.value) if plan in analysis.row else "",
-            "text": stored[plan].strip(),
-        }
-        for plan in sorted(stored)
-    ]

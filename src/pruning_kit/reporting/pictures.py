@@ -6,8 +6,10 @@ Each function gives a figure, or None where the run does not hold what it shows.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pruning_kit.findings.analysis import Analysis
-from pruning_kit.findings.importance import Shapley
+from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
+from pruning_kit.findings.importance import Interaction, Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.reporting import plots
@@ -26,7 +28,11 @@ from pruning_kit.reporting.wording import first_few, format_ppl, listed
 from pruning_kit.runs.results import Run
 
 MARKERS = dict(zip(STRATEGIES, "<>sDx", strict=True))
+PALE = "#ececec"
+DODGE = 0.1
 MAX_CELL_TEXT = 16
+MIN_PAIRS = 3
+MAX_TEXT_NAME = 28
 
 
 def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
@@ -100,17 +106,17 @@ def _interval_note(value: Interval) -> str:
 
 
 def pair_heatmap(run: Run, analysis: Analysis) -> Figure | None:
-    """Perplexity with each pair of blocks removed; single blocks on the diagonal."""
+    """Perplexity with each pair of blocks removed, from three pairs on; singles on the diagonal."""
     n_blocks = run.n_blocks
     ppl_LL = np.full((n_blocks, n_blocks), np.nan)
     for row in analysis.rows:
         if row.plan.size in (1, 2) and not row.failed:
             ppl_LL[row.plan.removed[-1], row.plan.removed[0]] = row.ppl.value
     finite = ppl_LL[np.isfinite(ppl_LL)]
-    if not np.isfinite(np.tril(ppl_LL, -1)[np.tril_indices(n_blocks, -1)]).any():
+    if np.isfinite(ppl_LL[np.tril_indices(n_blocks, -1)]).sum() < MIN_PAIRS:
         return None
     title = "Perplexity when two blocks are removed (diagonal: one)"
-    figure, axes = plots.new_figure(5.6, title)
+    figure, axes = plots.new_figure(5.0, title)
     low, high = float(finite.min()), float(finite.max())
     norm = LogNorm(low, high) if plots.explodes(finite) else Normalize(low, high)
     _draw_matrix(figure, axes, ppl_LL, norm, "cividis_r", "Perplexity", format_ppl)
@@ -155,7 +161,7 @@ def _write_cells(
     colour_map: Callable[[float], tuple[float, float, float, float]],
     write: Callable[[float], str],
 ) -> None:
-    size = 9 if len(values_LL) <= 8 else 6.5
+    size = _cell_text_size(len(values_LL))
     for i, j in zip(*np.nonzero(np.isfinite(values_LL)), strict=True):
         value = float(values_LL[i, j])
         red, green, blue, _ = colour_map(float(norm(value)))
@@ -164,33 +170,69 @@ def _write_cells(
         axes.text(j, i, write(value), ha="center", va="center", fontsize=size, color=colour)
 
 
+def _cell_text_size(n_blocks: int) -> float:
+    return 9 if n_blocks <= 8 else 6.5
+
+
 def interaction_matrix(run: Run, analysis: Analysis) -> Figure | None:
-    """What each pair of blocks costs beyond the sum of its two, in log PPL."""
-    if not analysis.interactions:
+    """What each pair of blocks costs beyond the sum of its two, in log PPL, from three pairs on.
+
+    Pairs with a block that ruins the model alone are greyed and count for nothing.
+    """
+    ruinous = set(analysis.ruinous)
+    usable = [pair for pair in analysis.interactions if not {pair.first, pair.second} & ruinous]
+    if len(usable) < MIN_PAIRS:
         return None
     excess_LL = np.full((run.n_blocks, run.n_blocks), np.nan)
-    clear = set()
-    for pair in analysis.interactions:
+    for pair in usable:
         excess_LL[pair.second, pair.first] = pair.excess.value
-        if pair.is_clear:
-            clear.add((pair.second, pair.first))
-    figure, axes = plots.new_figure(5.6, "Which blocks replace each other")
+    figure, axes = plots.new_figure(5.0, "Extra cost of removing two blocks together")
     extreme = max(float(np.nanmax(np.abs(excess_LL))), 1e-9)
     norm = TwoSlopeNorm(0.0, -extreme, extreme)
-    label = "Cost of both beyond the sum of each (nats per token)"
+    label = "Cost beyond the sum of each (nats per token)"
     _draw_matrix(figure, axes, excess_LL, norm, "PuOr_r", label, _signed)
-    tested = analysis.interactions[0].adjusted_p is not None
-    for i, j in clear:
-        axes.add_patch(_frame(j, i))
-    note = "Framed: differs from zero by a test that holds for all pairs at once."
-    above = "Above zero, removing both costs more than the sum of each alone."
-    notes = [above, note if tested else f"{analysis.interactions[0].excess.reason.capitalize()}."]
-    plots.add_caption(figure, [*plots.caption(run), *notes])
+    for pair in analysis.interactions:
+        if pair not in usable:
+            _grey_out(axes, pair, run.n_blocks)
+        elif pair.is_clear:
+            axes.add_patch(_cell(pair, 0.92, fill=False, edgecolor="black", linewidth=1))
+    plots.add_caption(figure, [*plots.caption(run), *_interaction_notes(analysis, usable[0])])
     return figure
 
 
-def _frame(x: int, y: int) -> Rectangle:
-    return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1)
+def _grey_out(axes: Axes, pair: Interaction, n_blocks: int) -> None:
+    """A grey cell, its number in grey too."""
+    axes.add_patch(_cell(pair, 1.0, facecolor=PALE, edgecolor="none"))
+    if n_blocks <= MAX_CELL_TEXT:
+        axes.text(
+            pair.first,
+            pair.second,
+            _signed(pair.excess.value),
+            ha="center",
+            va="center",
+            fontsize=_cell_text_size(n_blocks),
+            color=GREY,
+        )
+
+
+def _cell(pair: Interaction, side: float, **look: Any) -> Rectangle:
+    return Rectangle((pair.first - side / 2, pair.second - side / 2), side, side, **look)
+
+
+def _interaction_notes(analysis: Analysis, drawn: Interaction) -> list[str]:
+    notes = ["Above zero, removing both costs more than the sum of each alone."]
+    if drawn.adjusted_p is None:
+        notes.append(f"{drawn.excess.reason.capitalize()}.")
+    else:
+        notes.append("Framed: differs from zero by a test that holds for all pairs at once.")
+    if analysis.ruinous:
+        alone = "each of which alone multiplies" * (len(analysis.ruinous) > 1)
+        notes.append(
+            f"Grey: pairs with block {listed(first_few(analysis.ruinous), 'or')}, "
+            f"{alone or 'which alone multiplies'} perplexity by more than {COLLAPSE_RATIO:g}; a "
+            "ruined model has little more to lose."
+        )
+    return notes
 
 
 def _signed(value: float) -> str:
@@ -234,9 +276,12 @@ def _sampled(shapley: Shapley) -> str:
 
 
 def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
-    """Best, median and worst set of each size, and where fixed strategies land between them."""
+    """Best, median and worst set of each size, and where fixed strategies land between them.
+
+    None where there are fewer than two sizes, or but one measured set of each.
+    """
     sizes = analysis.sizes
-    if len(sizes) < 2:
+    if len(sizes) < 2 or not analysis.offers_choice:
         return None
     removed = [0, *(size.n_removed for size in sizes)]
     ratio = {row.plan: row.selection_ratio for row in analysis.rows}
@@ -245,7 +290,8 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
         "median": (ORANGE, _finite([1.0, *(size.median_ratio for size in sizes)])),
         "best": (BLUE, _finite([1.0, *(ratio[size.best] for size in sizes)])),
     }
-    figure, axes = plots.new_figure(4.6, "Perplexity by number of blocks removed")
+    title = f"Perplexity{_text_chosen_on(analysis)} by number of blocks removed"
+    figure, axes = plots.new_figure(4.6, title)
     everything = [value for _, values in lines.values() for value in values]
     logarithmic = plots.scale_perplexity(axes, everything, "y")
     at, upper_is_wider = _widest_gap([values for _, values in lines.values()])
@@ -262,9 +308,10 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
             fontweight="bold",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
         )
-    for name, marker in MARKERS.items():
-        plans = [(size.n_removed, size.strategies[name]) for size in sizes]
-        points = [(count, ratio[plan]) for count, plan in plans if plan is not None]
+    for place, (name, marker) in enumerate(MARKERS.items()):
+        aside = DODGE * (place - (len(MARKERS) - 1) / 2)
+        plans = [(size.n_removed + aside, size.strategies[name]) for size in sizes]
+        points = [(across, ratio[plan]) for across, plan in plans if plan is not None]
         if points:
             x, y = zip(*points, strict=True)
             axes.plot(
@@ -275,11 +322,16 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(x=0.1)
     axes.set_xlabel("Blocks removed")
-    axes.set_ylabel(
-        f"Perplexity relative to the whole model{' (logarithmic axis)' if logarithmic else ''}"
-    )
+    axes.set_ylabel(f"Relative to the whole model{' (logarithmic axis)' if logarithmic else ''}")
     plots.add_caption(figure, [*plots.caption(run), *_size_notes(analysis)])
     return figure
+
+
+def _text_chosen_on(analysis: Analysis) -> str:
+    """` on Emma` where neighbouring pictures are of another text."""
+    if analysis.selection == analysis.reported:
+        return ""
+    return f" on {textwrap.shorten(analysis.selection.short, MAX_TEXT_NAME, placeholder='…')}"
 
 
 def _widest_gap(lines: Sequence[np.ndarray]) -> tuple[int, bool]:

@@ -12,6 +12,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from pruning_kit.findings import statistics
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
+from pruning_kit.reporting.choices_in_words import what_is_the_front
 from pruning_kit.reporting.wording import change, format_ppl
 from pruning_kit.runs import store
 from pruning_kit.runs.results import Run
@@ -34,6 +35,7 @@ BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6
 WIDTH_IN = 7.2
 CAPTION_COLUMNS = 118
 MAX_BARS = 24
+MIN_PLACES = 3
 LOG_ABOVE = 8.0
 MAX_LABEL = 24
 LABEL_HEIGHT, LETTER_WIDTH = 0.04, 0.0145  # of the axes
@@ -43,7 +45,6 @@ STYLE: dict[str, Any] = {
     "axes.edgecolor": "#999999",
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 11,
     "figure.facecolor": "white",
     "figure.dpi": 100,
     "font.family": "DejaVu Sans",
@@ -60,7 +61,7 @@ def new_figure(height_in: float, title: str) -> tuple[Figure, Axes]:
     with style.context(STYLE):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
         axes = figure.subplots()
-    axes.set_title(title, loc="left", fontweight="bold", pad=10)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
     return figure, axes
 
 
@@ -122,12 +123,15 @@ def measured(run: Run) -> pd.DataFrame:
     return frame[(frame["split"] == "test") & (frame["mode"] != "empty")]
 
 
-def perplexity_bars(run: Run) -> Figure:
+def perplexity_bars(run: Run) -> Figure | None:
     """Perplexity of each plan; of more than 24, every single block and the best of each size.
 
-    On a logarithmic axis bars start at the whole model, so that their length is the cost.
+    On a logarithmic axis bars start at the whole model, so that their length is the cost. None
+    where there is but one plan.
     """
     frame = measured(run)
+    if len(frame) < 2:
+        return None
     rows = _rows_to_show(frame)
     base = _baseline(frame)
     figure, axes = new_figure(1.5 + 0.24 * len(rows), "Perplexity by removed blocks")
@@ -223,29 +227,65 @@ def _room_for_labels(axes: Axes, ppl: np.ndarray, start: float, logarithmic: boo
         axes.set_xlim(0, top * 1.4)
 
 
-def speed_against_perplexity(run: Run, analysis: Analysis | None = None) -> Figure:
-    """Latency against perplexity of each plan; parameters where no latency was measured.
+@dataclass(frozen=True)
+class Across:
+    """A quantity of plans that perplexity can be drawn against."""
 
-    With an analysis the plans on the front carry their 95 % intervals.
+    name: str
+    title: str
+    label: str
+    value: Callable[[PlanRow], float | None]
+
+
+def _latency_ms(row: PlanRow) -> float | None:
+    return None if row.latency is None else 1e3 * row.latency.median_s
+
+
+def _parameters_m(row: PlanRow) -> float | None:
+    return None if row.parameters is None else row.parameters / 1e6
+
+
+QUANTITIES = (
+    Across("latency", "Speed", "Latency, end to end (ms)", _latency_ms),
+    Across("parameters", "Parameters", "Parameters (millions)", _parameters_m),
+    Across("size", "Blocks removed", "Blocks removed", lambda row: row.plan.size),
+)
+
+
+def quantities_across(analysis: Analysis) -> list[Across]:
+    """The quantities to draw perplexity against: those that put plans at three places or more."""
+    rows = [row for row in analysis.rows if math.isfinite(row.ppl.value)]
+    return [
+        quantity
+        for quantity in QUANTITIES
+        if len({quantity.value(row) for row in rows} - {None}) >= MIN_PLACES
+    ]
+
+
+def speed_against_perplexity(run: Run, analysis: Analysis) -> Figure | None:
+    """Latency against perplexity of each plan; parameters where there is no latency to draw.
+
+    The plans on the front are ringed and carry their 95 % intervals. None where neither quantity
+    tells plans apart.
     """
-    frame = measured(run)
-    timed = bool(frame["speed_ms"].notna().any())
-    column = "speed_ms" if timed else "params_m"
-    title = (
-        "Speed against perplexity"
-        if timed
-        else "Parameters against perplexity (no latency was measured)"
-    )
-    figure, axes = new_figure(4.6, title)
-    rows = frame[np.isfinite(frame["ppl"]) & np.isfinite(frame[column])]
-    x = rows[column].to_numpy(dtype=np.float64)
-    y = rows["ppl"].to_numpy(dtype=np.float64)
+    quantities = quantities_across(analysis)
+    if not quantities:
+        return None
+    across = quantities[0]
+    untimed = " (no latency was measured)" if run.timings is None else ""
+    figure, axes = new_figure(4.6, f"{across.title} against perplexity{untimed}")
+    rows = [
+        row
+        for row in analysis.rows
+        if math.isfinite(row.ppl.value) and across.value(row) is not None
+    ]
+    x = np.array([across.value(row) for row in rows], dtype=np.float64)
+    y = np.array([row.ppl.value for row in rows])
     logarithmic = scale_perplexity(axes, y, "y")
-    n_removed = run.n_blocks - rows["blocks"].to_numpy()
     points = axes.scatter(
         x,
         y,
-        c=n_removed,
+        c=[row.plan.size for row in rows],
         cmap="cividis",
         vmin=0,
         vmax=max(1, run.n_blocks - 1),
@@ -257,34 +297,43 @@ def speed_against_perplexity(run: Run, analysis: Analysis | None = None) -> Figu
     figure.colorbar(
         points, ax=axes, label="Blocks removed", ticks=MaxNLocator(integer=True), pad=0.02
     )
-    names = rows["removed"].tolist()
-    front = _front(x, y)
-    if analysis is not None:
-        _draw_intervals(axes, x[front], [analysis.row[Plan.parse(names[i])] for i in front], timed)
-    _draw_front(axes, x[front], y[front], [names[i] for i in front])
-    axes.set_xlabel("Latency, end to end (ms)" if timed else "Parameters (millions)")
+    front = [index for index in np.argsort(x, kind="stable") if rows[index].on_front]
+    on_front = [rows[index] for index in front]
+    _draw_intervals(axes, x[front], on_front, across.name == "latency")
+    _draw_front(axes, x[front], y[front], [str(row.plan) for row in on_front])
+    axes.set_xlabel(across.label)
     axes.set_ylabel(f"Perplexity{' (logarithmic axis)' if logarithmic else ''}")
-    notes = [_front_note(run, frame, timed)]
-    n_failed = int((frame["status"] == "failed").sum())
-    if n_failed:
-        notes.append(f"{n_failed:,} failed plans are not drawn.")
-    add_caption(figure, [*caption(run), *notes])
+    add_caption(figure, [*caption(run), *_speed_notes(run, analysis)])
     return figure
 
 
-def _front_note(run: Run, frame: pd.DataFrame, timed: bool) -> str:
-    pooled = timed and bool(frame["speed_pooled"].eq(True).any())
-    same = " Plans that do equal work were timed together." if pooled else ""
-    other = "latency" if timed else "parameters"
-    unclear = int(frame["speed_claimed"].eq(False).sum())
-    doubt = f" For {unclear:,} plans the gain in speed is not clear of noise." if unclear else ""
-    return f"Ringed: no measured plan is better in both {other} and perplexity.{same}{doubt}"
+def _speed_notes(run: Run, analysis: Analysis) -> list[str]:
+    found = []
+    if analysis.front:
+        ringed = f"Ringed: the front over {what_is_the_front(analysis)}."
+        found.append(" ".join([ringed, *front_note(analysis)]))
+    timed = [row for row in analysis.rows if row.latency is not None and row.plan != Plan()]
+    if timed and run.timings is not None and any(len(pool) > 1 for pool in run.timings.pools):
+        found.append("Plans that do equal work were timed together.")
+    unclear = sum(row.latency is not None and not row.latency.claimed for row in timed)
+    if unclear:
+        found.append(f"For {unclear:,} plans the gain in speed is not clear of noise.")
+    if analysis.failed:
+        found.append(f"{len(analysis.failed):,} failed plans are not drawn.")
+    return found
 
 
-def _front(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Points that no other beats in both columns, from left to right."""
-    front = np.flatnonzero(statistics.pareto_front(np.stack([x, y], axis=1).reshape(-1, 2)))
-    return front[np.argsort(x[front], kind="stable")].tolist()
+def front_note(analysis: Analysis) -> list[str]:
+    """Why a plan on the front need not lie lowest, where plans are chosen on a text of their own.
+
+    Everything is drawn at the perplexity on the reported text.
+    """
+    if analysis.selection == analysis.reported:
+        return []
+    return [
+        f"The front was chosen on {analysis.selection.short} and is drawn at the perplexity on "
+        f"{analysis.reported.short}, so a plan on it need not lie lowest."
+    ]
 
 
 def _draw_intervals(axes: Axes, x: np.ndarray, rows: Sequence[PlanRow], timed: bool) -> None:
@@ -306,7 +355,7 @@ def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> N
     axes.scatter(x, y, s=60, facecolors="none", edgecolors=RED, linewidths=1.3)
     labels = [plan_label(name) for name in names]
     for index in _places_for_labels(axes, x, y, labels):
-        # Below and to the left of a plan on the front there is no other plan.
+        # Below and to the left of a plan on the front there is hardly any other plan.
         axes.annotate(
             labels[index],
             (x[index], y[index]),
@@ -321,28 +370,29 @@ def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> N
 def _places_for_labels(
     axes: Axes, x: np.ndarray, y: np.ndarray, labels: Sequence[str]
 ) -> Iterator[int]:
-    """Which points of a falling front can be named to their left without covering anything."""
+    """Which points of a front, the rightmost first, have room for a name of their own."""
     axes.margins(x=0.16, y=0.1)
     axes.autoscale_view()
     to_axes = axes.transData + axes.transAxes.inverted()
     at = to_axes.transform(np.stack([x, y], axis=1))
-    last = -math.inf
+    named: list[float] = []
     for index in range(len(y) - 1, -1, -1):
         across, height = at[index]
-        if height - last > LABEL_HEIGHT and across > LETTER_WIDTH * len(labels[index]):
+        free = all(abs(height - other) > LABEL_HEIGHT for other in named)
+        if free and across > LETTER_WIDTH * len(labels[index]):
             yield index
-            last = height
+            named.append(height)
 
 
-SWEEP_FIGURES: dict[str, Callable[[Run], Figure]] = {
-    "perplexity": perplexity_bars,
-    "speed": speed_against_perplexity,
-}
-
-
-def save_figures(run: Run, folder: Path) -> list[Path]:
-    """Write the figures that every saved sweep gets, as PNG and SVG, whole."""
-    return [path for name, draw in SWEEP_FIGURES.items() for path in save(draw(run), folder, name)]
+def save_figures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
+    """Write the figures of a saved sweep as PNG and SVG, whole; none where only one plan ran."""
+    drawn = {"perplexity": perplexity_bars(run), "speed": speed_against_perplexity(run, analysis)}
+    return [
+        path
+        for name, figure in drawn.items()
+        if figure is not None
+        for path in save(figure, folder, name)
+    ]
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -8,14 +8,12 @@ per cent, others as a factor (`3.98×`); square brackets hold the bounds of the 
 from __future__ import annotations
 
 import math
-import shlex
 
-from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.importance import Interaction, NotAvailable, Ranking, Shapley
 from pruning_kit.findings.scores import Interval, exp
 from pruning_kit.plan import Plan
 from pruning_kit.reporting import choices_in_words, sureness_in_words
-from pruning_kit.reporting.choices_in_words import COLLAPSE_RATIO
 from pruning_kit.reporting.wording import (
     change,
     count_blocks,
@@ -59,6 +57,7 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
         "choices": choices_in_words.ladder(analysis),
         "avoid": choices_in_words.to_avoid(analysis),
         "uncertainty": [
+            *choices_in_words.two_texts(analysis),
             *sureness_in_words.of_every_size(analysis),
             *sureness_in_words.on_both_texts(analysis),
             _sentence(analysis.uncertainty_note),
@@ -146,8 +145,7 @@ def _shapley(analysis: Analysis) -> list[str]:
     if isinstance(shapley, NotAvailable):
         return [
             f"Shapley values: not available, since {shapley.reason}. "
-            f"`{shapley.command} --model {shlex.quote(analysis.model)}` measures the plans that "
-            "they need."
+            f"`{shapley.command} {analysis.source}` measures the plans that they need."
         ]
     if analysis.n_blocks == 1:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
@@ -213,30 +211,38 @@ def _interactions(analysis: Analysis) -> list[str]:
                 f"costs ({analysis.scores.reason})."
             ]
         return [f"None of the {len(pairs)} pairs differs clearly from the sum of its single costs."]
-    worse = sum(pair.excess.value > 0 for pair in clear)
-    found = [
-        f"{len(clear)} of {len(pairs)} pairs differ clearly from the sum of their single costs in "
-        f"log perplexity: {worse} cost more together, {len(clear) - worse} less."
-    ]
-    ruinous = _ruinous(analysis)
-    usable = [pair for pair in clear if not {pair.first, pair.second} & set(ruinous)]
+    ruined = set(analysis.ruinous)
+    sound = [pair for pair in pairs if not {pair.first, pair.second} & ruined]
+    usable = [pair for pair in clear if pair in sound]
+    found = [_count(analysis, sound, usable)] if sound else []
     if usable and usable[-1].excess.value > 0:
         found.append(_pair(usable[-1], "more"))
     if usable and usable[0].excess.value < 0:
         found.append(_pair(usable[0], "less"))
-    if ruinous and len(usable) < len(clear):
-        alone = "which alone multiplies" if len(ruinous) == 1 else "each of which alone multiplies"
+    if ruined:
+        alone = "which alone multiplies" if len(ruined) == 1 else "each of which alone multiplies"
         found.append(
-            f"Pairs with block {listed(first_few(ruinous), 'or')}, {alone} perplexity by more than "
-            f"{COLLAPSE_RATIO:g}, are left out here: a ruined model has little more to lose."
+            f"Pairs with block {_ruinous(analysis)}, {alone} perplexity by more than "
+            f"{COLLAPSE_RATIO:g}, are left out here and grey in the figure: a ruined model has "
+            "little more to lose."
         )
     return found
 
 
-def _ruinous(analysis: Analysis) -> list[int]:
-    """Blocks whose removal alone ruins the model, so that pairs with them mean little."""
-    items = analysis.importance.items
-    return [item.block for item in items if item.ppl_ratio.value > COLLAPSE_RATIO]
+def _count(analysis: Analysis, pairs: list[Interaction], clear: list[Interaction]) -> str:
+    """How many pairs cost more or less together than apart."""
+    without = f" without block {_ruinous(analysis)}" if analysis.ruinous else ""
+    many = len(pairs) > 1
+    those = f"Of the {len(pairs)} pairs{without}," if many else f"Of the one pair{without},"
+    worse = sum(pair.excess.value > 0 for pair in clear)
+    return (
+        f"{those} {worse} cost clearly more together than the sum of their single costs in log "
+        f"perplexity, {len(clear) - worse} clearly less."
+    )
+
+
+def _ruinous(analysis: Analysis) -> str:
+    return listed(first_few(analysis.ruinous), "or")
 
 
 def _pair(pair: Interaction, direction: str) -> str:

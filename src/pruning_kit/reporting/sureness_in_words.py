@@ -94,7 +94,7 @@ def _tie(size: Size) -> str:
 
 def on_both_texts(analysis: Analysis) -> list[str]:
     """Whether the same sets are best on both texts, and what choosing flattered them by."""
-    sizes = [size for size in analysis.sizes if size.optimism is not None]
+    sizes = [size for size in analysis.sizes if size.optimism is not None and size.n_measured > 1]
     return [_hindsight(analysis, sizes), *_optimism(analysis, sizes)] if sizes else []
 
 
@@ -114,17 +114,19 @@ def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
 
 
 def _optimism(analysis: Analysis, sizes: list[Size]) -> list[str]:
-    """How much worse the chosen sets did on the other text than the median set did."""
-    flattered = [
+    """How the chosen sets fared on the other text beside the other sets of their size."""
+    changes = [
         exp((size.optimism or 0.0) - (size.text_shift or 0.0))
         for size in sizes
         if size.n_measured >= MIN_MEASURED
     ]
-    if not flattered:
+    if not changes:
         return []
-    values = list(dict.fromkeys(f"{percent(end)} %" for end in (min(flattered), max(flattered))))
+    values = list(dict.fromkeys(f"{percent(end)} %" for end in (min(changes), max(changes))))
+    chosen_on = analysis.selection.short
     return [
-        f"Choosing flattered the best sets by {' to '.join(values)}: so much their cost rose from "
-        f"{analysis.selection.short} to {analysis.reported.short} beyond that of the median set of "
-        "their size."
+        f"From {chosen_on} to {analysis.reported.short} the cost of the chosen sets (perplexity in "
+        f"units of the whole model's) changed by {' to '.join(values)} beyond the median change of "
+        f"all sets of their size; where this is above zero, choosing on {chosen_on} had flattered "
+        "them."
     ]

@@ -104,11 +104,32 @@ def refuse_to_mix(
     stored = {**run.info["identity"], **{name: run.info["numerics"][name] for name in numerics}}
     difference = store.first_difference(stored, wanted)
     if difference:
-        name, then, now = difference
-        other = f"{name}={then}, this run uses {now}"
-        if name.endswith("_sha256"):
-            other = f"other {name.removesuffix('_sha256')}"
         raise RunError(
-            f"cannot resume {run.folder}: it was measured with {other}. "
-            "Leave out --resume and give another --output to start a new run."
+            f"cannot resume {run.folder}: it was measured {_in_words(*difference)}. Ask for the "
+            "same again, or leave out --resume and give another --output to start a new run."
         )
+
+
+def _in_words(name: str, then: Any, now: Any) -> str:
+    """A fact that differs: how the run was measured, and what this one asks for."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        part = store.first_difference(then, now)
+        assert part is not None
+        return _part_in_words(name, *part)
+    if name.endswith("_sha256"):
+        return f"with other {name.removesuffix('_sha256')}"
+    return f"with {name}={then}, this run uses {now}"
+
+
+def _part_in_words(name: str, part: str, then: Any, now: Any) -> str:
+    """The same for a fact that each text or library has."""
+    if name == "versions":
+        return f"with {part} {then}, this run uses {now}"
+    option = {"test": "--dataset", "calibration": "--select-on"}[part]
+    if then is None:
+        return f"without {option}, this run uses it"
+    if now is None:
+        return f"with {option}, this run leaves it out"
+    if name == "windows":
+        return f"on {then} windows of the text of {option}, this run asks for {now} (--max-windows)"
+    return f"with other {name.removesuffix('_sha256')} of {option}"

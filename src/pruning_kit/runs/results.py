@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pruning_kit.errors import RunError
+from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.plan import Plan
 from pruning_kit.runs import store
-from pruning_kit.speed.timings import END_TO_END, Timings
+from pruning_kit.speed.timings import END_TO_END, TIME_AGAIN, Timings
 
 COLUMNS = [
     "mode",
@@ -55,13 +55,16 @@ class Run:
     info: dict[str, Any]
     sums: Mapping[str, np.ndarray]
     timings: Timings | None
+    timings_note: str | None
+    """Why stored timings are left out, as sentences; None where nothing is left out."""
     recomputed: Mapping[str, int]
     """Windows of each text whose group overflowed in 16 bits and was computed again in float32."""
 
     @cached_property
     def plans(self) -> list[Plan]:
         """The measured plans, the whole model first."""
-        return [Plan.parse(text) for text in self.info["plans"]]
+        file = self.folder / store.RUN_FILE
+        return [Plan.parse(text, f"{file}, plan") for text in self.info["plans"]]
 
     @property
     def n_blocks(self) -> int:
@@ -179,10 +182,10 @@ def ratio(nll_nats: float, base_nats: float, tokens: int) -> float:
 
 
 def load_run(folder: Path | str) -> Run:
-    """Read a finished run.
+    """Read a finished run. Timings that cannot be read are left out, which `timings_note` says.
 
     Raises:
-        RunError: if the folder is no run, is damaged, or some of its window groups are missing.
+        RunError: if the folder is no run, its sums are damaged, or some window groups are missing.
     """
     run = store.RunFolder.open(Path(folder))
     read = {split: _read_parts(run, split) for split in run.info["windows"]}
@@ -193,9 +196,24 @@ def load_run(folder: Path | str) -> Run:
         split: sum(nll_PW.shape[1] for nll_PW, facts in parts if "recomputed" in facts)
         for split, parts in read.items()
     }
-    latency = run.folder / LATENCY_FILE
-    timings = Timings.from_json(store.read_json(latency)) if latency.exists() else None
-    return Run(run.folder, run.info, sums, timings, recomputed)
+    timings, note = None, None
+    try:
+        timings = read_timings(run.folder)
+    except PruningKitError as error:
+        note = f"Speeds are left out, because the kit {error}"
+    return Run(run.folder, run.info, sums, timings, note, recomputed)
+
+
+def read_timings(folder: Path) -> Timings | None:
+    """The timings stored in a run folder; None if it holds none.
+
+    Raises:
+        PruningKitError: if they are damaged, or of another schema.
+    """
+    path = folder / LATENCY_FILE
+    if not path.exists():
+        return None
+    return Timings.from_json(store.read_json(path, TIME_AGAIN), str(path))
 
 
 def _read_parts(run: store.RunFolder, split: str) -> list[tuple[np.ndarray, dict[str, str]]]:

@@ -21,6 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +29,52 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pruning_kit.errors import RunError
+from pruning_kit.errors import RunError, first_line
+from pruning_kit.forms import what_is_missing
 
 SCHEMA = 1
 RUN_FILE = "run.json"
 PARTS = "parts"
-KEYS = {
+FORM = {
     "command": str,
     "created": str,
-    "identity": dict,
-    "model": dict,
+    "identity": {"plans_sha256": str},
+    "model": {
+        "name": str,
+        "revision": object,
+        "weights_sha256": str,
+        "model_type": str,
+        "n_blocks": int,
+    },
     "texts": dict,
-    "protocol": dict,
-    "numerics": dict,
-    "choice": dict,
-    "plans": list,
+    "protocol": {"context": int, "stride": int},
+    "numerics": {
+        "dtype": str,
+        "device": str,
+        "device_name": str,
+        "kernel": str,
+        "attention": str,
+        "batch_size": int,
+        "threads": int,
+    },
+    "choice": {"seed": int},
+    "plans": [str],
     "parameters": dict,
     "windows": dict,
     "versions": dict,
+    "git_commit": object,
 }
-"""What a `run.json` holds at least."""
+"""What a `run.json` holds at least; `texts` and `windows` hold these for each text."""
+TEXT = {
+    "name": str,
+    "title": str,
+    "sha256": str,
+    "n_tokens": int,
+    "n_bytes": int,
+    "part": object,
+}
+WINDOWS = {"groups": [[int]], "targets": [int]}
+RESTORE = "Restore the file from a copy, or sweep again into another folder."
 LEFT_OVER_S = 3600
 
 
@@ -91,20 +118,28 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Read a JSON object.
+
+    Args:
+        path: the file.
+        remedy: what to do where it is damaged, as a sentence.
 
     Raises:
         RunError: if the file is missing, unreadable or no JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise RunError(
-            f"cannot read run file {path}: {error}. Give a folder that pruning-kit wrote."
+            f"cannot read {path}: {error.strerror}. Make it a file that you may read."
+        ) from None
+    except ValueError as error:  # neither UTF-8 nor JSON
+        raise RunError(
+            f"cannot read {path}: it is no valid JSON ({first_line(error)}). {remedy}"
         ) from None
     if not isinstance(value, dict):
-        raise RunError(f"cannot read run file {path}: it holds no JSON object.")
+        raise RunError(f"cannot read {path}: it holds no JSON object. {remedy}")
     return value
 
 
@@ -112,25 +147,48 @@ def read_info(folder: Path) -> dict[str, Any]:
     """The `run.json` of a run folder.
 
     Raises:
-        RunError: if the folder is no run folder, or of a schema that this version cannot read.
+        RunError: if the folder is no run folder, of a schema that this version cannot read, or
+            its `run.json` is damaged.
     """
     if not (folder / RUN_FILE).is_file():
         raise RunError(
             f"cannot read run {folder}: it holds no {RUN_FILE}. Give a folder that a sweep wrote."
         )
-    info = read_json(folder / RUN_FILE)
+    info = read_json(folder / RUN_FILE, RESTORE)
     if info.get("schema") != SCHEMA:
         raise RunError(
             f"cannot read run {folder}: its schema is {info.get('schema')!r}, this version reads "
             f"{SCHEMA}. Use the version of pruning-kit that wrote it."
         )
-    missing = [key for key, kind in KEYS.items() if not isinstance(info.get(key), kind)]
+    missing = what_is_missing(info, FORM) or what_is_missing(info, _form_of_lists(info))
     if missing:
         raise RunError(
-            f"cannot read run {folder}: its {RUN_FILE} lacks {', '.join(missing)}, or holds them "
-            "in another form. Give a folder that a sweep wrote and nobody changed."
+            f"cannot read run {folder}: its {RUN_FILE} lacks {missing}, or holds it in another "
+            f"form. {RESTORE}"
         )
+    for split, windows in info["windows"].items():
+        if not _cover(windows["groups"], len(windows["targets"])):
+            raise RunError(
+                f"cannot read run {folder}: the window groups in its {RUN_FILE} do not cover the "
+                f"{len(windows['targets'])} windows of the text {split!r}. {RESTORE}"
+            )
     return info
+
+
+def _form_of_lists(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What is held for each plan and each text."""
+    splits = {"test": None, **info["windows"]}
+    return {
+        "parameters": dict.fromkeys(info["plans"], int),
+        "texts": dict.fromkeys(splits, TEXT),
+        "windows": dict.fromkeys(splits, WINDOWS),
+    }
+
+
+def _cover(groups: list[list[int]], n_windows: int) -> bool:
+    """Whether groups, as (first, end), follow each other from the first window to the last."""
+    ends = [0, *(group[-1] if group else 0 for group in groups)]
+    return ends[-1] == n_windows > 0 and groups == [list(pair) for pair in pairwise(ends)]
 
 
 class RunFolder:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pruning_kit.errors import TimingError
+from pruning_kit.forms import what_is_missing
 from pruning_kit.plan import Plan
 from pruning_kit.speed import bootstrap
 from pruning_kit.speed.bootstrap import Estimate, Floats, exponential
@@ -40,6 +41,41 @@ END_TO_END_PLAIN = "end_to_end_plain_s"  # kept, and told as a doubt; not compar
 TARGET_MET, BUDGET_ENDED = "target met", "budget ended"
 MOST_BUDGETS = 6
 """So often the budget may be spent to reach the rounds without which there is no interval."""
+READING = {
+    "time_s": float,
+    "load_average": float,
+    "cpu_busy_s": float,
+    "cpu_own_s": float,
+    "cpu_steal_s": float,
+}
+FORM = {
+    "n_blocks": int,
+    "protocol": {
+        "batch_size": int,
+        "prompt_tokens": int,
+        "end_to_end_prompt_tokens": int,
+        "end_to_end_new_tokens": int,
+        "target": float,
+        "budget_s": float,
+        "warmup_rounds": int,
+    },
+    "machine": {"cores": int, "threads": int, "device": str, "device_name": str},
+    "pools": [[str]],
+    "entries": [{"plan": str, "pool": int, "peak_bytes": object}],
+    "start": READING,
+    "rounds": [
+        {
+            "order": [int],
+            "samples": {name: [float] for name in (*QUANTITIES, END_TO_END_PLAIN)},
+            "reading": READING,
+        }
+    ],
+    "stopped_because": str,
+    "elapsed_s": float,
+    "batches": [dict],
+}
+"""What stored timings hold at least."""
+TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
 
 Reading = Mapping[str, float]
 
@@ -197,6 +233,10 @@ class Timings:
             peak_bytes=self._peak_bytes(plan, members),
         )
 
+    def timed_for(self, plan: Plan) -> tuple[Plan, ...]:
+        """The timed plans whose times stand for a plan of equal work."""
+        return tuple(self.entries[index].plan for index in self._members[self._pool_of[plan]])
+
     def _claimed(self, quantity: str, pool: int) -> bool:
         ratio = self.ratios[quantity][pool]
         return not ratio.covers(1.0) and self.null_test[quantity].resolves(ratio)
@@ -259,32 +299,58 @@ class Timings:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Timings:
-        """Read what `to_json` wrote.
+    def from_json(cls, data: Mapping[str, Any], file: str = "the file") -> Timings:
+        """Read what `to_json` wrote; errors name the file it was stored in.
 
         Raises:
-            TimingError: if the schema is not this version's.
+            TimingError: if the schema is not this version's, or the timings are damaged.
+            PlanError: if a plan in them cannot be read.
         """
         if data.get("schema") != SCHEMA:
             raise TimingError(
-                f"cannot read timings of schema {data.get('schema')!r}: this version reads "
-                f"{SCHEMA}. Time the plans again."
+                f"cannot read the timings in {file}: their schema is {data.get('schema')!r}, this "
+                f"version reads {SCHEMA}. {TIME_AGAIN}"
             )
+        if missing := what_is_missing(data, FORM):
+            raise TimingError(
+                f"cannot read the timings in {file}: they lack {missing}, or hold it in another "
+                f"form. {TIME_AGAIN}"
+            )
+        if not _fits_together(data):
+            raise TimingError(
+                f"cannot read the timings in {file}: plans, pools and samples do not fit together. "
+                f"{TIME_AGAIN}"
+            )
+        plan = f"{file}, plan"
         return cls(
             n_blocks=data["n_blocks"],
             protocol=data["protocol"],
             machine=data["machine"],
-            pools=tuple(tuple(Plan.parse(text) for text in pool) for pool in data["pools"]),
+            pools=tuple(tuple(Plan.parse(text, plan) for text in pool) for pool in data["pools"]),
             entries=tuple(
-                Entry(Plan.parse(entry["plan"]), entry["pool"], entry["peak_bytes"])
+                Entry(Plan.parse(entry["plan"], plan), entry["pool"], entry["peak_bytes"])
                 for entry in data["entries"]
             ),
             start=data["start"],
             rounds=tuple(_round_from_json(turn) for turn in data["rounds"]),
             stopped_because=data["stopped_because"],
             elapsed_s=data["elapsed_s"],
-            batches=tuple(cls.from_json(run) for run in data["batches"]),
+            batches=tuple(cls.from_json(run, file) for run in data["batches"]),
         )
+
+
+def _fits_together(data: Mapping[str, Any]) -> bool:
+    """Whether stored timings have a sample of every entry in every round, and the null test."""
+    pools, entries, rounds = data["pools"], data["entries"], data["rounds"]
+    whole = str(Plan())
+    columns = [turn["samples"][name] for turn in rounds for name in (*QUANTITIES, END_TO_END_PLAIN)]
+    return (
+        pools[:1] == [[whole]]
+        and [entry["plan"] for entry in entries[:2]] == [whole, whole]
+        and {entry["pool"] for entry in entries} == set(range(len(pools)))
+        and bool(rounds)
+        and all(len(values) == len(entries) and min(values) > 0 for values in columns)
+    )
 
 
 def _round_from_json(data: Mapping[str, Any]) -> Round:

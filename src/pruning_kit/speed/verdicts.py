@@ -13,7 +13,7 @@ from scipy import stats
 from pruning_kit.plan import Plan
 from pruning_kit.speed import throughput
 from pruning_kit.speed.bootstrap import MIN_ROUNDS, TRIM, Estimate, Floats
-from pruning_kit.speed.depths import NULL_PAIR
+from pruning_kit.speed.depths import NULL_PAIR, Fit
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     DECODE,
@@ -38,6 +38,7 @@ CLOCK_CHANGE = 0.10
 FEW_ROUNDS = 10
 MOST_TIMES = 10.0  # beyond so many budgets, extrapolating the width means nothing
 MAX_NAMED = 6
+MIN_DEPTHS = 3  # fewer fit any line
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
@@ -124,8 +125,9 @@ def _which_plans(timings: Timings) -> str:
 def _fit_sentences(timings: Timings) -> Iterator[str]:
     """What each block costs: end to end first, where the time outside the blocks is explained."""
     n_tokens = _end_to_end_tokens(timings)
+    n_prompt = timings.protocol["end_to_end_prompt_tokens"]
     what = {
-        END_TO_END: f"End to end (a short prompt continued to {n_tokens} tokens)",
+        END_TO_END: f"End to end (a prompt of {n_prompt} tokens continued to {n_tokens})",
         PREFILL: f"Prefill (reading {timings.protocol['prompt_tokens']} tokens)",
         DECODE: "Decode (each further token)",
     }
@@ -135,18 +137,35 @@ def _fit_sentences(timings: Timings) -> Iterator[str]:
         PREFILL: whole.prefill_s.median_s,
         DECODE: whole.decode_s_per_token.median_s,
     }
-    outside = "(embedding, head, choice of the token, overhead of each call) and stays"
-    line = " from a straight line through all depths, in per cent of its own time"
-    for quantity in what if timings.fit else ():
+    n_depths = len({entry.plan.size for entry in timings.entries})
+    for number, quantity in enumerate(what if timings.fit else ()):
         fit = timings.fit[quantity]
-        share = fit.fixed_share
+        line = f"; {_line(fit, brief=number > 0)}" if n_depths >= MIN_DEPTHS else ""
         yield (
             f"{what[quantity]}: each block removed saves {1000 * fit.per_block_s.value:.3g} ms of "
-            f"{1000 * whole_s[quantity]:.3g} ms on average; {percent(share.value, 0)} "
-            f"[{100 * share.low:.0f} to {percent(share.high, 0)}] of the time is outside the "
-            f"blocks {outside}; no depth is farther than {percent(fit.worst_residual)}{line}."
+            f"{1000 * whole_s[quantity]:.3g} ms on average{line}."
         )
-        outside, line = "and stays", " from the line"
+
+
+def _line(fit: Fit, *, brief: bool) -> str:
+    """What the straight line through all depths says of the time outside the blocks."""
+    share, off = fit.fixed_share, percent(fit.worst_residual)
+    explained = "" if brief else " (embedding, head, choice of the token, overhead of each call)"
+    if share.high <= 0:
+        return (
+            "no straight line: it would leave less than no time outside the blocks, so the blocks "
+            "do not save the same at every depth"
+        )
+    if share.low <= 0:
+        outside = f"what lies outside the blocks{explained} is not clear of none of the time"
+    else:
+        bounds = f"{100 * share.low:.0f} to {percent(share.high, 0)}"
+        outside = (
+            f"{percent(share.value, 0)} [{bounds}] of the time is outside the blocks{explained} "
+            "and stays"
+        )
+    through = "the line" if brief else "a straight line through all depths, in per cent of its time"
+    return f"{outside}; no depth is farther than {off} from {through}"
 
 
 def _null_sentence(timings: Timings) -> str:
@@ -210,15 +229,40 @@ def _precision_warnings(timings: Timings) -> Iterator[str]:
         return
     width, quantity, plan = timings.widest
     if timings.stopped_because == BUDGET_ENDED and width > target:
-        needed_s = timings.elapsed_s * min((width / target) ** 2, MOST_TIMES)
-        quieter = ", on a quieter machine" if (width / target) ** 2 > MOST_TIMES else ""
         yield (
             f"the budget of {budget_s:g} s ended after {n_rounds} rounds before every ratio was "
-            f"known to {percent(target)}: {NAMES[quantity]} of plan {plan} is uncertain by "
-            f"±{percent(width)}. Try --latency-budget {max(needed_s, budget_s):.0f}{quieter}."
+            f"known to {percent(target)}: {NAMES[quantity]} of {_pool(timings, plan)} is uncertain "
+            f"by ±{percent(width)}. {_more_rounds(timings, width)}"
         )
     elif n_rounds < FEW_ROUNDS:
         yield f"{n_rounds} rounds are few: intervals are wide and rest on a handful of samples."
+
+
+def _pool(timings: Timings, plan: Plan) -> str:
+    """The models whose time that of a pool's first plan is."""
+    if plan == Plan():
+        return "the whole model against itself"
+    pools = [pool for pool in timings.pools if pool[0].size == plan.size]
+    if len(pools) > 1:
+        return f"models that do the same work as the one without {plan}"
+    if len(pools[0]) == 1:
+        return f"the model without {plan}"
+    left = timings.n_blocks - plan.size
+    return f"models with {left} block{'s' * (left != 1)} left"
+
+
+def _more_rounds(timings: Timings, width: float) -> str:
+    """What to try for a width that the budget did not reach: widths fall with the square root."""
+    target = timings.protocol["target"]
+    times = (width / target) ** 2
+    if times <= MOST_TIMES:
+        budget_s = max(timings.elapsed_s * times, timings.protocol["budget_s"])
+        return f"Try --latency-budget {budget_s:.0f}."
+    budget_s, reachable = timings.elapsed_s * MOST_TIMES, ceil(100 * width / MOST_TIMES**0.5) / 100
+    return (
+        f"{times:.0f} times as many rounds would be needed. Try a quieter machine, or "
+        f"--latency-budget {budget_s:.0f} with --latency-target {reachable:g}."
+    )
 
 
 def _null_warnings(timings: Timings) -> Iterator[str]:

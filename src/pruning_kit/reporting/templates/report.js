@@ -2,9 +2,10 @@
 // The table and the chart of all plans. Everything is written as text nodes, never as HTML.
 (() => {
   const FIELDS = ["name", "size", "ppl", "pplText", "ratio", "changeText", "parameters",
-    "paramsText", "latency", "latencyText", "front"];
+    "paramsText", "latency", "latencyText", "front", "chosenBy"];
   const PAGE_ROWS = 200;
   const NEAR_PX = 22;
+  const NAME_OVERHANG_PX = 60;
   const PRINT_PX = 760;
   const data = JSON.parse(document.getElementById("data").textContent);
   const plans = data.plans.map((record, order) => {
@@ -154,7 +155,7 @@
       row.querySelector("button").focus({ preventScroll: true });
     }
     drawDetail(plan);
-    drawChart();
+    if (data.across.length > 0) drawChart();
     if (!goToRow) byId("table").querySelector(`tr[data-plan="${plan.name}"] button`)?.focus({ preventScroll: true });
   }
 
@@ -183,11 +184,6 @@
 
   // --- chart ---------------------------------------------------------------------------------
 
-  const axes = [
-    ...(data.timed ? [["latency", "Latency, end to end (ms)"]] : []),
-    ["parameters", "Parameters (millions)"],
-    ["size", "Blocks removed"],
-  ];
   let view = null;
 
   function ticks(low, high, logarithmic) {
@@ -224,12 +220,15 @@
     return place;
   }
 
+  // By the perplexity that plans are chosen by, which may be that of another text than is drawn.
   function paretoFront(points) {
     const front = [];
+    const known = points.filter((point) => point.plan.chosenBy !== null);
     let best = Infinity;
-    for (const point of [...points].sort((a, b) => a.across - b.across || a.plan.ppl - b.plan.ppl)) {
-      if (point.plan.ppl < best || (front.length && point.plan.ppl === best && point.across === front.at(-1).across)) {
-        best = point.plan.ppl;
+    for (const point of known.sort((a, b) => a.across - b.across || a.plan.chosenBy - b.plan.chosenBy)) {
+      const value = point.plan.chosenBy;
+      if (value < best || (value === best && point.across === front.at(-1).across)) {
+        best = value;
         front.push(point);
       }
     }
@@ -243,7 +242,6 @@
     const points = plans.filter((plan) => plan.ppl !== null && plan[key] !== null)
       .map((plan) => ({ plan, across: plan[key] / unit }));
     box.replaceChildren();
-    if (points.length === 0) { make(box, "p", {}, "No plan has a finite perplexity."); return; }
     const width = wide ?? Math.max(300, box.clientWidth), height = Math.round(Math.min(430, Math.max(280, width * 0.58)));
     const left = 62, right = 12, top = 18, bottom = 46;
     const ppl = points.map((point) => point.plan.ppl);
@@ -270,15 +268,15 @@
     const radius = points.length > 500 ? 2 : 3.5;
     make(svg, "path", { class: "others", d: points.filter((point) => !onFront.has(point)).map((point) => circle(point, radius)).join("") });
     make(svg, "path", { class: "step", d: front.map((point, i) => i === 0 ? `M${place(point.x)} ${place(point.y)}` : `H${place(point.x)}V${place(point.y)}`).join("") });
-    let nameAt = -Infinity;
+    const named = [];
     for (const point of [...front].reverse()) {
       make(svg, "circle", { class: "front", cx: point.x, cy: point.y, r: 5 });
       const words = title(point.plan);
-      const room = key === "size" ? width - right - point.x : point.x - left;
-      if (Math.abs(point.y - nameAt) > 15 && words.length * 6.8 + 10 < room) {
-        make(svg, "text", { class: "front-name", x: point.x + (key === "size" ? 8 : -8), y: point.y + 14, "text-anchor": key === "size" ? "start" : "end" }, words);
-        nameAt = point.y;
-      }
+      const room = (key === "size" ? width - right - point.x : point.x - left) - 6.8 * words.length - 10;
+      if (room < -NAME_OVERHANG_PX || named.some((y) => Math.abs(point.y - y) <= 15)) continue;
+      const aside = 8 + Math.min(0, room);
+      make(svg, "text", { class: "front-name", x: point.x + (key === "size" ? aside : -aside), y: point.y + 16, "text-anchor": key === "size" ? "start" : "end" }, words);
+      named.push(point.y);
     }
     const mine = points.find((point) => point.plan === selected);
     if (mine) make(svg, "circle", { class: "picked", cx: mine.x, cy: mine.y, r: 9 });
@@ -338,7 +336,7 @@
     if (step) {
       const order = [...view.front].sort((a, b) => a.x - b.x);
       const now = order.indexOf(view.at);
-      pointAt(order[now < 0 ? 0 : Math.min(order.length - 1, Math.max(0, now + step))]);
+      pointAt(order[now < 0 ? 0 : Math.min(order.length - 1, Math.max(0, now + step))] ?? null);
       event.preventDefault();
     } else if (event.key === "Enter" && view.at) {
       select(view.at.plan, true);
@@ -349,8 +347,9 @@
   }
 
   function setUpChart() {
-    for (const [key, name] of axes) make(byId("chart-x"), "option", { value: key }, name);
+    for (const [key, name] of data.across) make(byId("chart-x"), "option", { value: key }, name);
     byId("chart-controls").hidden = false;
+    byId("chart-legend").hidden = false;
     byId("chart-help").hidden = false;
     byId("chart-x").addEventListener("change", () => drawChart());
     window.addEventListener("beforeprint", () => drawChart(PRINT_PX));
@@ -362,6 +361,6 @@
     }).observe(byId("chart"));
   }
 
-  setUpChart();
+  if (data.across.length > 0) setUpChart();
   setUpTable();
 })();
