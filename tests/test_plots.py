@@ -254,8 +254,21 @@ def test_sizes_are_drawn_from_the_text_chosen_on(run_of):
     expected = [1.0, *(analysis.row[size.best].selection_ratio for size in analysis.sizes)]
     assert list(best.get_ydata()) == pytest.approx(expected)
     assert "Here perplexities are those on WikiText-2 raw, valid." in caption(figure)
+    assert figure.get_suptitle() == "Perplexity on valid by number of blocks removed"
     names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert names == ["first", "last", "alternate", "contiguous", "random"]
+
+
+def test_sizes_of_one_measured_set_each_are_not_drawn(run_of):
+    run = run_of(plans=[Plan(), Plan((1,)), Plan((1, 2)), Plan((1, 2, 3))])
+    assert pictures.perplexity_by_size(run, analyse(run)) is None
+
+
+def test_fixed_strategies_stand_beside_each_other(full, analysis):
+    axes = pictures.perplexity_by_size(full, analysis).axes[0]
+    marked = [line for line in axes.lines if line.get_color() == plots.GREEN]
+    aside = [round(float(line.get_xdata()[0]) - 1, 6) for line in marked]
+    assert aside == [-0.2, -0.1, 0, 0.1, 0.2]
 
 
 def test_thousands_of_plans_stay_a_small_file(run_of):

@@ -384,8 +384,11 @@ def report(
         run = load_run(run_folder)
         if figures:
             from pruning_kit.reporting.pictures import save_pictures
+            from pruning_kit.reporting.plots import save_figures
 
-            written = save_pictures(run, analyse(run), run_folder)
+            analysis = analyse(run)
+            written = save_figures(run, analysis, run_folder)
+            written += save_pictures(run, analysis, run_folder)
             out.print(f"{len(written)} figures are in {run_folder}.", highlight=False)
         if form == "terminal":
             out.print(terminal_report(run, analyse(run), asked))

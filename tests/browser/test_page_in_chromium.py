@@ -7,6 +7,7 @@ from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
+from pruning_kit.findings.analysis import analyse
 from pruning_kit.plan import Plan, singles
 from pruning_kit.reporting import report
 from pruning_kit.runs.results import load_run
@@ -26,15 +27,22 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    """Pages of a 6-block run, of one of 4,096 plans, and of one with hostile names."""
+def folders(tmp_path_factory):
+    """A 6-block run, one of 4,096 plans, bare and damaged ones, and one with hostile names."""
     base = tmp_path_factory.mktemp("pages")
     few = [Plan(), *singles(6), Plan((1, 3))]
-    runs = {
+    return {
         "six": write_run(base / "six", 6),
         "twelve": write_run(base / "twelve", 12),
         "untimed": write_run(base / "untimed", 6, few, timed=False, failed=[Plan((0,))]),
         "baseline": write_run(base / "baseline", 6, [Plan()], timed=False),
+        "sequential": write_run(base / "sequential", 6, [Plan(), *singles(6)], timed=False),
+        "no whole": write_run(
+            base / "no-whole", 6, [*few, Plan((1, 2, 3))], failed=[Plan()], timed=False
+        ),
+        "two texts": write_run(
+            base / "two", 6, calibration=True, cost=lambda plan: 0.3 * plan.size
+        ),
         "hostile": write_run(
             base / "hostile",
             6,
@@ -44,9 +52,13 @@ def pages(tmp_path_factory):
             changes={"samples": {"none": HOSTILE, "1+3": "Once upon a time"}},
         ),
     }
+
+
+@pytest.fixture(scope="module")
+def pages(folders):
     return {
         name: report.write_report(load_run(folder), folder / "report.html")
-        for name, folder in runs.items()
+        for name, folder in folders.items()
     }
 
 
@@ -82,11 +94,15 @@ def sort_by(browser, key):
     find(browser, f"#table thead button[data-key='{key}']").click()
 
 
-@pytest.mark.parametrize("name", ["six", "twelve", "untimed", "baseline", "hostile"])
+CHARTED = ["six", "twelve", "untimed", "no whole", "two texts", "hostile"]
+
+
+@pytest.mark.parametrize("name", [*CHARTED, "baseline", "sequential"])
 def test_every_page_loads_without_errors_or_requests(visit, name):
     browser = visit(name)
     assert names(browser)
-    assert find(browser, "#chart svg").is_displayed()
+    charts = browser.find_elements(By.CSS_SELECTOR, "#chart svg")
+    assert [chart.is_displayed() for chart in charts] == [True] * (name in CHARTED)
     width = browser.execute_script("return document.documentElement.scrollWidth")
     assert width <= 1200
     broken = browser.execute_script(
@@ -99,6 +115,23 @@ def test_no_page_is_wider_than_a_phone(visit):
     browser = visit("six")
     set_screen(browser, 390, 800)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_on_a_phone_pictures_stay_large_and_scroll(visit):
+    browser = visit("six")
+    set_screen(browser, 390, 800)
+    shown, whole = browser.execute_script(
+        "const [figure] = document.querySelectorAll('figure');"
+        "return [figure.clientWidth, figure.scrollWidth]"
+    )
+    assert shown <= 390 and whole == 640
+
+
+def test_a_page_without_a_chart_has_no_place_for_it_and_its_table_works(visit):
+    browser = visit("sequential")
+    assert browser.find_elements(By.CSS_SELECTOR, "#front, #chart-x") == []
+    find(browser, "#table tbody tr[data-plan='3'] td").click()
+    assert "3: removes 1 of 6 blocks" in find(browser, "#detail").text
 
 
 def test_thousands_of_plans_open_with_few_elements_and_a_file_to_mail(visit, pages):
@@ -197,6 +230,28 @@ def test_the_chart_can_be_read_with_the_keyboard(visit):
     assert browser.switch_to.active_element.text == "1+2+3+4"
 
 
+def test_the_front_is_that_of_the_text_chosen_on_and_says_so(visit, folders):
+    browser = visit("two texts")
+    sizes = analyse(load_run(folders["two texts"])).sizes
+    Select(find(browser, "#chart-x")).select_by_value("size")
+    browser.execute_script("document.querySelector('#chart svg').focus()")
+    told = []
+    for _ in range(6):
+        ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+        told.append(find(browser, ".tip").text.splitlines()[0])
+    assert told == ["whole model", *(str(size.best) for size in sizes)]
+    assert [size.best for size in sizes] != [size.best_reported for size in sizes]
+    assert "The front was chosen on valid" in find(browser, "#chart-legend").text
+
+
+def test_where_nothing_is_chosen_keys_find_no_front(visit):
+    browser = visit("no whole")
+    browser.execute_script("document.querySelector('#chart svg').focus()")
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+    assert not find(browser, ".tip").is_displayed()
+    assert browser.find_elements(By.CSS_SELECTOR, "#chart circle.front") == []
+
+
 def test_the_axis_can_be_changed_and_the_selection_stays(visit):
     browser = visit("six")
     find(browser, "#table tbody tr[data-plan='1+3'] td").click()
@@ -217,6 +272,12 @@ def test_hostile_names_are_shown_and_not_run(visit):
 def test_dark_and_light_follow_the_reader(visit):
     browser = visit("six")
     colour = "return getComputedStyle(document.body).backgroundColor"
+    tint = "return getComputedStyle(document.querySelector('figure img')).filter"
     assert browser.execute_script(colour) == "rgb(255, 255, 255)"
+    assert browser.execute_script(tint) == "none"
     set_screen(browser, 1200, 900, "dark")
     assert browser.execute_script(colour) == "rgb(23, 24, 26)"
+    assert browser.execute_script(tint) == "invert(1) hue-rotate(180deg)"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.execute_script(tint) == "none"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

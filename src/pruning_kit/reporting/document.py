@@ -199,7 +199,9 @@ def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list
 def recommended_command(run: Run, analysis: Analysis) -> str:
     """The command that makes the recommended model; empty where the whole model is to be kept."""
     plan = analysis.recommended
-    return "" if plan == Plan() else prune_command(run, str(plan))
+    if plan == Plan():
+        return ""
+    return f"# makes the model without {name_blocks(plan)}\n{prune_command(run, str(plan))}"
 
 
 def prune_command(run: Run, plan: str) -> str:

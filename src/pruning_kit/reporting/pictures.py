@@ -116,7 +116,7 @@ def pair_heatmap(run: Run, analysis: Analysis) -> Figure | None:
     if np.isfinite(ppl_LL[np.tril_indices(n_blocks, -1)]).sum() < MIN_PAIRS:
         return None
     title = "Perplexity when two blocks are removed (diagonal: one)"
-    figure, axes = plots.new_figure(5.0, title)
+    figure, axes = plots.new_figure(4.2, title)
     low, high = float(finite.min()), float(finite.max())
     norm = LogNorm(low, high) if plots.explodes(finite) else Normalize(low, high)
     _draw_matrix(figure, axes, ppl_LL, norm, "cividis_r", "Perplexity", format_ppl)
@@ -141,8 +141,8 @@ def _draw_matrix(
 ) -> None:
     """A lower triangle of blocks against blocks, with numbers in it where they fit."""
     n_blocks = len(values_LL)
-    image = axes.imshow(values_LL, cmap=colours, norm=norm)
-    bar = figure.colorbar(image, ax=axes, label=label, pad=0.02, shrink=0.85)
+    image = axes.imshow(values_LL, cmap=colours, norm=norm, aspect="auto")
+    bar = figure.colorbar(image, ax=axes, label=label, pad=0.02)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plots.short_number(value)))
     bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda _value, _: ""))
     if n_blocks <= MAX_CELL_TEXT:
@@ -186,7 +186,7 @@ def interaction_matrix(run: Run, analysis: Analysis) -> Figure | None:
     excess_LL = np.full((run.n_blocks, run.n_blocks), np.nan)
     for pair in usable:
         excess_LL[pair.second, pair.first] = pair.excess.value
-    figure, axes = plots.new_figure(5.0, "Extra cost of removing two blocks together")
+    figure, axes = plots.new_figure(4.2, "Extra cost of removing two blocks together")
     extreme = max(float(np.nanmax(np.abs(excess_LL))), 1e-9)
     norm = TwoSlopeNorm(0.0, -extreme, extreme)
     label = "Cost beyond the sum of each (nats per token)"

@@ -6,7 +6,7 @@
   const PAGE_ROWS = 200;
   const NEAR_PX = 22;
   const NAME_OVERHANG_PX = 60;
-  const PRINT_PX = 760;
+  const PRINT_PX = 620;
   const data = JSON.parse(document.getElementById("data").textContent);
   const plans = data.plans.map((record, order) => {
     const plan = Object.fromEntries(FIELDS.map((field, i) => [field, record[i]]));
@@ -271,11 +271,12 @@
     const named = [];
     for (const point of [...front].reverse()) {
       make(svg, "circle", { class: "front", cx: point.x, cy: point.y, r: 5 });
-      const words = title(point.plan);
-      const room = (key === "size" ? width - right - point.x : point.x - left) - 6.8 * words.length - 10;
-      if (room < -NAME_OVERHANG_PX || named.some((y) => Math.abs(point.y - y) <= 15)) continue;
+      if (named.some((y) => Math.abs(point.y - y) <= 15)) continue;
+      const name = make(svg, "text", { class: "front-name", y: point.y + 16, "text-anchor": key === "size" ? "start" : "end" }, title(point.plan));
+      const room = (key === "size" ? width - right - point.x : point.x - left) - name.getComputedTextLength() - 10;
+      if (room < -NAME_OVERHANG_PX) { name.remove(); continue; }
       const aside = 8 + Math.min(0, room);
-      make(svg, "text", { class: "front-name", x: point.x + (key === "size" ? aside : -aside), y: point.y + 16, "text-anchor": key === "size" ? "start" : "end" }, words);
+      name.setAttribute("x", point.x + (key === "size" ? aside : -aside));
       named.push(point.y);
     }
     const mine = points.find((point) => point.plan === selected);
