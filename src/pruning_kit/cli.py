@@ -196,7 +196,7 @@ def sweep(
         prepared = Sweep(settings, observer, ranks)
         _carry_out(prepared, samples, ctx.obj)
         if ranks.leads:
-            _finish(prepared.run.folder, mode, save_results, ctx.obj)
+            _finish(ctx, prepared.run.folder, mode, save_results)
 
 
 def _carry_out(prepared: Sweep, samples: bool, command: str) -> None:
@@ -220,7 +220,7 @@ def _with_option(command: str, option: str) -> str:
     return command if option in shlex.split(command) else f"{command} {option}"
 
 
-def _finish(folder: Path, mode: Mode | None, save_results: bool, command: str) -> None:
+def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: bool) -> None:
     """Print the table and its conclusions, and write what was asked for."""
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.sentences import summary_sentences
@@ -247,21 +247,22 @@ def _finish(folder: Path, mode: Mode | None, save_results: bool, command: str) -
         saved = ", ".join(["results.csv", "run.json", *names])
         out.print(f"\nSaved in {folder}: {saved}", highlight=False)
     else:
-        again = _with_option(_with_option(command, "--save_results"), "--resume")
+        again = _with_option(_with_option(ctx.obj, "--save_results"), "--resume")
         out.print(
             f"\nThe sums are in {folder}. For CSV and figures, without measuring again: {again}",
             highlight=False,
             soft_wrap=True,
         )
-    out.print(f"Next: {_next_step(folder, analysis)}", highlight=False, soft_wrap=True)
+    program = str(ctx.find_root().info_name)
+    out.print(f"Next: {_next_step(program, folder, analysis)}", highlight=False, soft_wrap=True)
     _exit_if_failed(run)
 
 
-def _next_step(folder: Path, analysis: Analysis) -> str:
+def _next_step(program: str, folder: Path, analysis: Analysis) -> str:
     """What to do with a finished run."""
     if not analysis.sizes:
         return "--mode sequential, which removes each block alone."
-    return f"pruning-kit report {shlex.quote(str(folder))} --format html"
+    return f"{program} report {shlex.quote(str(folder))} --format html"
 
 
 def _exit_if_failed(run: Run) -> None:
