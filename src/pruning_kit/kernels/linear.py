@@ -170,6 +170,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         rounded_OI, self._bias = _round_layer(weight_OI, bias_O, dtype, device)
         self._packed = packed(rounded_OI)
+        self._shift_O = torch.full((len(rounded_OI),), -EXPONENT_SHIFT)
 
     def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         return self._product(inputs, "none", "", bias_O)
@@ -192,11 +193,11 @@ class PackedLinear(nn.Module):
         zero they are one: 1 / (1 + exp(-x)) = exp(x) up to a relative exp(x).
         """
         bias_O = self._bias(inputs) if bias_O is None else bias_O
-        shift_O = torch.full((self._packed.shape[0],), -EXPONENT_SHIFT)
-        bias_O = shift_O if bias_O is None else bias_O + shift_O
+        bias_O = self._shift_O if bias_O is None else bias_O - EXPONENT_SHIFT
         sums_N = self._product(inputs, "sigmoid", "", bias_O).sum(dim=1, dtype=torch.float32)
-        too_large = torch.full_like(sums_N, torch.inf)
-        return torch.where(sums_N < LOGISTIC_LIMIT, sums_N * math.exp(EXPONENT_SHIFT), too_large)
+        return sums_N.masked_fill_(sums_N >= LOGISTIC_LIMIT, torch.inf).mul_(
+            math.exp(EXPONENT_SHIFT)
+        )
 
     def _product(
         self, inputs: Tensor, step: str, variant: str, bias_O: Tensor | None = None
