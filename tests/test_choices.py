@@ -200,12 +200,12 @@ def test_caveats_name_limits_that_hold_only_by_the_estimate(scores):
     [
         (
             Budget(max_latency_s=0.005),
-            "cannot choose under --max-latency 5 ms: this run holds no timings. Measure it again "
-            "with timing switched on, or give another limit.",
+            "cannot choose under --max-latency 5 ms: this run holds no timings that can be used. "
+            "Measure it again with timing switched on, or give another limit.",
         ),
         (
             Budget(max_params=0),
-            "cannot choose under --max-params 0: give a number above zero.",
+            "cannot choose under --max-params 0 million: give a number above zero.",
         ),
         (
             Budget(max_latency_s=-0.005),

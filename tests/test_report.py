@@ -284,6 +284,15 @@ def test_doubts_about_the_timing_are_named_at_the_top_and_counted(tmp_path, run_
     assert "doubtful" not in quiet and "Doubtful" not in quiet
 
 
+def test_timings_that_cannot_be_read_leave_a_report_and_are_said(tmp_path):
+    folder = write_run(tmp_path / "run", plans=FEW)
+    (folder / "latency.json").write_text("[")
+    text = report.render(load_run(folder), "md")
+    assert "> **Note:** Speeds are left out, because the kit cannot read " in text
+    assert "- The timings are left out: see the note at the top." in text
+    assert " ms" not in text
+
+
 def test_a_commit_with_changes_says_so(tmp_path):
     changes = {"git_commit": "0123abcd+"}
     run = load_run(write_run(tmp_path / "run", plans=FEW, changes=changes))

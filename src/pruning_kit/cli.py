@@ -235,6 +235,8 @@ def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: b
     out.print(sweep_table(run, analysis, mode, save_results))
     for sentence in summary_sentences(analysis):
         out.print(escape(sentence), highlight=False)
+    if run.timings_note is not None:
+        notes.print(f"[bold yellow]Note:[/] {escape(run.timings_note)}", highlight=False)
     if run.timings is not None:
         for sentence in warnings(run.timings):
             notes.print(f"[yellow]Speed is doubtful:[/] {escape(sentence)}", highlight=False)

@@ -79,9 +79,10 @@ def _cost(row: PlanRow) -> tuple[float, Plan]:
 
 def _check(rows: tuple[PlanRow, ...], budget: Budget) -> None:
     latency_ms = None if budget.max_latency_s is None else 1e3 * budget.max_latency_s
+    params_m = None if budget.max_params is None else budget.max_params / 1e6
     for option, value, unit in (
         ("--max-latency", latency_ms, " ms"),
-        ("--max-params", budget.max_params, ""),
+        ("--max-params", params_m, " million"),
     ):
         if value is not None and not value > 0:
             raise RunError(
@@ -94,8 +95,8 @@ def _check(rows: tuple[PlanRow, ...], budget: Budget) -> None:
         )
     if latency_ms is not None and all(row.latency is None for row in rows):
         raise RunError(
-            f"cannot choose under --max-latency {latency_ms:g} ms: this run holds "
-            "no timings. Measure it again with timing switched on, or give another limit."
+            f"cannot choose under --max-latency {latency_ms:g} ms: this run holds no timings that "
+            "can be used. Measure it again with timing switched on, or give another limit."
         )
 
 

@@ -376,7 +376,9 @@ def speed_section(run: Run) -> Section:
     """How the latencies were measured and what makes them doubtful."""
     title = "How fast"
     if run.timings is None:
-        return Section("speed", title, ("No latency was measured in this run.",))
+        left_out = "The timings are left out: see the note at the top."
+        said = "No latency was measured in this run." if run.timings_note is None else left_out
+        return Section("speed", title, (said,))
     sentences = verdicts.findings(run.timings)
     doubts = [f"Doubtful: {text}" for text in verdicts.warnings(run.timings)]
     return Section("speed", title, (*doubts, *sentences))
