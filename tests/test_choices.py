@@ -156,7 +156,7 @@ def test_the_best_plan_within_a_budget(scores, budget, plan):
 
 @pytest.mark.parametrize(
     ("budget", "nearest"),
-    [(Budget(max_params=1_000), "0+1+2"), (Budget(max_latency_s=0.001), "0+1+2")],
+    [(Budget(max_params=1_000), "1+2+3"), (Budget(max_latency_s=0.001), "1+2+3")],
 )
 def test_the_nearest_plan_to_a_limit_that_nothing_keeps(scores, budget, nearest):
     choice = choose(rows_of(scores, latency=latency_of(PLANS)), budget)
@@ -173,7 +173,7 @@ def test_limits_that_nothing_keeps_together_are_each_answered_alone(scores):
         Budget(max_ppl_increase_pct=1),
     ]
     latency, parameters, perplexity = choice.alone
-    assert latency.row is None and str(latency.nearest.plan) == "0+1+2"
+    assert latency.row is None and str(latency.nearest.plan) == "1+2+3"
     assert str(parameters.row.plan) == "1+3"
     assert str(perplexity.row.plan) == "none"
 

@@ -280,13 +280,21 @@ def test_a_report_of_nothing_is_one_sentence(run, tmp_path):
     assert "it holds no run.json" in " ".join(err.split())
 
 
-@pytest.mark.parametrize("value", ["7900000", "-200000", "nan", "inf"])
-def test_a_count_of_parameters_is_not_taken_for_millions(run, tmp_path, value):
+@pytest.mark.parametrize(
+    ("value", "example"),
+    [
+        ("7900000", "7.9 for 7,900,000"),
+        ("-200000", "0.2 for 200,000"),
+        ("nan", "60 for 60,000,000"),
+        ("inf", "60 for 60,000,000"),
+    ],
+)
+def test_a_count_of_parameters_is_not_taken_for_millions(run, tmp_path, value, example):
     code, _, err = run("report", write_run(tmp_path / "run"), "--max-params", value)
     assert code == 2
     assert " ".join(err.split()) == (
         f"Error: cannot choose under --max-params {value}: the unit is millions of parameters. "
-        "Write --max-params 60 for 60,000,000 of them."
+        f"Write --max-params {example} of them."
     )
 
 

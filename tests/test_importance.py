@@ -124,7 +124,7 @@ def test_sampled_plans_are_those_of_permutations_and_their_reverses():
         (all_plans(4)[1:], "the whole model was not measured in full"),
         (
             [Plan(), Plan((0,)), Plan((0, 1, 2, 3))],
-            "3 of 16 plans were measured in full, and not the permutations that an estimate needs",
+            "3 of 16 sets of blocks were measured in full, and not the permutations that an estimate needs",
         ),
     ],
 )

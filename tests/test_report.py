@@ -238,7 +238,7 @@ def test_a_budget_gets_a_section_with_the_command_that_makes_the_model(run_of):
 def test_a_budget_that_nothing_meets_says_why(run_of):
     text = report.render(run_of("all plans"), "md", Budget(max_params=1_000))
     assert "No choice: none of the 63 measured models keeps to at most 1,000 parameters." in text
-    assert "Nearest: without blocks 0+1+2+3+4 (perplexity " in text
+    assert "Nearest: without blocks 1+2+3+4+5 (perplexity " in text
     limits = Budget(max_params=50_000_000, max_ppl_increase_pct=10)
     text = report.render(run_of("all plans"), "md", limits)
     assert "At most 50,000,000 parameters alone: remove blocks " in text
@@ -250,8 +250,9 @@ def test_a_limit_on_perplexity_is_judged_on_the_text_chosen_on_and_says_so(tmp_p
     text = report.render(run, "md", Budget(max_ppl_increase_pct=1))
     assert (
         "With at most 1 % more perplexity (on valid): keep the whole model, perplexity 27.70, "
-        "81.91 M parameters, 401 ms; block 3, which costs least, costs +"
+        "81.91 M parameters, 401 ms (chosen on valid, reported on test)."
     ) in text
+    assert "- Block 3, the cheapest to remove, would cost +32." in text
 
 
 def test_a_latency_budget_without_timings_is_refused(run_of):

@@ -117,7 +117,7 @@ def test_sampled_shapley_values_name_their_error():
     from pruning_kit.permutations import shapley_plans
 
     analysis = analysis_of(shapley_plans(7, 6), (0.9, 0.1, 0.4, 0.2, 0.3, 0.6, 0.2))
-    (first,) = section_sentences(analysis)["shapley"]
+    _, first = section_sentences(analysis)["shapley"]
     assert "block 0 carries most, 0.9" in first
     assert f"estimated from {analysis.shapley.n_permutations:,} permutations" in first
     assert f"sampling error at most {max(analysis.shapley.sampling_error):.3f}" in first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -264,7 +265,7 @@ def parameter_limit(millions: float | None) -> int | None:
     if not abs(millions) <= MOST_MILLIONS:
         raise RunError(
             f"cannot choose under --max-params {millions:.15g}: the unit is millions of "
-            "parameters. Write --max-params 60 for 60,000,000 of them."
+            f"parameters. Write --max-params {_in_millions(millions)}."
         )
     return round(millions * 1e6)
 
@@ -276,6 +277,12 @@ def batch_sizes(text: str | None) -> tuple[int, ...]:
         PlanError: if one is not a number.
     """
     return tuple(_numbers(text, int, "--batch-sweep"))
+
+
+def _in_millions(count: float) -> str:
+    """An example for who wrote a count: `7 for 7,000,000 of them`."""
+    count = abs(count) if math.isfinite(count) else 60e6
+    return f"{count / 1e6:g} for {count:,.0f} of them"
 
 
 def _permutations(word: str) -> int:

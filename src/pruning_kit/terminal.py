@@ -25,8 +25,8 @@ HEADINGS = [
     "Perplexity",
     "Speed\nms",
     "Params\nM",
-    "PPL\nchange",
-    "Speed\nchange",
+    "PPL\nvs whole",
+    "Time\nvs whole",
 ]
 UNCLEAR = "unclear"
 
@@ -157,7 +157,7 @@ def _caption(analysis: Analysis, rows: pd.DataFrame, limit: int, saved: bool) ->
         where = "all {0:,} are in results.csv" if saved else "all {0:,} with --save_results"
         notes.append(f"the best {limit} of each size; {where.format(len(rows))}")
     if rows["speed_pooled"].eq(True).any():
-        notes.append("speed of plans that do equal work is measured together")
+        notes.append("plans that do equal work share one timing")
     if rows["speed_claimed"].eq(False).any():
         notes.append(f"{UNCLEAR}: the difference is not larger than the noise of this machine")
     return "; ".join(notes)

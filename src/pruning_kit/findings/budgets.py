@@ -117,10 +117,12 @@ def _unmet(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
     good = [row for row in rows if not row.failed]
     if budget.max_latency_s is not None:
         timed = [row for row in good if row.latency is not None]
-        return Choice(budget, None, nearest=min(timed, key=_seconds, default=None))
+        nearest = min(timed, key=lambda row: (_seconds(row), _cost(row)), default=None)
+        return Choice(budget, None, nearest=nearest)
     if budget.max_params is not None:
         counted = [row for row in good if row.parameters is not None]
-        return Choice(budget, None, nearest=min(counted, key=_parameters, default=None))
+        nearest = min(counted, key=lambda row: (_parameters(row), _cost(row)), default=None)
+        return Choice(budget, None, nearest=nearest)
     return Choice(budget, None, nearest=min(good, key=_cost, default=None))
 
 

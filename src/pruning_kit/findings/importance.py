@@ -180,6 +180,8 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
     """
     empty = Plan(tuple(range(n_blocks)))
     missing = [plan for plan in (Plan(), empty) if plan not in scores.row]
+    if missing and len(scores.row) + len(missing) < 2**n_blocks:
+        return _not_available(_how_many(scores, n_blocks), n_blocks)
     if missing:
         name = "the whole model" if missing[0] == Plan() else "the stack without any block"
         return _not_available(f"{name} was not measured in full", n_blocks)
@@ -187,12 +189,13 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
         return _exact_shapley(scores, n_blocks)
     pairs = _measured_pairs(scores, n_blocks)
     if len(pairs) < 2:
-        return _not_available(
-            f"{len(scores.row):,} of {2**n_blocks:,} plans were measured in full, and not the "
-            "permutations that an estimate needs",
-            n_blocks,
-        )
+        reason = f"{_how_many(scores, n_blocks)}, and not the permutations that an estimate needs"
+        return _not_available(reason, n_blocks)
     return _sampled_shapley(scores, n_blocks, pairs)
+
+
+def _how_many(scores: Scores, n_blocks: int) -> str:
+    return f"{len(scores.row):,} of {2**n_blocks:,} sets of blocks were measured in full"
 
 
 def _not_available(reason: str, n_blocks: int) -> NotAvailable:

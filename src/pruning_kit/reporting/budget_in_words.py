@@ -13,7 +13,7 @@ from pruning_kit.reporting.wording import change, format_change, format_ppl, lis
 def sentences(analysis: Analysis, choice: Choice) -> list[str]:
     """The plan chosen within a budget, or why there is none."""
     if choice.row is not None:
-        return [_chosen(analysis, choice, choice.row)]
+        return [_chosen(analysis, choice, choice.row), *_why_whole(analysis, choice, choice.row)]
     measured = sum(not row.failed for row in analysis.rows)
     limits = _limits(analysis, choice.budget)
     found = [f"No choice: none of the {measured:,} measured models keeps to {limits}."]
@@ -39,17 +39,18 @@ def _chosen(analysis: Analysis, choice: Choice, row: PlanRow) -> str:
     caveats = f"; but {listed(choice.caveats)}" if choice.caveats else ""
     return (
         f"With {_limits(analysis, choice.budget)}: {_what(row)}, {_facts(row)}{caveats}"
-        f"{_why_whole(analysis, choice, row)} ({analysis.selection_note})."
+        f" ({analysis.selection_note})."
     )
 
 
-def _why_whole(analysis: Analysis, choice: Choice, row: PlanRow) -> str:
+def _why_whole(analysis: Analysis, choice: Choice, row: PlanRow) -> list[str]:
     """What the cheapest set costs, where the limit on perplexity lets no block go."""
     size = analysis.cheapest
     if row.plan != Plan() or size is None or choice.budget.max_ppl_increase_pct is None:
-        return ""
+        return []
     ratio = analysis.row[size.best].selection_ratio
-    return f"; {name_blocks(size.best)}, which costs least, costs {change(ratio)}{where(analysis)}"
+    least = f"{name_blocks(size.best).capitalize()}, the cheapest to remove, "
+    return [f"{least}would cost {change(ratio)}{where(analysis)}."]
 
 
 def _alone(analysis: Analysis, choice: Choice) -> str:

@@ -291,11 +291,7 @@ def _facts(analysis: Analysis, row: PlanRow, timed_on: str = "") -> str:
     if row.latency is not None:
         ms = [f"{1e3 * latency.median_s:.3g}" for latency in (row.latency, base.latency) if latency]
         of = f" for {timed_on}" if timed_on else ""
-        on = (
-            f", timed without {listed(map(name_blocks, timed))}"
-            if (timed := row.latency.timed)
-            else ""
-        )
+        on = ", timed on another model that does the same work" if row.latency.timed else ""
         facts.append(f"{speed(row.latency)} ({' instead of '.join(ms)} ms{of}{on})")
     return "; ".join(facts)
 
@@ -344,7 +340,10 @@ def ladder(analysis: Analysis) -> list[str]:
 def _rung(analysis: Analysis, plan: Plan, caveats: tuple[str, ...]) -> str:
     if plan == Plan():
         return "the whole model"
-    facts = [change(analysis.row[plan].ppl_ratio.value), *caveats]
+    row = analysis.row[plan]
+    facts = [change(row.selection_ratio), *caveats]
+    if analysis.selection != analysis.reported:
+        facts.insert(1, f"{change(row.ppl_ratio.value)} on {analysis.reported.short}")
     return f"without {name_blocks(plan)} ({', '.join(facts)})"
 
 

@@ -131,10 +131,9 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         Section("command", "The same run again", (), None, (), run.info["command"]),
     ]
     name = "the demo model" if run.info["model"]["name"] == "demo" else run.info["model"]["name"]
-    plans = f"{len(analysis.rows):,} plan{'s' * (len(analysis.rows) != 1)}"
     return Document(
         f"Removing blocks from {name}",
-        f"{plans} (sets of blocks to remove) on {analysis.reported.title}: "
+        f"{_what_was_measured(analysis)} on {analysis.reported.title}: "
         f"{analysis.reported.n_tokens:,} tokens{_chosen_on(analysis)}; "
         f"{run.info['created'][:10]}",
         tuple(notes(run)),
@@ -142,11 +141,21 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
     )
 
 
+def _what_was_measured(analysis: Analysis) -> str:
+    """How many sets of blocks were removed, and whether from a measured whole model."""
+    count = sum(row.plan != Plan() for row in analysis.rows)
+    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed"
+    if analysis.baseline is None:
+        return sets
+    return f"The whole model and {sets}" if count else "The whole model"
+
+
 def _chosen_on(analysis: Analysis) -> str:
     """The text that plans were chosen on, where it is another than the reported one."""
     if analysis.selection == analysis.reported:
         return ""
-    return f"; chosen on {analysis.selection.title} (“on {analysis.selection.short}”)"
+    title, short = analysis.selection.title, analysis.selection.short
+    return f"; sets were chosen on {title}, marked “on {short}” below"
 
 
 def _without_repetition(sections: Iterable[Section]) -> Iterator[Section]:
@@ -325,7 +334,7 @@ def blocks_table(analysis: Analysis) -> Table | None:
 
 def strategies_table(analysis: Analysis) -> Table | None:
     """Perplexity relative to the whole model: sets of each size against fixed strategies."""
-    if not analysis.offers_choice:
+    if not analysis.offers_choice or len(analysis.sizes) < 2:
         return None
     ratio = {row.plan: row.selection_ratio for row in analysis.rows}
     used = [name for name in STRATEGIES if any(size.strategies[name] for size in analysis.sizes)]

@@ -265,7 +265,7 @@ def shapley_values(run: Run, analysis: Analysis) -> Figure | None:
     axes.set_ylim(max(len(order), 3) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_ylabel("Block")
-    axes.set_xlabel("Share of log perplexity, averaged over all orders of removal (nats per token)")
+    axes.set_xlabel("Log perplexity, averaged over all orders of removal (nats per token)")
     how = "Exact, from all plans." if shapley.n_permutations is None else _sampled(shapley)
     plots.add_caption(figure, [*plots.caption(run), f"{how} {_interval_note(values[0])}"])
     return figure
@@ -323,7 +323,8 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     axes.margins(x=0.1)
     axes.set_xlabel("Blocks removed")
     axes.set_ylabel(f"Relative to the whole model{' (logarithmic axis)' if logarithmic else ''}")
-    plots.add_caption(figure, [*plots.caption(run), *_size_notes(analysis)])
+    caption = plots.caption(run, analysis.selection.split)
+    plots.add_caption(figure, [*caption, *_size_notes(analysis)])
     return figure
 
 
@@ -348,9 +349,7 @@ def _finite(values: Sequence[float]) -> np.ndarray:
 
 
 def _size_notes(analysis: Analysis) -> list[str]:
-    notes = []
-    if analysis.selection != analysis.reported:
-        notes.append(f"Here perplexities are those on {analysis.selection.title}.")
+    notes = ["Strategies stand a little aside where they would cover each other."]
     partial = [str(size.n_removed) for size in analysis.sizes if not size.complete]
     if partial:
         notes.append(f"Not all sets were measured of sizes {listed(first_few(partial))}.")

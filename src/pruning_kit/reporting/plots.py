@@ -65,13 +65,13 @@ def new_figure(height_in: float, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def caption(run: Run) -> list[str]:
-    """Model, text and protocol of the reported figures, and what was substituted."""
-    model, text, protocol = run.info["model"], run.info["texts"]["test"], run.info["protocol"]
+def caption(run: Run, split: str = "test") -> list[str]:
+    """Model, text and protocol of a figure, and what was substituted."""
+    model, text, protocol = run.info["model"], run.info["texts"][split], run.info["protocol"]
     part = f", {text['part']}" if text.get("part") else ""
     lines = [
         f"Model: {model['name']} ({run.n_blocks} blocks). Text: {text['title']}{part}; "
-        f"{int(run.targets().sum()):,} tokens scored, context {protocol['context']}, "
+        f"{int(run.targets(split).sum()):,} tokens scored, context {protocol['context']}, "
         f"stride {protocol['stride']}."
     ]
     if model["name"] == "demo":
@@ -311,10 +311,11 @@ def _speed_notes(run: Run, analysis: Analysis) -> list[str]:
     found = []
     if analysis.front:
         ringed = f"Ringed: the front over {what_is_the_front(analysis)}."
-        found.append(" ".join([ringed, *front_note(analysis)]))
+        lines = ["Lines: 95 % intervals."] * (analysis.scores.resampling is not None)
+        found.append(" ".join([ringed, *front_note(analysis), *lines]))
     timed = [row for row in analysis.rows if row.latency is not None and row.plan != Plan()]
     if timed and run.timings is not None and any(len(pool) > 1 for pool in run.timings.pools):
-        found.append("Plans that do equal work were timed together.")
+        found.append("Plans that do equal work share one timing.")
     unclear = sum(row.latency is not None and not row.latency.claimed for row in timed)
     if unclear:
         found.append(f"For {unclear:,} plans the gain in speed is not clear of noise.")
@@ -341,10 +342,10 @@ def _draw_intervals(axes: Axes, x: np.ndarray, rows: Sequence[PlanRow], timed: b
     for at, row in zip(x.tolist(), rows, strict=True):
         ppl, ratio = row.ppl, row.latency.ratio if row.latency is not None else None
         if ppl.low is not None and ppl.high is not None:
-            axes.plot([at, at], [ppl.low, ppl.high], color=RED, linewidth=1.2)
+            axes.plot([at, at], [ppl.low, ppl.high], color="black", linewidth=1)
         if timed and ratio is not None and ratio.low and math.isfinite(ratio.high or math.inf):
             ends = [at * ratio.low / ratio.value, at * (ratio.high or 0.0) / ratio.value]
-            axes.plot(ends, [ppl.value, ppl.value], color=RED, linewidth=1.2)
+            axes.plot(ends, [ppl.value, ppl.value], color="black", linewidth=1)
 
 
 def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> None:

@@ -158,6 +158,8 @@ def _shapley(analysis: Analysis) -> list[str]:
     most, least = shapley.ranking.most, shapley.ranking.least
     single = len(analysis.importance.items) > 1
     return [
+        "A block's Shapley value is what removing it costs, averaged over all orders in which the "
+        "blocks could be removed one after another.",
         f"Shapley values ({how}) share out what log perplexity rises by without any block, "
         f"{format_nats(shapley.total)} nats per token: block {most[0]} carries most, "
         f"{format_nats(shapley.values[most[0]])}{_tied(most)}; block {least[0]} least, "
@@ -195,7 +197,7 @@ def _last_step(analysis: Analysis, shapley: Shapley) -> list[str]:
     least, most = (format_nats(Interval(end)) for end in (min(steps), max(steps)))
     return [
         f"{least} to {most} nats of each value are the loss of the last block left, whichever it "
-        "is: compare differences, not shares."
+        "is: compare differences."
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import Size
 from pruning_kit.findings.scores import exp
@@ -30,17 +32,18 @@ def _tested(analysis: Analysis, size: Size) -> bool:
 
 def _separation(analysis: Analysis, size: Size) -> str:
     name = name_blocks(size.best).capitalize()
+    same = analysis.selection == analysis.reported
+    what = f"the cheapest {_kind(size)}{'' if same else f' on {analysis.selection.short}'}"
     others = [plan for plan in size.group if plan != size.best]
     if others:
-        return f"{name} cannot be told from {_some(others)} as the cheapest {_kind(size)}"
+        return f"{name} cannot be told from {_some(others)} as {what}"
     runner_up = min(
         (row for row in analysis.rows if row.plan.size == size.n_removed and row.plan != size.best),
         key=lambda row: (not row.selection_ratio > 0, row.selection_ratio),
     )
     return (
-        f"{name} {_is(size)} clearly the cheapest {_kind(size)}, by a test against all others at "
-        "once (next: "
-        f"{runner_up.plan}, {change(runner_up.ppl_ratio.value)})"
+        f"{name} {_is(size)} clearly {what}, by a test against all others at once (next: "
+        f"{runner_up.plan}, {change(runner_up.selection_ratio)})"
     )
 
 
@@ -93,9 +96,9 @@ def _tie(size: Size) -> str:
 
 
 def on_both_texts(analysis: Analysis) -> list[str]:
-    """Whether the same sets are best on both texts, and what choosing flattered them by."""
+    """Whether the same sets are best on both texts, and how their costs differ."""
     sizes = [size for size in analysis.sizes if size.optimism is not None and size.n_measured > 1]
-    return [_hindsight(analysis, sizes), *_optimism(analysis, sizes)] if sizes else []
+    return [_hindsight(analysis, sizes), *_changes(analysis, sizes)] if sizes else []
 
 
 def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
@@ -113,20 +116,22 @@ def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
     )
 
 
-def _optimism(analysis: Analysis, sizes: list[Size]) -> list[str]:
-    """How the chosen sets fared on the other text beside the other sets of their size."""
-    changes = [
-        exp((size.optimism or 0.0) - (size.text_shift or 0.0))
-        for size in sizes
-        if size.n_measured >= MIN_MEASURED
-    ]
-    if not changes:
+def _changes(analysis: Analysis, sizes: list[Size]) -> list[str]:
+    """How the costs of the chosen sets, and of the median set, differ between the texts."""
+    several = [size for size in sizes if size.n_measured >= MIN_MEASURED]
+    if not several:
         return []
-    values = list(dict.fromkeys(f"{percent(end)} %" for end in (min(changes), max(changes))))
-    chosen_on = analysis.selection.short
+    chosen = _range(exp(size.optimism or 0.0) for size in several)
+    median = _range(exp(size.text_shift or 0.0) for size in several)
     return [
-        f"From {chosen_on} to {analysis.reported.short} the cost of the chosen sets (perplexity in "
-        f"units of the whole model's) changed by {' to '.join(values)} beyond the median change of "
-        f"all sets of their size; where this is above zero, choosing on {chosen_on} had flattered "
-        "them."
+        f"From {analysis.selection.short} to {analysis.reported.short} the cost (perplexity in "
+        f"units of the whole model's) of the chosen sets changed by {chosen}, in the median over "
+        f"all sets of a size by {median}."
     ]
+
+
+def _range(ratios: Iterable[float]) -> str:
+    """The lowest and the highest of some ratios as changes in per cent."""
+    values = list(ratios)
+    ends = dict.fromkeys(f"{percent(end)} %" for end in (min(values), max(values)))
+    return " to ".join(ends)

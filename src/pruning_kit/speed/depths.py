@@ -31,12 +31,17 @@ class NullTest:
 
     @property
     def resolution(self) -> float:
-        """The farthest end of the interval from 1: smaller differences are not claimed."""
-        return max(abs(self.ratio.low - 1), abs(self.ratio.high - 1))
+        """The end of the interval that is farthest from 1, as a share: 0.02 for 1.02 or 1 / 1.02.
+
+        Smaller differences are not claimed, slower or faster.
+        """
+        if self.ratio.low <= 0:
+            return math.inf
+        return max(1 / self.ratio.low, self.ratio.high) - 1
 
     def resolves(self, ratio: Estimate) -> bool:
         """Whether a ratio lies farther from 1 than equal models may."""
-        return abs(ratio.value - 1) > self.resolution
+        return max(1 / ratio.value, ratio.value) > 1 + self.resolution
 
 
 @dataclass(frozen=True, slots=True)

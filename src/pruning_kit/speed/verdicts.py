@@ -39,6 +39,7 @@ FEW_ROUNDS = 10
 MOST_TIMES = 10.0  # beyond so many budgets, extrapolating the width means nothing
 MAX_NAMED = 6
 MIN_DEPTHS = 3  # fewer fit any line
+STRAIGHT = 0.05
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
@@ -153,11 +154,16 @@ def _line(fit: Fit, *, brief: bool) -> str:
     explained = "" if brief else " (embedding, head, choice of the token, overhead of each call)"
     if share.high <= 0:
         return (
-            "no straight line: it would leave less than no time outside the blocks, so the blocks "
-            "do not save the same at every depth"
+            "a straight line through all depths would leave less than no time outside the blocks, "
+            "so nothing is said of it"
+        )
+    if fit.worst_residual > STRAIGHT:
+        return (
+            f"not the same at every depth (one is {off} from a straight line), so nothing is said "
+            "of the time outside the blocks"
         )
     if share.low <= 0:
-        outside = f"what lies outside the blocks{explained} is not clear of none of the time"
+        outside = f"the time outside the blocks{explained} is not distinguishable from zero"
     else:
         bounds = f"{100 * share.low:.0f} to {percent(share.high, 0)}"
         outside = (
@@ -172,10 +178,13 @@ def _null_sentence(timings: Timings) -> str:
     """The whole model against itself, and the smallest difference that may be claimed."""
     tests = timings.null_test.items()
     found = [f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in tests]
-    least = [f"{percent(test.resolution)} ({NAMES[quantity]})" for quantity, test in tests]
+    unclaimed = [
+        f"from {1 / (1 + test.resolution):.3f} to {1 + test.resolution:.3f} ({NAMES[quantity]})"
+        for quantity, test in tests
+    ]
     return (
         f"Null test, the whole model's time over its own: {'; '.join(found)}. So no ratio to "
-        f"the whole model closer to 1 than {', '.join(least)} is claimed."
+        f"the whole model is claimed {', '.join(unclaimed)}."
     )
 
 
@@ -230,9 +239,10 @@ def _precision_warnings(timings: Timings) -> Iterator[str]:
     width, quantity, plan = timings.widest
     if timings.stopped_because == BUDGET_ENDED and width > target:
         yield (
-            f"the budget of {budget_s:g} s ended after {n_rounds} rounds before every ratio was "
-            f"known to {percent(target)}: {NAMES[quantity]} of {_pool(timings, plan)} is uncertain "
-            f"by ±{percent(width)}. {_more_rounds(timings, width)}"
+            f"{n_rounds} rounds in {timings.elapsed_s:.0f} s (budget {budget_s:g} s) were too few "
+            f"to know every ratio to {percent(target)}: {NAMES[quantity]} of "
+            f"{_pool(timings, plan)} is uncertain by ±{percent(width)}. "
+            f"{_more_rounds(timings, width)}"
         )
     elif n_rounds < FEW_ROUNDS:
         yield f"{n_rounds} rounds are few: intervals are wide and rest on a handful of samples."
@@ -260,8 +270,8 @@ def _more_rounds(timings: Timings, width: float) -> str:
         return f"Try --latency-budget {budget_s:.0f}."
     budget_s, reachable = timings.elapsed_s * MOST_TIMES, ceil(100 * width / MOST_TIMES**0.5) / 100
     return (
-        f"{times:.0f} times as many rounds would be needed. Try a quieter machine, or "
-        f"--latency-budget {budget_s:.0f} with --latency-target {reachable:g}."
+        f"{times:.0f} times as many rounds would be needed. Try a quieter machine, or settle for "
+        f"less: --latency-budget {budget_s:.0f} --latency-target {reachable:g}."
     )
 
 
@@ -299,14 +309,14 @@ def _drift_warnings(timings: Timings) -> Iterator[str]:
     if np.ptp(seconds_R) == 0:
         return
     trend = stats.kendalltau(rounds_R, seconds_R)
-    slope = stats.theilslopes(seconds_R, rounds_R).slope
-    change = slope * rounds_R[-1] / float(np.median(seconds_R))
+    slope = stats.theilslopes(np.log(seconds_R), rounds_R).slope
+    change = float(np.expm1(slope * rounds_R[-1]))
     if trend.pvalue < 0.01 and abs(change) > DRIFT:
-        direction = "slower" if change > 0 else "faster"
         yield (
-            f"the whole model became {percent(abs(change), 0)} {direction} "
-            f"during the run (end to end, {len(seconds_R)} rounds). Ratios are paired within "
-            "rounds and stand; milliseconds are a mixture. Try again when the load is steady."
+            f"the whole model took {percent(abs(change), 0)} {'more' if change > 0 else 'less'} "
+            f"time at the end of the run than at its start (end to end, {len(seconds_R)} rounds). "
+            "Ratios are paired within rounds and stand; milliseconds are a mixture. Try again when "
+            "the load is steady."
         )
 
 
