@@ -70,7 +70,7 @@ class FakeRun:
         self.info = {
             "model": {"name": "synthetic"},
             "texts": {split: {"name": split, "title": names[split]} for split in nll},
-            "protocol": {"context": 1024, "stride": 512, "max_windows": None},
+            "command": "pruning-kit sweep --mode baseline --model synthetic --resume",
             "choice": {"seed": 0},
         }
 

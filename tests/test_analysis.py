@@ -39,7 +39,7 @@ def test_a_run_with_one_text_says_so():
     assert found.reported.n_windows == 200
     assert found.reported.n_tokens == 1023 + 198 * 512 + 100
     assert found.complete and found.shapley.method == "exact"
-    assert found.source == "--model synthetic --dataset test --context 1024 --stride 512"
+    assert found.same_sweep == "pruning-kit sweep --model synthetic"
 
 
 def test_a_run_with_two_texts_chooses_on_one_and_reports_on_the_other():

@@ -124,20 +124,19 @@ def test_sampled_plans_are_those_of_permutations_and_their_reverses():
         (all_plans(4)[1:], "the whole model was not measured in full"),
         (
             [Plan(), Plan((0,)), Plan((0, 1, 2, 3))],
-            "3 of 16 sets of blocks were measured in full, and not the permutations that an estimate needs",
+            "3 of 16 sets of blocks were measured in full, and not the permutations that an "
+            "estimate needs",
         ),
     ],
 )
 def test_without_the_plans_the_command_that_measures_them_is_named(plans, reason):
     scores = synthetic_scores(plans, additive_costs([1, 1, 1, 1]))
-    assert shapley_values(scores, 4) == NotAvailable(
-        reason, "pruning-kit sweep --mode combinatorial"
-    )
+    assert shapley_values(scores, 4) == NotAvailable(reason, "--mode combinatorial")
 
 
 def test_of_many_blocks_sampled_orders_are_named_instead_of_all_plans():
     scores = synthetic_scores([Plan()], additive_costs([1] * 9))
-    assert shapley_values(scores, 9).command == "pruning-kit sweep --plans shapley:144"
+    assert shapley_values(scores, 9).options == "--plans shapley:144"
 
 
 def test_interactions_are_the_cost_beyond_the_sum():

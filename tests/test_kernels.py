@@ -1,5 +1,7 @@
 """Kernels: each fast path against the plain reference, and the refusal of those that stray."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -145,6 +147,9 @@ def test_packed_sums_of_exponentials_in_bfloat16_are_added_up_in_float32():
     layer = PackedLinear(weight, None, dtype=torch.bfloat16)
     exact = F.linear(states.bfloat16().double(), weight.bfloat16().double()).exp().sum(1)
     off = layer.sum_exp(states.bfloat16(), torch.zeros(1000)).double() / exact - 1
+    own = PackedLinear(weight, torch.full((1000,), 0.3), dtype=torch.bfloat16)
+    ratio = own.sum_exp(states.bfloat16()) / (math.exp(0.3) * exact)
+    assert (ratio - 1).square().mean().sqrt() < 5e-3  # weights and bias rounded too
     assert off.square().mean().sqrt() < 1.5e-3  # a sum rounded to bfloat16: 2e-3 from that alone
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from pruning_kit.errors import PlanError
+from pruning_kit.errors import PlanError, RunError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plan import Plan, singles, strategy_plan
 from pruning_kit.reporting.document import provenance_table
@@ -109,3 +109,30 @@ def test_a_plan_that_cannot_be_read_is_named_with_its_file(tmp_path):
 @pytest.mark.parametrize(("bound", "shown"), [(0.9, -10.0), (0.0, None), (math.inf, None)])
 def test_a_speed_bound_that_too_few_rounds_left_open_is_empty(bound, shown):
     assert results._percent_if_known(bound) == (None if shown is None else pytest.approx(shown))
+
+
+def test_a_plan_with_a_block_that_the_model_lacks_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", plans=PLANS)
+    info = json.loads((folder / "run.json").read_text())
+    info["model"]["n_blocks"] = 1
+    (folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(RunError, match=r"it names plan .*, and its model has 1 blocks\. Restore"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda timings: timings["pools"].__setitem__(1, []),
+        lambda timings: timings["machine"].__setitem__("cores", 0),
+        lambda timings: timings["rounds"][2]["samples"]["prefill_s"].__setitem__(1, float("nan")),
+        lambda timings: timings["rounds"][2]["samples"]["prefill_s"].__setitem__(1, float("inf")),
+    ],
+)
+def test_timings_that_do_not_fit_together_are_left_out(tmp_path, damage):
+    folder = write_run(tmp_path / "run", plans=PLANS)
+    timings = json.loads((folder / "latency.json").read_text())
+    damage(timings)
+    (folder / "latency.json").write_text(json.dumps(timings))
+    run = load_run(folder)
+    assert run.timings is None and "do not fit together" in run.timings_note

@@ -212,6 +212,15 @@ def test_a_small_deviation_however_clear_hides_no_large_one(order):
     assert abs(np.log(test.deviation.value)) == pytest.approx(np.log(1.06), rel=0.1)
 
 
+def test_a_large_deviation_that_is_not_clear_hides_no_clear_small_one():
+    rng = np.random.default_rng(4)
+    noise = np.exp(rng.normal(0, [1e-3, 1e-3, 0.3, 0.3], size=(30, 4)))
+    seconds = np.array([1.0, 1.015, 1.0, 1.05]) * noise
+    plans = [Plan((entry,)) for entry in range(4)]
+    test = compare_depths(seconds, [[0, 1], [2, 3]], plans, least=0.02)
+    assert test.clear and not test.large and test.plan in (Plan((0,)), Plan((1,)))
+
+
 def test_the_least_difference_claimed_is_the_same_for_either_plan_of_a_pair():
     noise = np.exp(np.random.default_rng(5).normal(0, 1e-5, size=(20, 1)))
     rows = np.concatenate([noise, 1.0199 * np.ones((20, 1))], axis=1)

@@ -262,7 +262,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: b
 
 def _next_step(program: str, folder: Path, analysis: Analysis) -> str:
     """What to do with a finished run."""
-    if not analysis.sizes:
+    if len(analysis.rows) == 1 and analysis.n_blocks > 1:
         return "--mode sequential, which removes each block alone."
     return f"{program} report {shlex.quote(str(folder))} --format html"
 

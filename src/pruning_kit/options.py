@@ -13,7 +13,7 @@ from pruning_kit.errors import PlanError, RunError, TimingError
 from pruning_kit.plan import parse_plans
 
 SHAPLEY = "shapley:"
-MOST_MILLIONS = 1e5  # of parameters, more than any model has
+MOST_MILLIONS = 1e6  # of parameters, more than any model has
 Number = TypeVar("Number", int, float)
 
 WHAT, WHERE, HOW, RESULT, SPEED = (

@@ -92,9 +92,9 @@ def describe_run(run: Run) -> list[str]:
 def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> Table:
     """The measured plans in the historic columns, the whole model first.
 
-    Of `sequential` the blocks come in their order; otherwise, within each number of removed
-    blocks, the best plan first. The best one of a size, by the text that plans are chosen on, is
-    marked. Of long tables the best of each size are shown.
+    Of `sequential` the blocks come in their order where all are shown; otherwise, within each
+    number of removed blocks, the best plan first. The best one of a size, by the text that plans
+    are chosen on, is marked. Of long tables the best of each size are shown.
     """
     frame = run.frame()
     frame = frame[frame["split"] == "test"]
@@ -110,7 +110,8 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
     limit = len(rows) if len(rows) <= MAX_ROWS else BEST_OF_EACH_SIZE
     best = {str(size.best) for size in analysis.sizes if size.n_measured > 1}
     for _, group in rows.groupby("blocks", sort=False):
-        ranked = group if mode == "sequential" else group.sort_values("rank", kind="stable")
+        in_order = mode == "sequential" and len(group) <= limit
+        ranked = group if in_order else group.sort_values("rank", kind="stable")
         shown = ranked.head(limit)
         for _, row in shown.iterrows():
             mark = row["removed"] in best

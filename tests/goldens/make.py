@@ -41,7 +41,7 @@ def analysis_of(plans, costs, pairs=None, latency=None, selection=None, **option
         len(costs),
         parameters(plans),
         latency or {},
-        "--model demo",
+        "pruning-kit sweep --model demo",
         ("Persuasion", title),
     )
 

@@ -40,6 +40,17 @@ SAME_TEXT = "chosen and reported on the same text"
 LADDER_PCT = (10.0, 25.0, 50.0, 100.0)
 CHECKED_AUTOCORRELATION = 0.5
 COLLAPSE_RATIO = 10.0
+PLAN_OPTIONS = (
+    "--mode",
+    "--plans",
+    "--strategies",
+    "--sizes",
+    "--ratios",
+    "--max-removed",
+    "--max-plans",
+    "--output",
+)
+PLACE_FLAGS = ("--resume", "--no-resume")
 
 
 @dataclass(frozen=True)
@@ -64,10 +75,10 @@ class Analysis:
     they are equal where the run holds one text. `scores` and `selection_scores` give any further
     interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`. `timed_on` says what
     milliseconds are of, such as `75 tokens on 2 threads of AMD EPYC`; empty without timings.
-    `source` are the options of a sweep that name the model and its texts.
+    `same_sweep` is the command of the run less the options that say which plans are measured.
     """
 
-    source: str
+    same_sweep: str
     n_blocks: int
     reported: Text
     selection: Text
@@ -191,23 +202,23 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         run.n_blocks,
         run.parameters,
         _latencies(run),
-        source=_source(run),
+        same_sweep=_same_sweep(str(run.info["command"])),
         titles=(str(run.info["texts"]["test"]["title"]), str(run.info["texts"][split]["title"])),
         random_seed=int(run.info["choice"]["seed"]),
         timed_on="" if run.timings is None else verdicts.conditions(run.timings),
     )
 
 
-def _source(run: Run) -> str:
-    """The options that name a run's model and texts and how they are read."""
-    protocol = run.info["protocol"]
-    options = {"--model": run.info["model"]["name"], "--dataset": run.info["texts"]["test"]["name"]}
-    if "calibration" in run.splits:
-        options["--select-on"] = run.info["texts"]["calibration"]["name"]
-    options |= {"--context": protocol["context"], "--stride": protocol["stride"]}
-    if protocol["max_windows"] is not None:
-        options["--max-windows"] = protocol["max_windows"]
-    return shlex.join(str(word) for pair in options.items() for word in pair)
+def _same_sweep(command: str) -> str:
+    """The command of a run less what says which plans it measures, and where they go."""
+    kept, words = [], iter(shlex.split(command))
+    for word in words:
+        option, _, value = word.partition("=")
+        if option in PLAN_OPTIONS and not value:
+            next(words, None)
+        elif option not in PLAN_OPTIONS and word not in PLACE_FLAGS:
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def _latencies(run: Run) -> dict[Plan, PlanLatency]:
@@ -235,7 +246,7 @@ def analyse_scores(
     n_blocks: int,
     parameters: Mapping[Plan, int],
     latency: Mapping[Plan, PlanLatency],
-    source: str = "--model demo",
+    same_sweep: str = "pruning-kit sweep",
     titles: tuple[str, str] = ("the text", "the text"),
     random_seed: int = 0,
     timed_on: str = "",
@@ -250,7 +261,7 @@ def analyse_scores(
     text = _text("test", titles, reported)
     chosen_on = text if selection is reported else _text("calibration", titles[::-1], selection)
     return Analysis(
-        source=source,
+        same_sweep=same_sweep,
         n_blocks=n_blocks,
         reported=text,
         selection=chosen_on,

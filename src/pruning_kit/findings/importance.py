@@ -87,10 +87,10 @@ class Shapley:
 
 @dataclass(frozen=True)
 class NotAvailable:
-    """A result that the run does not hold: why, and the command that would measure it."""
+    """A result that the run does not hold: why, and the options of a sweep that measures it."""
 
     reason: str
-    command: str
+    options: str
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _how_many(scores: Scores, n_blocks: int) -> str:
 def _not_available(reason: str, n_blocks: int) -> NotAvailable:
     every = n_blocks <= MAX_SWEPT_BLOCKS
     what = "--mode combinatorial" if every else f"--plans shapley:{16 * n_blocks}"
-    return NotAvailable(reason, f"pruning-kit sweep {what}")
+    return NotAvailable(reason, what)
 
 
 def exact_weights(plans: tuple[Plan, ...], n_blocks: int) -> Array:

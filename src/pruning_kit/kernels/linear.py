@@ -193,7 +193,7 @@ class PackedLinear(nn.Module):
         zero they are one: 1 / (1 + exp(-x)) = exp(x) up to a relative exp(x).
         """
         bias_O = self._bias(inputs) if bias_O is None else bias_O
-        bias_O = self._shift_O if bias_O is None else bias_O - EXPONENT_SHIFT
+        bias_O = self._shift_O if bias_O is None else bias_O + self._shift_O
         sums_N = self._product(inputs, "sigmoid", "", bias_O).sum(dim=1, dtype=torch.float32)
         return sums_N.masked_fill_(sums_N >= LOGISTIC_LIMIT, torch.inf).mul_(
             math.exp(EXPONENT_SHIFT)

@@ -45,10 +45,12 @@ def _chosen(analysis: Analysis, choice: Choice, row: PlanRow) -> str:
 
 def _why_whole(analysis: Analysis, choice: Choice, row: PlanRow) -> list[str]:
     """What the cheapest set costs, where the limit on perplexity lets no block go."""
-    size = analysis.cheapest
-    if row.plan != Plan() or size is None or choice.budget.max_ppl_increase_pct is None:
+    size, limit = analysis.cheapest, choice.budget.max_ppl_increase_pct
+    if row.plan != Plan() or size is None or limit is None:
         return []
     ratio = analysis.row[size.best].selection_ratio
+    if ratio <= 1 + limit / 100:
+        return []
     least = f"{name_blocks(size.best).capitalize()}, the cheapest to remove, "
     return [f"{least}would cost {change(ratio)}{where(analysis)}."]
 
@@ -59,7 +61,8 @@ def _alone(analysis: Analysis, choice: Choice) -> str:
         nearest = choice.nearest
         least = "" if nearest is None else f"; nearest: {_named(nearest)} ({_facts(nearest)})"
         return f"No measured model has {limit}{least}."
-    return f"{limit[0].upper()}{limit[1:]} alone: {_what(choice.row)} ({_facts(choice.row)})."
+    facts = listed([_facts(choice.row), *choice.caveats], "but")
+    return f"{limit[0].upper()}{limit[1:]} alone: {_what(choice.row)} ({facts})."
 
 
 def _what(row: PlanRow) -> str:

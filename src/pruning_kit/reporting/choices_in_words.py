@@ -358,7 +358,9 @@ def to_avoid(analysis: Analysis) -> list[str]:
     pairs = pairs[:MAX_NAMED] + ([f"{rest:,} more pairs"] if rest > 0 else [])
     named = [listed(singles, "or")] if singles else []
     named += [f"together {listed(pairs, 'or')}"] if pairs else []
-    untested = "By these few windows, do not" if analysis.scores.resampling is None else "Do not"
+    untested = (
+        "By these few windows, do not" if analysis.selection_scores.resampling is None else "Do not"
+    )
     return [f"{untested} remove {', nor '.join(named)}: {_harm(analysis)}."]
 
 

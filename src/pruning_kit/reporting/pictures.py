@@ -6,7 +6,6 @@ Each function gives a figure, or None where the run does not hold what it shows.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -332,7 +331,8 @@ def _text_chosen_on(analysis: Analysis) -> str:
     """` on Emma` where neighbouring pictures are of another text."""
     if analysis.selection == analysis.reported:
         return ""
-    return f" on {textwrap.shorten(analysis.selection.short, MAX_TEXT_NAME, placeholder='…')}"
+    name = analysis.selection.short
+    return f" on {name if len(name) <= MAX_TEXT_NAME else name[: MAX_TEXT_NAME - 1] + '…'}"
 
 
 def _widest_gap(lines: Sequence[np.ndarray]) -> tuple[int, bool]:

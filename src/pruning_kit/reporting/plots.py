@@ -272,7 +272,9 @@ def speed_against_perplexity(run: Run, analysis: Analysis) -> Figure | None:
     if not quantities:
         return None
     across = quantities[0]
-    untimed = " (no latency was measured)" if run.timings is None else ""
+    untimed = (
+        " (no latency was measured)" if run.timings is None and run.timings_note is None else ""
+    )
     figure, axes = new_figure(4.6, f"{across.title} against perplexity{untimed}")
     rows = [
         row

@@ -145,7 +145,7 @@ def _shapley(analysis: Analysis) -> list[str]:
     if isinstance(shapley, NotAvailable):
         return [
             f"Shapley values: not available, since {shapley.reason}. "
-            f"`{shapley.command} {analysis.source}` measures the plans that they need."
+            f"`{analysis.same_sweep} {shapley.options}` measures the plans that they need."
         ]
     if analysis.n_blocks == 1:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
@@ -225,8 +225,7 @@ def _interactions(analysis: Analysis) -> list[str]:
         alone = "which alone multiplies" if len(ruined) == 1 else "each of which alone multiplies"
         found.append(
             f"Pairs with block {_ruinous(analysis)}, {alone} perplexity by more than "
-            f"{COLLAPSE_RATIO:g}, are left out here and grey in the figure: a ruined model has "
-            "little more to lose."
+            f"{COLLAPSE_RATIO:g}, are left out here: a ruined model has little more to lose."
         )
     return found
 

@@ -201,7 +201,14 @@ def load_run(folder: Path | str) -> Run:
         timings = read_timings(run.folder)
     except PruningKitError as error:
         note = f"Speeds are left out, because the kit {error}"
-    return Run(run.folder, run.info, sums, timings, note, recomputed)
+    found = Run(run.folder, run.info, sums, timings, note, recomputed)
+    for plan in found.plans:
+        if plan.removed and plan.removed[-1] >= found.n_blocks:
+            raise RunError(
+                f"cannot read run {run.folder}: it names plan {plan}, and its model has "
+                f"{found.n_blocks} blocks. {store.RESTORE}"
+            )
+    return found
 
 
 def read_timings(folder: Path) -> Timings | None:

@@ -41,7 +41,7 @@ FORM = {
     "identity": {"plans_sha256": str},
     "model": {
         "name": str,
-        "revision": object,
+        "revision": str | None,
         "weights_sha256": str,
         "model_type": str,
         "n_blocks": int,
@@ -62,7 +62,7 @@ FORM = {
     "parameters": dict,
     "windows": dict,
     "versions": dict,
-    "git_commit": object,
+    "git_commit": str | None,
 }
 """What a `run.json` holds at least; `texts` and `windows` hold these for each text."""
 TEXT = {
@@ -71,7 +71,7 @@ TEXT = {
     "sha256": str,
     "n_tokens": int,
     "n_bytes": int,
-    "part": object,
+    "part": str | None,
 }
 WINDOWS = {"groups": [[int]], "targets": [int]}
 RESTORE = "Restore the file from a copy, or sweep again into another folder."
@@ -167,6 +167,11 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"form. {RESTORE}"
         )
     for split, windows in info["windows"].items():
+        if not all(count > 0 for count in windows["targets"]):
+            raise RunError(
+                f"cannot read run {folder}: its {RUN_FILE} names windows of the text {split!r} "
+                f"without scored tokens. {RESTORE}"
+            )
         if not _cover(windows["groups"], len(windows["targets"])):
             raise RunError(
                 f"cannot read run {folder}: the window groups in its {RUN_FILE} do not cover the "
@@ -180,6 +185,7 @@ def _form_of_lists(info: Mapping[str, Any]) -> dict[str, Any]:
     splits = {"test": None, **info["windows"]}
     return {
         "parameters": dict.fromkeys(info["plans"], int),
+        **({"samples": dict.fromkeys(info["samples"], str)} if "samples" in info else {}),
         "texts": dict.fromkeys(splits, TEXT),
         "windows": dict.fromkeys(splits, WINDOWS),
     }

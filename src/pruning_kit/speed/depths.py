@@ -49,9 +49,9 @@ class DepthTest:
     """Whether plans of one pool differ. `deviation` is the time of `plan` over its equals' mean.
 
     Plans that agree to `least`, a share of the time, may be pooled, so a smaller deviation is not
-    claimed: `plan` is the one that deviates most clearly among those that deviate by more, or among
-    all where none does. `p_value` is the chance of a deviation so clear among equals, all timed
-    plans considered; the interval of `deviation` holds for all of them at once.
+    claimed: `plan` is the one that deviates most clearly among those that deviate clearly by more,
+    or among all where none does. `p_value` is the chance of a deviation so clear among equals, all
+    timed plans considered; the interval of `deviation` holds for all of them at once.
     """
 
     p_value: float
@@ -111,10 +111,11 @@ def compare_depths(
     t_BC = bootstrap.resampled_t(deviations_RC)
     t_C = bootstrap.absolute_t(mean_C, error_C)
     half_C = bootstrap.half_widths(t_BC, error_C, together=True)
-    large_C = np.abs(mean_C) > math.log1p(least)
-    clearest = int(np.where(large_C, t_C, -1.0).argmax() if large_C.any() else t_C.argmax())
+    p_C = (t_BC.max(axis=1)[:, None] >= t_C).mean(axis=0)
+    claimed_C = (np.abs(mean_C) > math.log1p(least)) & (p_C < 1 - bootstrap.LEVEL)
+    clearest = int(np.where(claimed_C, t_C, -1.0).argmax() if claimed_C.any() else t_C.argmax())
     return DepthTest(
-        float((t_BC.max(axis=1) >= t_C[clearest]).mean()),
+        float(p_C[clearest]),
         plans[[entry for group in groups for entry in group][clearest]],
         bootstrap.exponential(mean_C[clearest], half_C[clearest]),
         least,

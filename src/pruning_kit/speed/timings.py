@@ -13,6 +13,7 @@ Shapes: R rounds, E entries, C contrasts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -349,12 +350,15 @@ def _fits_together(data: Mapping[str, Any]) -> bool:
         and [entry["plan"] for entry in entries[:2]] == [whole, whole]
         and {entry["pool"] for entry in entries} == set(range(len(pools)))
         and bool(rounds)
-        and all(len(values) == len(entries) and min(values) > 0 for values in columns)
+        and all(pools)
+        and all(len(values) == len(entries) for values in columns)
+        and all(0 < value < math.inf for values in columns for value in values)
+        and data["machine"]["cores"] > 0
     )
 
 
 def _round_from_json(data: Mapping[str, Any]) -> Round:
-    samples = {name: tuple(values) for name, values in data["samples"].items()}
+    samples = {name: tuple(data["samples"][name]) for name in (*QUANTITIES, END_TO_END_PLAIN)}
     return Round(tuple(data["order"]), samples, data["reading"])
 
 

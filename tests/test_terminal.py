@@ -1,0 +1,59 @@
+"""The table at the end of a sweep."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pruning_kit.findings.analysis import analyse
+from pruning_kit.plan import Plan, singles, subsets
+from pruning_kit.runs.results import load_run
+from pruning_kit.terminal import sweep_table
+from tests.synthetic_runs import write_run
+
+
+def shown(run, mode):
+    console = Console(file=io.StringIO(), width=80)
+    console.print(sweep_table(run, analyse(run), mode, saved=True))
+    return console.file.getvalue()
+
+
+def names(text):
+    rows = [line.split() for line in text.splitlines() if line[1:2].isdigit()]
+    return [f"{row[0]} *" if row[1] == "*" else row[0] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    def get(plans, n_blocks=6, **options):
+        folder = tmp_path_factory.mktemp("run") / "run"
+        return load_run(write_run(folder, n_blocks, plans, **options))
+
+    return get
+
+
+def test_single_blocks_stand_in_their_order_with_the_best_starred(run_of):
+    text = shown(run_of([Plan(), *singles(6)]), "sequential")
+    assert names(text) == ["0", "1", "2", "3 *", "4", "5"]
+    assert "* lowest perplexity of its size" in text
+
+
+def test_of_many_plans_the_best_of_each_size_are_shown_in_every_mode(run_of):
+    run = run_of([Plan(), *singles(12), *subsets(12, [2, 3])], n_blocks=12, timed=False)
+    for mode in ("sequential", "combinatorial"):
+        found = names(shown(run, mode))
+        assert len(found) == 15 and sum(name.endswith("*") for name in found) == 3
+        assert [found[i].endswith("*") for i in (0, 5, 10)] == [True] * 3
+
+
+def test_the_star_belongs_to_the_text_chosen_on(run_of):
+    run = run_of([Plan(), *singles(6)], calibration=True)
+    text = " ".join(shown(run, "sequential").split())
+    assert (
+        "* lowest perplexity of its size on WikiText-2 raw, valid, which plans are chosen" in text
+    )
+
+
+def test_from_a_doubling_on_a_change_is_a_factor(run_of):
+    text = shown(run_of([Plan(), *singles(6)]), "sequential")
+    assert "+32.2 %" in text and "×" in text and "%" in text
