@@ -195,7 +195,9 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
 
 
 def _how_many(scores: Scores, n_blocks: int) -> str:
-    return f"{len(scores.row):,} of {2**n_blocks:,} sets of blocks were measured in full"
+    count = len(scores.row)
+    was = "was" if count == 1 else "were"
+    return f"{count:,} of {2**n_blocks:,} sets of blocks {was} measured in full"
 
 
 def _not_available(reason: str, n_blocks: int) -> NotAvailable:
