@@ -548,7 +548,7 @@ def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
     assert findings[4].startswith("Null test, the whole model's time over its own: prefill ")
     test = timings.null_test[END_TO_END]
     least = 1 + test.resolution
-    assert findings[4].endswith(f"from {1 / least:.3f} to {least:.3f} (end to end).")
+    assert findings[4].endswith(f"{1 / least:.3f} and {least:.3f} (end to end).")
     assert re.fullmatch(
         r"Timed plans of equal work are not told apart: prefill p = [\d.]+, decode p = [\d.]+, "
         r"end to end p = [\d.]+\.",

@@ -188,7 +188,7 @@ def interaction_matrix(run: Run, analysis: Analysis) -> Figure | None:
     figure, axes = plots.new_figure(4.2, "Extra cost of removing two blocks together")
     extreme = max(float(np.nanmax(np.abs(excess_LL))), 1e-9)
     norm = TwoSlopeNorm(0.0, -extreme, extreme)
-    label = "Cost beyond the sum of each (nats per token)"
+    label = "Extra cost (nats per token)"
     _draw_matrix(figure, axes, excess_LL, norm, "PuOr_r", label, _signed)
     for pair in analysis.interactions:
         if pair not in usable:

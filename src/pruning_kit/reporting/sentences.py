@@ -160,7 +160,7 @@ def _shapley(analysis: Analysis) -> list[str]:
     return [
         "A block's Shapley value is what removing it costs, averaged over all orders in which the "
         "blocks could be removed one after another.",
-        f"Shapley values ({how}) share out what log perplexity rises by without any block, "
+        f"Shapley values ({how}) add up to what log perplexity rises by without any block, "
         f"{format_nats(shapley.total)} nats per token: block {most[0]} carries most, "
         f"{format_nats(shapley.values[most[0]])}{_tied(most)}; block {least[0]} least, "
         f"{format_nats(shapley.values[least[0]])}{_tied(least)}. From most to least: "

@@ -179,12 +179,12 @@ def _null_sentence(timings: Timings) -> str:
     tests = timings.null_test.items()
     found = [f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in tests]
     unclaimed = [
-        f"from {1 / (1 + test.resolution):.3f} to {1 + test.resolution:.3f} ({NAMES[quantity]})"
+        f"{1 / (1 + test.resolution):.3f} and {1 + test.resolution:.3f} ({NAMES[quantity]})"
         for quantity, test in tests
     ]
     return (
         f"Null test, the whole model's time over its own: {'; '.join(found)}. So no ratio to "
-        f"the whole model is claimed {', '.join(unclaimed)}."
+        f"the whole model is claimed between {', '.join(unclaimed)}."
     )
 
 
