@@ -171,6 +171,12 @@ class Analysis:
         return tuple(item.block for item in items if item.ppl_ratio.value > COLLAPSE_RATIO)
 
     @property
+    def sound_interactions(self) -> tuple[Interaction, ...]:
+        """The pairs neither of whose blocks ruins the model alone."""
+        ruined = set(self.ruinous)
+        return tuple(p for p in self.interactions if not {p.first, p.second} & ruined)
+
+    @property
     def complete(self) -> bool:
         """Whether every removable set of blocks was measured in full."""
         return sum(not row.failed for row in self.rows) == 2**self.n_blocks - 1

@@ -180,9 +180,9 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
     """
     empty = Plan(tuple(range(n_blocks)))
     missing = [plan for plan in (Plan(), empty) if plan not in scores.row]
-    if missing and len(scores.row) + len(missing) < 2**n_blocks:
-        return _not_available(_how_many(scores, n_blocks), n_blocks)
     if missing:
+        if len(scores.row) + len(missing) < 2**n_blocks:
+            return _not_available(_how_many(scores, n_blocks), n_blocks)
         name = "the whole model" if missing[0] == Plan() else "the stack without any block"
         return _not_available(f"{name} was not measured in full", n_blocks)
     if n_blocks <= MAX_EXACT_BLOCKS and len(scores.row) == 2**n_blocks:

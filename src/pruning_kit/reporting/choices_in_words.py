@@ -97,10 +97,10 @@ def steps(analysis: Analysis) -> list[str]:
     ]
 
 
-def where(analysis: Analysis) -> str:
+def where(analysis: Analysis, form: str = " (on {})") -> str:
     """The text that plans are chosen on, where the run has two: such as ` (on valid)`."""
     same = analysis.selection == analysis.reported
-    return "" if same else f" (on {analysis.selection.short})"
+    return "" if same else form.format(analysis.selection.short)
 
 
 def efficiency(analysis: Analysis) -> list[str]:
@@ -266,13 +266,8 @@ def _why_not_more(analysis: Analysis) -> list[str]:
     return [
         f"{best} {format_change(cost)}: after {count_blocks(analysis.turning_point)} costs rise "
         f"sharply, since the next costs more than {STEEP_STEP:g} times the average of those before "
-        f"(in log perplexity{_on(analysis)})."
+        f"(in log perplexity{where(analysis, ', on {}')})."
     ]
-
-
-def _on(analysis: Analysis) -> str:
-    same = analysis.selection == analysis.reported
-    return "" if same else f", on {analysis.selection.short}"
 
 
 def _facts(analysis: Analysis, row: PlanRow, timed_on: str = "") -> str:

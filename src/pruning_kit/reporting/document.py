@@ -15,6 +15,7 @@ from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.reporting import budget_in_words
+from pruning_kit.reporting.choices_in_words import where
 from pruning_kit.reporting.sentences import section_sentences
 from pruning_kit.reporting.wording import (
     format_nats,
@@ -263,8 +264,7 @@ def sizes_table(analysis: Analysis) -> Table | None:
 def _best_sets(analysis: Analysis) -> str:
     if not analysis.offers_choice:
         return "the measured set of each size"
-    where = "" if analysis.selection == analysis.reported else f" on {analysis.selection.short}"
-    return f"the best set of each size{where}"
+    return f"the best set of each size{where(analysis, ' on {}')}"
 
 
 def sizes_to_show(analysis: Analysis) -> tuple[tuple[Size, ...], str]:

@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
+from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.importance import Interaction, Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
 from pruning_kit.reporting import plots
 from pruning_kit.reporting.plots import BLUE, GREEN, GREY, ORANGE, RED
+from pruning_kit.reporting.sentences import ruined_pairs
 from pruning_kit.reporting.wording import first_few, format_ppl, listed
 from pruning_kit.runs.results import Run
 
@@ -178,8 +179,7 @@ def interaction_matrix(run: Run, analysis: Analysis) -> Figure | None:
 
     Pairs with a block that ruins the model alone are greyed and count for nothing.
     """
-    ruinous = set(analysis.ruinous)
-    usable = [pair for pair in analysis.interactions if not {pair.first, pair.second} & ruinous]
+    usable = analysis.sound_interactions
     if len(usable) < MIN_PAIRS:
         return None
     excess_LL = np.full((run.n_blocks, run.n_blocks), np.nan)
@@ -225,12 +225,7 @@ def _interaction_notes(analysis: Analysis, drawn: Interaction) -> list[str]:
     else:
         notes.append("Framed: differs from zero by a test that holds for all pairs at once.")
     if analysis.ruinous:
-        alone = "each of which alone multiplies" * (len(analysis.ruinous) > 1)
-        notes.append(
-            f"Grey: pairs with block {listed(first_few(analysis.ruinous), 'or')}, "
-            f"{alone or 'which alone multiplies'} perplexity by more than {COLLAPSE_RATIO:g}; a "
-            "ruined model has little more to lose."
-        )
+        notes.append(f"Grey: {ruined_pairs(analysis)}; a ruined model has little more to lose.")
     return notes
 
 

@@ -213,25 +213,33 @@ def _interactions(analysis: Analysis) -> list[str]:
                 f"costs ({analysis.scores.reason})."
             ]
         return [f"None of the {len(pairs)} pairs differs clearly from the sum of its single costs."]
-    ruined = set(analysis.ruinous)
-    sound = [pair for pair in pairs if not {pair.first, pair.second} & ruined]
+    sound = analysis.sound_interactions
     usable = [pair for pair in clear if pair in sound]
-    found = [_count(analysis, sound, usable)] if sound else []
+    found = [_count(analysis, usable)] if sound else []
     if usable and usable[-1].excess.value > 0:
         found.append(_pair(usable[-1], "more"))
     if usable and usable[0].excess.value < 0:
         found.append(_pair(usable[0], "less"))
-    if ruined:
-        alone = "which alone multiplies" if len(ruined) == 1 else "each of which alone multiplies"
+    if analysis.ruinous:
+        pairs_left_out = ruined_pairs(analysis).capitalize()
         found.append(
-            f"Pairs with block {_ruinous(analysis)}, {alone} perplexity by more than "
-            f"{COLLAPSE_RATIO:g}, are left out here: a ruined model has little more to lose."
+            f"{pairs_left_out}, are left out here: a ruined model has little more to lose."
         )
     return found
 
 
-def _count(analysis: Analysis, pairs: list[Interaction], clear: list[Interaction]) -> str:
-    """How many pairs cost more or less together than apart."""
+def ruined_pairs(analysis: Analysis) -> str:
+    """Which pairs mean little, and why, where there are some."""
+    each = "each of " * (len(analysis.ruinous) > 1)
+    return (
+        f"pairs with block {_ruinous(analysis)}, {each}which alone multiplies perplexity by more "
+        f"than {COLLAPSE_RATIO:g}"
+    )
+
+
+def _count(analysis: Analysis, clear: list[Interaction]) -> str:
+    """How many sound pairs cost more or less together than apart."""
+    pairs = analysis.sound_interactions
     without = f" without block {_ruinous(analysis)}" if analysis.ruinous else ""
     many = len(pairs) > 1
     those = f"Of the {len(pairs)} pairs{without}," if many else f"Of the one pair{without},"

@@ -8,6 +8,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import Size
 from pruning_kit.findings.scores import exp
 from pruning_kit.plan import Plan
+from pruning_kit.reporting.choices_in_words import where
 from pruning_kit.reporting.wording import change, first_few, listed, name_blocks, percent, series
 
 MIN_MEASURED = 3  # sets whose median says how the texts differ
@@ -32,8 +33,7 @@ def _tested(analysis: Analysis, size: Size) -> bool:
 
 def _separation(analysis: Analysis, size: Size) -> str:
     name = name_blocks(size.best).capitalize()
-    same = analysis.selection == analysis.reported
-    what = f"the cheapest {_kind(size)}{'' if same else f' on {analysis.selection.short}'}"
+    what = f"the cheapest {_kind(size)}{where(analysis, ' on {}')}"
     others = [plan for plan in size.group if plan != size.best]
     if others:
         return f"{name} cannot be told from {_some(others)} as {what}"
@@ -64,10 +64,10 @@ def _elsewhere(analysis: Analysis, size: Size) -> str:
     """Whether the reported text has the same best set."""
     if analysis.selection == analysis.reported:
         return ""
-    where = f" on {analysis.reported.short}"
+    on_text = f" on {analysis.reported.short}"
     if size.best_reported == size.best:
-        return f", and the cheapest{where} too"
-    return f"; {where.strip()} {size.best_reported} is cheaper"
+        return f", and the cheapest{on_text} too"
+    return f"; {on_text.strip()} {size.best_reported} is cheaper"
 
 
 def of_every_size(analysis: Analysis) -> list[str]:
@@ -75,17 +75,17 @@ def of_every_size(analysis: Analysis) -> list[str]:
     tested = [size for size in analysis.sizes if _tested(analysis, size)]
     clear = [size.best for size in tested if len(size.group) == 1]
     tied = [size for size in tested if len(size.group) > 1]
-    where = "" if analysis.selection == analysis.reported else f" (on {analysis.selection.short})"
+    on_text = where(analysis)
     found = []
     if clear:
         found.append(
             "Clearly the best of their size, by a test that holds for all sets of a size at "
-            f"once{where}: {_some(clear)}."
+            f"once{on_text}: {_some(clear)}."
         )
     if tied:
         named = [f"{size.best} ({_tie(size)})" for size in tied]
         found.append(
-            f"Best but not distinguishable from others{where}: {listed(first_few(named))}."
+            f"Best but not distinguishable from others{on_text}: {listed(first_few(named))}."
         )
     return found
 

@@ -40,6 +40,7 @@ PREFILL, DECODE, END_TO_END = "prefill_s", "decode_s_per_token", "end_to_end_s"
 QUANTITIES = (PREFILL, DECODE, END_TO_END)
 END_TO_END_PLAIN = "end_to_end_plain_s"  # kept, and told as a doubt; not compared
 TARGET_MET, BUDGET_ENDED = "target met", "budget ended"
+SAMPLED = (*QUANTITIES, END_TO_END_PLAIN)
 MOST_BUDGETS = 6
 """So often the budget may be spent to reach the rounds without which there is no interval."""
 READING = {
@@ -67,7 +68,7 @@ FORM = {
     "rounds": [
         {
             "order": [int],
-            "samples": {name: [float] for name in (*QUANTITIES, END_TO_END_PLAIN)},
+            "samples": {name: [float] for name in SAMPLED},
             "reading": READING,
         }
     ],
@@ -344,7 +345,7 @@ def _fits_together(data: Mapping[str, Any]) -> bool:
     """Whether stored timings have a sample of every entry in every round, and the null test."""
     pools, entries, rounds = data["pools"], data["entries"], data["rounds"]
     whole = str(Plan())
-    columns = [turn["samples"][name] for turn in rounds for name in (*QUANTITIES, END_TO_END_PLAIN)]
+    columns = [turn["samples"][name] for turn in rounds for name in SAMPLED]
     return (
         pools[:1] == [[whole]]
         and [entry["plan"] for entry in entries[:2]] == [whole, whole]
@@ -358,7 +359,7 @@ def _fits_together(data: Mapping[str, Any]) -> bool:
 
 
 def _round_from_json(data: Mapping[str, Any]) -> Round:
-    samples = {name: tuple(data["samples"][name]) for name in (*QUANTITIES, END_TO_END_PLAIN)}
+    samples = {name: tuple(data["samples"][name]) for name in SAMPLED}
     return Round(tuple(data["order"]), samples, data["reading"])
 
 
