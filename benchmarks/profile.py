@@ -23,12 +23,12 @@ from benchmarks import machine
 from benchmarks.sweep import all_subsets, operations, part_calls, random_model, random_text
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
-from pruning_kit.kernels.linear import PackedLinear, packed, product
+from pruning_kit.kernels.linear import PackedLinear, mean_row, packed, product
 from pruning_kit.walk.batching import choose_batch_size
 
 CALLS, LISTED = 20, 9
 HEADS, WIDTH, TOKENS, SCORED, VOCABULARY = 12, 768, 1023, 512, 50_257
-PIECES = [(512, 1024), (1024, 512), (1024, 1024), (1024, 4096), (2048, 1024), (2048, 12_544)]
+PIECES = [(1024, 2048), (512, 2048), (1024, 512), (1024, 1024), (2048, 1024), (2048, 12_544)]
 
 
 def operator_times(call: Callable[[], object], device: torch.device) -> dict[str, float]:
@@ -97,10 +97,17 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         for step in ("product", "sum_exp"):
             name = f"head of {len(normed):,} positions, pieces of {rows:,} by {columns:,}, {step}"
             ways[name] = partial(_head, layers, list(torch.split(normed, rows)), step)
+    piece = torch.rand(PIECES[0]).to(dtype)
+    ways["sums of a piece"] = partial(piece.sum, dim=1)
     if dtype != torch.float32:
+        ways["sums of a piece, in float32"] = partial(piece.sum, dim=1, dtype=torch.float32)
         off, mean = embedding / 500, normed[:1]
         ways["head's correction, packed"] = partial(product, mean, packed(off))
         ways["head's correction, not packed"] = partial(product, mean, off)
+        inner = torch.randn(4 * TOKENS, 4 * WIDTH).to(dtype)
+        every = inner.new_full((1, len(inner)), 1 / len(inner))
+        ways["mean of a feed-forward layer's inputs, of all"] = partial(torch.mm, every, inner)
+        ways["mean of a feed-forward layer's inputs, of some"] = partial(mean_row, inner)
     with torch.no_grad():
         times = {name: machine.seconds(call, cpu, repeats=CALLS) for name, call in ways.items()}
     return [f"{1e3 * took_s:8.2f} ms  {name}" for name, took_s in times.items()]

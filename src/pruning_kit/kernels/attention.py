@@ -67,14 +67,15 @@ class SdpaAttention:
 class PiecewiseAttention:
     """Products of some queries at a time, each over the keys it may see: oneDNN's own on CPUs.
 
-    PyTorch's attention on CPUs multiplies by other means, at less than half the speed. The keys
-    are made transposed, by a product of the weight with the states, so that nothing is copied to
-    be multiplied. What is the same for all keys moves all scores of a query alike and changes
-    nothing: so the keys need no bias, and their mean is taken off, which leaves small scores that
-    round little. Scores are float32 in every format: rounded to bfloat16 they were the largest
-    error on the trained demo model (2e-3 nats with them, 1e-3 without). All pieces use one piece of
-    memory: with a new one for each, what the allocator did in between (fresh pages from the system)
-    made the same call take up to three times as long.
+    PyTorch's attention on CPUs multiplies by other means, at less than half the speed (but for
+    processors with AMX, where it is the faster one). The keys are made transposed, by a product of
+    the weight with the states, so that nothing is copied to be multiplied. What is the same for all
+    keys moves all scores of a query alike and changes nothing: so the keys need no bias, and their
+    mean is taken off, which leaves small scores that round little. Scores are float32 in every
+    format: rounded to bfloat16 they were the largest error on the trained demo model (2e-3 nats
+    with them, 1e-3 without). All pieces use one piece of memory: with a new one for each, what the
+    allocator did in between (fresh pages from the system) made the same call take up to three times
+    as long.
     """
 
     name = "attention by pieces"

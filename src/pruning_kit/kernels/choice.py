@@ -142,17 +142,17 @@ def _choose_linear(
 def _choose_attention(
     decoder: Decoder, dtype: torch.dtype, device: torch.device, layout: str
 ) -> tuple[MakeAttention, str]:
-    """By pieces beside packed layers, in float32 where oneDNN's batched products are exact.
+    """By pieces beside packed layers, unless the processor multiplies bfloat16 by a way of its own.
 
-    They are not on processors that multiply bfloat16 faster than float32 (those with AMX).
+    Such a processor (one with AMX) shows itself by batched float32 products that are inexact where
+    they may be: in float32 they cannot be used, and in bfloat16 PyTorch's attention is faster.
     """
     if layout != PACKED:
         return SdpaAttention, SdpaAttention.name
-    if dtype == torch.float32:
-        config = decoder.model.config
-        error = batched_product_error(config.n_head, config.n_embd // config.n_head)
-        if error > MAX_FLOAT32_ERROR:
-            return SdpaAttention, SdpaAttention.name
+    config = decoder.model.config
+    error = batched_product_error(config.n_head, config.n_embd // config.n_head)
+    if error > MAX_FLOAT32_ERROR:
+        return SdpaAttention, SdpaAttention.name
     return partial(PiecewiseAttention, dtype=dtype, device=device), PiecewiseAttention.name
 
 
