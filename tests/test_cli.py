@@ -350,3 +350,20 @@ def test_the_public_names_exist():
         assert getattr(pruning_kit, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pruning_kit.nothing
+
+
+def test_the_command_shown_is_one_that_starts_this_python(monkeypatch, tmp_path):
+    inside = tmp_path / "my venv" / "bin" / "python"
+    inside.parent.mkdir(parents=True)
+    inside.write_text("#!/bin/sh\n")
+    inside.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(inside))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert cli.program_of("main.py") == f"'{inside}' main.py"
+    monkeypatch.chdir(tmp_path)
+    assert cli.program_of("main.py") == "'my venv/bin/python' main.py"
+    monkeypatch.setenv("PATH", f"{inside.parent}:/usr/bin:/bin")
+    assert cli.program_of("kit/main.py") == "python kit/main.py"
+    inside.rename(inside.with_name("python3"))
+    monkeypatch.setattr("sys.executable", f"{inside}3")
+    assert cli.program_of("main.py") == "python3 main.py"

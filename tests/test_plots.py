@@ -176,6 +176,9 @@ def test_figures_are_written_whole_as_png_and_svg_and_always_the_same(run_of, tm
     first = [path.read_bytes() for path in paths]
     assert first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
     assert [path.read_bytes() for path in plots.save_figures(run, analysis, tmp_path)] == first
+    alone = run_of(plans=[Plan()], timed=False)
+    assert plots.save_figures(alone, analyse(alone), tmp_path) == []
+    assert list(tmp_path.iterdir()) == []  # none that shows what results.csv no longer holds
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -66,12 +67,23 @@ def main(
     return 0
 
 
+def program_of(script: str) -> str:
+    """What to type for this Python and a script: `python main.py` where `python` is this one."""
+    for name in ("python", "python3"):
+        if shutil.which(name) == sys.executable:
+            return shlex.join([name, script])
+    here = Path(sys.executable)
+    if here.is_relative_to(Path.cwd()):
+        here = here.relative_to(Path.cwd())
+    return shlex.join([str(here), script])
+
+
 def _launcher(program: str) -> list[str]:
     """How this process was started, so that its command can be shown and repeated."""
     words = shlex.split(program)
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return words
-    script = words[1:] if words[0] == "python" else ["-m", "pruning_kit"]
+    script = words[1:] or ["-m", "pruning_kit"]
     return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"], *script]
 
 
@@ -385,18 +397,19 @@ def report(
         )
         asked = None if budget == Budget() else budget
         run = load_run(run_folder)
+        analysis = analyse(run)
         if figures:
             from pruning_kit.reporting.pictures import save_pictures
             from pruning_kit.reporting.plots import save_figures
 
-            analysis = analyse(run)
             written = save_figures(run, analysis, run_folder)
             written += save_pictures(run, analysis, run_folder)
             out.print(f"{len(written)} figures are in {run_folder}.", highlight=False)
         if form == "terminal":
-            out.print(terminal_report(run, analyse(run), asked))
+            out.print(terminal_report(run, analysis, asked))
         else:
-            path = write_report(run, output or run_folder / f"report.{form}", form, asked)
+            path = output or run_folder / f"report.{form}"
+            write_report(run, path, form, asked, analysis)
             out.print(f"The report is in {path}.", highlight=False)
 
 

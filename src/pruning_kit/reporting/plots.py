@@ -39,6 +39,7 @@ MIN_PLACES = 3
 LOG_ABOVE = 8.0
 MAX_LABEL = 24
 LABEL_HEIGHT, LETTER_WIDTH = 0.04, 0.0145  # of the axes
+KINDS = ("png", "svg")
 STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -388,20 +389,25 @@ def _places_for_labels(
 
 
 def save_figures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
-    """Write the figures of a saved sweep as PNG and SVG, whole; none where only one plan ran."""
+    """Write the figures of a saved sweep as PNG and SVG, whole; none where only one plan ran.
+
+    What an earlier save left of a figure that is not drawn any more is removed.
+    """
     drawn = {"perplexity": perplexity_bars(run), "speed": speed_against_perplexity(run, analysis)}
-    return [
-        path
-        for name, figure in drawn.items()
-        if figure is not None
-        for path in save(figure, folder, name)
-    ]
+    paths = []
+    for name, figure in drawn.items():
+        if figure is None:
+            for kind in KINDS:
+                (folder / f"{name}.{kind}").unlink(missing_ok=True)
+        else:
+            paths += save(figure, folder, name)
+    return paths
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write one figure as `name.png` and `name.svg`, whole, and return the paths."""
     paths = []
-    for kind in ("png", "svg"):
+    for kind in KINDS:
         path = folder / f"{name}.{kind}"
         store.write_file(path, image(figure, kind))
         paths.append(path)

@@ -32,13 +32,24 @@ class Format(StrEnum):
     html = "html"
 
 
-def render(run: Run, form: Format | str = Format.terminal, budget: Budget | None = None) -> str:
+def render(
+    run: Run,
+    form: Format | str = Format.terminal,
+    budget: Budget | None = None,
+    analysis: Analysis | None = None,
+) -> str:
     """A report as text: plain for the terminal, Markdown, or a whole HTML page.
+
+    Args:
+        run: the run.
+        form: what the text is.
+        budget: limits for one more section.
+        analysis: the run's, where it is at hand.
 
     Raises:
         RunError: if the budget limits what the run did not measure.
     """
-    analysis = analyse(run)
+    analysis = analysis or analyse(run)
     document = build_document(run, analysis, budget)
     match Format(form):
         case Format.html:
@@ -58,10 +69,14 @@ def plain_text(document: Document) -> str:
 
 
 def write_report(
-    run: Run, path: Path, form: Format | str = Format.html, budget: Budget | None = None
+    run: Run,
+    path: Path,
+    form: Format | str = Format.html,
+    budget: Budget | None = None,
+    analysis: Analysis | None = None,
 ) -> Path:
-    """Write a report whole and return its path."""
-    store.write_file(path, render(run, form, budget))
+    """Write a report (as `render` makes it) whole and return its path."""
+    store.write_file(path, render(run, form, budget, analysis))
     return path
 
 
