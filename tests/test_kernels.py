@@ -1,5 +1,6 @@
 """Kernels: each fast path against the plain reference, and the refusal of those that stray."""
 
+import contextlib
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.corpora import find_corpus
 from pruning_kit.inputs.models import find_model, load_model
 from pruning_kit.inputs.texts import prepare_text
+from pruning_kit.kernels import attention as attention_module
 from pruning_kit.kernels import choice, choose_kernel
 from pruning_kit.kernels import head as head_module
 from pruning_kit.kernels.attention import (
@@ -228,13 +230,14 @@ def test_a_model_in_another_format_keeps_tied_weights_and_its_buffers():
     assert copied.lm_head.weight.shape[0] == VOCABULARY
 
 
-needs_exact_batches = pytest.mark.skipif(
-    batched_product_error(3, 8) > MAX_FLOAT32_ERROR,
-    reason="where it may, this CPU computes batched float32 products in bfloat16",
-)
+@pytest.fixture
+def exact_batches(monkeypatch):
+    """Exact batched float32 products, on CPUs too where oneDNN's are not: MKL's there."""
+    if batched_product_error(3, 8) > MAX_FLOAT32_ERROR:
+        monkeypatch.setattr(attention_module, "onednn_products", contextlib.nullcontext)
 
 
-@needs_exact_batches
+@pytest.mark.usefixtures("exact_batches")
 @pytest.mark.parametrize("n_queries", [1, 200, 300])
 @pytest.mark.parametrize("make_linear", LINEARS)
 def test_attention_in_pieces_equals_attention(make_linear, n_queries):
@@ -246,7 +249,7 @@ def test_attention_in_pieces_equals_attention(make_linear, n_queries):
     assert relative_error(attention(states, outputs), exact) < 1e-6
 
 
-@needs_exact_batches
+@pytest.mark.usefixtures("exact_batches")
 @pytest.mark.parametrize("make_linear", LINEARS)
 def test_what_all_keys_have_in_common_costs_no_precision(make_linear):
     """Keys far from zero, as a state that all positions share makes them: their mean is off."""
@@ -261,7 +264,7 @@ def test_what_all_keys_have_in_common_costs_no_precision(make_linear):
     assert relative_error(found, wanted) < relative_error(plain, wanted) / 2
 
 
-@needs_exact_batches
+@pytest.mark.usefixtures("exact_batches")
 @pytest.mark.skipif(PackedLinear not in LINEARS, reason="this PyTorch has no packed products")
 def test_attention_by_pieces_is_chosen_where_its_products_are_exact():
     kernel = choose_kernel(Decoder(tiny_model("gpt2")), TOKENS, torch.float32, CPU)
