@@ -18,6 +18,9 @@ from pruning_kit.kernels.linear import (
 from pruning_kit.speed.machine import device_name
 from pruning_kit.speed.workload import Stopwatch, device_sync
 
+CEILING_SECONDS = 1.0
+"""How long each product is tried for the ceiling, at least."""
+
 
 def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
     """Median seconds of a call after two unmeasured ones, the device waited for."""
@@ -28,9 +31,6 @@ def seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) 
 def once(call: Callable[[], object], device: torch.device) -> float:
     """Seconds of one call, the device waited for on both sides."""
     return Stopwatch(time.perf_counter, device_sync(device)).seconds(call)
-
-
-CEILING_SECONDS = 1.0
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:

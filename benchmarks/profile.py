@@ -23,12 +23,18 @@ from benchmarks import machine
 from benchmarks.sweep import all_subsets, operations, part_calls, random_model, random_text
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
+from pruning_kit.kernels.head import CPU_PIECE
 from pruning_kit.kernels.linear import PackedLinear, mean_row, packed, product
 from pruning_kit.walk.batching import choose_batch_size
 
 CALLS, LISTED = 20, 9
 HEADS, WIDTH, TOKENS, SCORED, VOCABULARY = 12, 768, 1023, 512, 50_257
-PIECES = [(1024, 2048), (512, 2048), (1024, 512), (1024, 1024), (2048, 1024), (2048, 12_544)]
+PIECES = [
+    CPU_PIECE,
+    *((rows, 1024) for rows in (512, 1024, 1536, 2048)),
+    *((1024, columns) for columns in (512, 4096)),
+    (2048, 12_544),
+]
 
 
 def operator_times(call: Callable[[], object], device: torch.device) -> dict[str, float]:
@@ -107,7 +113,7 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         inner = torch.randn(4 * TOKENS, 4 * WIDTH).to(dtype)
         every = inner.new_full((1, len(inner)), 1 / len(inner))
         ways["mean of a feed-forward layer's inputs, of all"] = partial(torch.mm, every, inner)
-        ways["mean of a feed-forward layer's inputs, of some"] = partial(mean_row, inner)
+        ways["mean of a feed-forward layer's inputs, of 512"] = partial(mean_row, inner)
     with torch.no_grad():
         times = {name: machine.seconds(call, cpu, repeats=CALLS) for name, call in ways.items()}
     return [f"{1e3 * took_s:8.2f} ms  {name}" for name, took_s in times.items()]

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -353,17 +354,40 @@ def test_the_public_names_exist():
 
 
 def test_the_command_shown_is_one_that_starts_this_python(monkeypatch, tmp_path):
-    inside = tmp_path / "my venv" / "bin" / "python"
-    inside.parent.mkdir(parents=True)
-    inside.write_text("#!/bin/sh\n")
-    inside.chmod(0o755)
+    base, inside = tmp_path / "base" / "python", tmp_path / "my venv" / "bin" / "python"
+    for folder in (base.parent, inside.parent):
+        folder.mkdir(parents=True)
+    base.write_text("#!/bin/sh\n")
+    base.chmod(0o755)
+    inside.symlink_to(base)  # as a virtual environment's is
     monkeypatch.setattr("sys.executable", str(inside))
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PATH", f"{base.parent}:/usr/bin:/bin")
     assert cli.program_of("main.py") == f"'{inside}' main.py"
     monkeypatch.chdir(tmp_path)
-    assert cli.program_of("main.py") == "'my venv/bin/python' main.py"
+    assert cli.program_of("main.py") == "'./my venv/bin/python' main.py"
+    monkeypatch.chdir(inside.parent)
+    assert cli.program_of("main.py") == "./python main.py"
     monkeypatch.setenv("PATH", f"{inside.parent}:/usr/bin:/bin")
     assert cli.program_of("kit/main.py") == "python kit/main.py"
     inside.rename(inside.with_name("python3"))
     monkeypatch.setattr("sys.executable", f"{inside}3")
     assert cli.program_of("main.py") == "python3 main.py"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("pruning-kit", ["-m", "pruning_kit"]),
+        ("./.venv/bin/python main.py", ["main.py"]),
+        ("python '/a b/main.py'", ["/a b/main.py"]),
+    ],
+)
+def test_under_torchrun_the_command_shown_is_torchruns(
+    run, asked, model_folder, monkeypatch, program, words
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    code, out, _ = run("--mode", "baseline", *asked, default_verb="sweep", program=program)
+    assert code == 0
+    begin = shlex.join(["torchrun", "--nproc-per-node", "2", *words, "--mode", "baseline"])
+    assert f"without measuring again: {begin}" in out

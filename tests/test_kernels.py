@@ -28,10 +28,10 @@ from pruning_kit.kernels.linear import (
     MAX_FLOAT32_ERROR,
     DenseLinear,
     PackedLinear,
+    mean_row,
     packed_error,
     packing_is_possible,
     relative_error,
-    round_off,
     twin,
 )
 from pruning_kit.plan import Plan, subsets
@@ -278,20 +278,26 @@ def test_a_cpu_whose_batched_products_are_inexact_mixes_by_sdpa(monkeypatch, dty
     monkeypatch.setattr(choice, "batched_product_error", lambda n_heads, head_width: 2e-3)
     decoder = Decoder(tiny_model("gpt2"))
     kernel = choose_kernel(decoder, TOKENS, dtype, CPU)
-    assert "sdpa" in kernel.name
+    assert "sdpa" in kernel.name and kernel.dtype == dtype
+    assert "refused" not in kernel.note
     sums = nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS)
     torch.testing.assert_close(sums, reference_sums(decoder), rtol=tolerance, atol=0)
 
 
-@pytest.mark.parametrize("n_rows", [1, 5, 511, 512, 1024, 5003])
-def test_the_mean_that_rounding_is_put_back_on_is_of_rows_spread_evenly(n_rows):
-    """Rows whose value is their place: the mean of a fair sample lies near the middle."""
-    weight = torch.full((1, 1), 1 + 2**-9)  # all of 2**-9 is rounded off
-    _, bias = round_off(weight, None, torch.bfloat16, CPU, put_back=True)
-    rows = torch.linspace(1, 3, n_rows)[:, None].bfloat16()
-    found = bias(rows)
-    assert found is not None
-    torch.testing.assert_close(found, rows.float().mean(0) / 2**9, rtol=1e-2, atol=0)
+@pytest.mark.parametrize(
+    ("n_windows", "n_positions"),
+    [(1, 1), (1, 5), (1, 511), (1, 1024), (64, 512), (4, 1023), (1024, 32), (1, 5003)],
+)
+def test_the_mean_of_many_inputs_is_of_places_spread_over_windows_and_positions(
+    n_windows, n_positions
+):
+    """Inputs whose values are their window and position: the mean of an even sample is theirs."""
+    window, position = torch.meshgrid(
+        torch.linspace(1, 3, n_windows), torch.linspace(1, 3, n_positions), indexing="ij"
+    )
+    inputs = torch.stack([window, position], dim=2)
+    found, exact = mean_row(inputs), inputs.flatten(0, 1).mean(0, keepdim=True)
+    torch.testing.assert_close(found, exact, rtol=5e-3, atol=0)
 
 
 def test_the_setting_for_batched_products_is_left_as_it_was():

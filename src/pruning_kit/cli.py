@@ -72,10 +72,10 @@ def program_of(script: str) -> str:
     for name in ("python", "python3"):
         if shutil.which(name) == sys.executable:
             return shlex.join([name, script])
-    here = Path(sys.executable)
-    if here.is_relative_to(Path.cwd()):
-        here = here.relative_to(Path.cwd())
-    return shlex.join([str(here), script])
+    executable = sys.executable
+    if Path(executable).is_relative_to(Path.cwd()):
+        executable = f"./{Path(executable).relative_to(Path.cwd())}"
+    return shlex.join([executable, script])
 
 
 def _launcher(program: str) -> list[str]:
@@ -409,7 +409,7 @@ def report(
             out.print(terminal_report(run, analysis, asked))
         else:
             path = output or run_folder / f"report.{form}"
-            write_report(run, path, form, asked, analysis)
+            path = write_report(run, path, form, asked, analysis)
             out.print(f"The report is in {path}.", highlight=False)
 
 

@@ -142,10 +142,10 @@ def _choose_linear(
 def _choose_attention(
     decoder: Decoder, dtype: torch.dtype, device: torch.device, layout: str
 ) -> tuple[MakeAttention, str]:
-    """By pieces beside packed layers, unless the processor multiplies bfloat16 by a way of its own.
+    """By pieces beside packed layers, where oneDNN's batched float32 products are exact.
 
-    Such a processor (one with AMX) shows itself by batched float32 products that are inexact where
-    they may be: in float32 they cannot be used, and in bfloat16 PyTorch's attention is faster.
+    They are not on processors with AMX: in float32 they cannot be used there, and in bfloat16
+    PyTorch's own attention is the faster one.
     """
     if layout != PACKED:
         return SdpaAttention, SdpaAttention.name

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pruning_kit.kernels.linear import Linear, MakeLinear, round_off, weight_and_bias
 
 CPU_PIECE, GPU_PIECE = (1024, 2048), (8192, 12_544)
-"""Rows and columns of logits at a time; on a CPU they stay in the cache.
+"""Rows and columns of logits at a time; on a CPU they stay in the (shared) cache.
 
 2,048 columns and not 1,024: a product of 1,024 by 1,024 in bfloat16 is one that oneDNN computes on
 a single thread on processors with AMX.
@@ -52,7 +52,7 @@ class CentredEmbedding:
 
     def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
         """The centred logit of each target, in float32: (N,)."""
-        rows_ND = F.embedding(targets_N, self.weight_VD)  # faster than by index
+        rows_ND = F.embedding(targets_N, self.weight_VD)
         logits = (normed_ND.float() * rows_ND.float()).sum(dim=1)
         return logits if bias_V is None else logits + bias_V[targets_N]
 

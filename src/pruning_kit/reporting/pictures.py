@@ -368,8 +368,5 @@ def draw_all(run: Run, analysis: Analysis) -> dict[str, Figure]:
 
 def save_pictures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
     """Write the pictures as PNG and SVG, whole, beside those of every sweep."""
-    return [
-        path
-        for name, figure in draw_all(run, analysis).items()
-        for path in plots.save(figure, folder, name)
-    ]
+    drawn = draw_all(run, analysis)
+    return plots.save_all({name: drawn.get(name) for name in PICTURES}, folder)

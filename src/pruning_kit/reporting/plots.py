@@ -11,7 +11,7 @@ import io
 import math
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ MIN_PLACES = 3
 LOG_ABOVE = 8.0
 MAX_LABEL = 24
 LABEL_HEIGHT, LETTER_WIDTH = 0.04, 0.0145  # of the axes
-KINDS = ("png", "svg")
+IMAGE_FORMATS = ("png", "svg")
 STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -389,25 +389,29 @@ def _places_for_labels(
 
 
 def save_figures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
-    """Write the figures of a saved sweep as PNG and SVG, whole; none where only one plan ran.
+    """Write the figures of a saved sweep as PNG and SVG, whole; none where only one plan ran."""
+    return save_all(
+        {"perplexity": perplexity_bars(run), "speed": speed_against_perplexity(run, analysis)},
+        folder,
+    )
 
-    What an earlier save left of a figure that is not drawn any more is removed.
-    """
-    drawn = {"perplexity": perplexity_bars(run), "speed": speed_against_perplexity(run, analysis)}
+
+def save_all(figures: Mapping[str, Figure | None], folder: Path) -> list[Path]:
+    """Write figures by their names; what an earlier save left of one that is None is removed."""
     paths = []
-    for name, figure in drawn.items():
-        if figure is None:
-            for kind in KINDS:
-                (folder / f"{name}.{kind}").unlink(missing_ok=True)
-        else:
+    for name, figure in figures.items():
+        if figure is not None:
             paths += save(figure, folder, name)
+            continue
+        for kind in IMAGE_FORMATS:
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
     return paths
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write one figure as `name.png` and `name.svg`, whole, and return the paths."""
     paths = []
-    for kind in KINDS:
+    for kind in IMAGE_FORMATS:
         path = folder / f"{name}.{kind}"
         store.write_file(path, image(figure, kind))
         paths.append(path)

@@ -49,7 +49,8 @@ def render(
     Raises:
         RunError: if the budget limits what the run did not measure.
     """
-    analysis = analysis or analyse(run)
+    if analysis is None:
+        analysis = analyse(run)
     document = build_document(run, analysis, budget)
     match Format(form):
         case Format.html:
