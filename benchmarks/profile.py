@@ -103,7 +103,7 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         for step in ("product", "sum_exp"):
             name = f"head of {len(normed):,} positions, pieces of {rows:,} by {columns:,}, {step}"
             ways[name] = partial(_head, layers, list(torch.split(normed, rows)), step)
-    piece = torch.rand(PIECES[0]).to(dtype)
+    piece = torch.rand(CPU_PIECE).to(dtype)
     ways["sums of a piece"] = partial(piece.sum, dim=1)
     if dtype != torch.float32:
         ways["sums of a piece, in float32"] = partial(piece.sum, dim=1, dtype=torch.float32)

@@ -382,9 +382,7 @@ def test_the_command_shown_is_one_that_starts_this_python(monkeypatch, tmp_path)
         ("python '/a b/main.py'", ["/a b/main.py"]),
     ],
 )
-def test_under_torchrun_the_command_shown_is_torchruns(
-    run, asked, model_folder, monkeypatch, program, words
-):
+def test_under_torchrun_the_command_shown_is_torchruns(run, asked, monkeypatch, program, words):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     code, out, _ = run("--mode", "baseline", *asked, default_verb="sweep", program=program)

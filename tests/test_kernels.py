@@ -276,10 +276,11 @@ def test_attention_by_pieces_is_chosen_where_its_products_are_exact():
 )
 def test_a_cpu_whose_batched_products_are_inexact_mixes_by_sdpa(monkeypatch, dtype, tolerance):
     monkeypatch.setattr(choice, "batched_product_error", lambda n_heads, head_width: 2e-3)
+    if not packing_is_possible(dtype):
+        pytest.skip("this CPU or PyTorch has no packed products in the format")
     decoder = Decoder(tiny_model("gpt2"))
     kernel = choose_kernel(decoder, TOKENS, dtype, CPU)
-    assert "sdpa" in kernel.name and kernel.dtype == dtype
-    assert "refused" not in kernel.note
+    assert "sdpa" in kernel.name and kernel.dtype == dtype and kernel.note == ""
     sums = nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS)
     torch.testing.assert_close(sums, reference_sums(decoder), rtol=tolerance, atol=0)
 

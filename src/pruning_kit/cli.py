@@ -408,9 +408,9 @@ def report(
         if form == "terminal":
             out.print(terminal_report(run, analysis, asked))
         else:
-            path = output or run_folder / f"report.{form}"
-            path = write_report(run, path, form, asked, analysis)
-            out.print(f"The report is in {path}.", highlight=False)
+            file = output or run_folder / f"report.{form}"
+            write_report(run, file, form, asked, analysis)
+            out.print(f"The report is in {file}.", highlight=False)
 
 
 @app.command()

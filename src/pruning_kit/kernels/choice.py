@@ -147,13 +147,10 @@ def _choose_attention(
     They are not on processors with AMX: in float32 they cannot be used there, and in bfloat16
     PyTorch's own attention is the faster one.
     """
-    if layout != PACKED:
-        return SdpaAttention, SdpaAttention.name
-    config = decoder.model.config
-    error = batched_product_error(config.n_head, config.n_embd // config.n_head)
-    if error > MAX_FLOAT32_ERROR:
-        return SdpaAttention, SdpaAttention.name
-    return partial(PiecewiseAttention, dtype=dtype, device=device), PiecewiseAttention.name
+    n_heads, width = decoder.model.config.n_head, decoder.model.config.n_embd
+    if layout == PACKED and batched_product_error(n_heads, width // n_heads) <= MAX_FLOAT32_ERROR:
+        return partial(PiecewiseAttention, dtype=dtype, device=device), PiecewiseAttention.name
+    return SdpaAttention, SdpaAttention.name
 
 
 def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:
