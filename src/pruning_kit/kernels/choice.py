@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import dtype_name
+from pruning_kit.kernels import amx
 from pruning_kit.kernels.attention import (
     MakeAttention,
     PiecewiseAttention,
@@ -40,7 +41,7 @@ TOLERANCE_NATS = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 2e-2
 """Largest difference of the mean NLL on a probe of some hundred tokens, by number format."""
 PROBE_TOKENS = (64, 256)
 
-PACKED = "oneDNN packed"
+PACKED, TILED = "oneDNN packed", "AMX"
 
 Candidate = Callable[[], Kernel]
 
@@ -86,7 +87,10 @@ def _candidates(
     make_linear, layout = _choose_linear(decoder, dtype, device, notes)
 
     def head() -> tuple[Head | None, str]:
-        return _make_head(decoder, make_linear, dtype, device) if reference.exact_head else _NO_HEAD
+        if not reference.exact_head:
+            return _NO_HEAD
+        piece = amx.PIECE if layout == TILED else None
+        return _make_head(decoder, make_linear, piece, dtype, device)
 
     def gpt2() -> Kernel:
         made, how = head()
@@ -99,7 +103,7 @@ def _candidates(
         made, how = head()
         own = in_format(decoder, dtype, device)
         blocks: Sequence[nn.Module] = own.blocks
-        if layout == PACKED:
+        if layout in (PACKED, TILED):
             pairs = zip(own.stack, decoder.stack, strict=True)
             blocks = [twin(block, exact, make_linear) for block, exact in pairs]
         return GenericKernel(own, blocks, made, f"generic, {dtype_name(dtype)}, {layout}, {how}")
@@ -122,10 +126,15 @@ def _has_plain_head(decoder: Decoder, tokens_BT: Tensor) -> bool:
 def _choose_linear(
     decoder: Decoder, dtype: torch.dtype, device: torch.device, notes: list[str]
 ) -> tuple[MakeLinear, str]:
-    """oneDNN over packed weights on a CPU that computes them as exactly as it should."""
+    """The kit's AMX layers, or oneDNN's on a CPU that computes them as exactly as it should."""
     dense = partial(DenseLinear, dtype=dtype, device=device)
     if device.type != "cpu":
         return dense, "cuBLAS" if device.type == "cuda" else device.type
+    if dtype == torch.bfloat16 and amx.is_offered():
+        reason = amx.refusal()
+        if reason is None:
+            return amx.make_linear, TILED
+        notes.append(f"AMX refused: {reason}")
     if not packing_is_possible(dtype):
         notes.append(
             f"oneDNN packed refused: no {dtype_name(dtype)} products in this PyTorch or CPU"
@@ -142,12 +151,14 @@ def _choose_linear(
 def _choose_attention(
     decoder: Decoder, dtype: torch.dtype, device: torch.device, layout: str
 ) -> tuple[MakeAttention, str]:
-    """By pieces beside packed layers, where oneDNN's batched float32 products are exact.
+    """AMX beside AMX layers; by pieces beside packed ones, where oneDNN's products are exact.
 
-    They are not on processors with AMX: in float32 they cannot be used there, and in bfloat16
-    PyTorch's own attention is the faster one.
+    Its batched float32 products are not on processors with AMX: in float32 they cannot be used
+    there, and in bfloat16 PyTorch's own attention is the faster one of these two.
     """
     n_heads, width = decoder.model.config.n_head, decoder.model.config.n_embd
+    if layout == TILED and width // n_heads % amx.SIDE == 0:
+        return amx.AmxAttention, amx.AmxAttention.name
     if layout == PACKED and batched_product_error(n_heads, width // n_heads) <= MAX_FLOAT32_ERROR:
         return partial(PiecewiseAttention, dtype=dtype, device=device), PiecewiseAttention.name
     return SdpaAttention, SdpaAttention.name
@@ -163,14 +174,18 @@ def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:
 
 
 def _make_head(
-    decoder: Decoder, make_linear: MakeLinear, dtype: torch.dtype, device: torch.device
+    decoder: Decoder,
+    make_linear: MakeLinear,
+    piece: tuple[int, int] | None,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[Head, str]:
     embedding = CentredEmbedding(decoder.model.get_output_embeddings(), dtype, device)
     if _can_fuse(embedding):
         from pruning_kit.kernels.fused import FusedHead  # needs Triton
 
         return FusedHead(embedding), "fused head"
-    return PiecewiseHead(embedding, make_linear), "head by pieces"
+    return PiecewiseHead(embedding, make_linear, piece), "head by pieces"
 
 
 def _can_fuse(embedding: CentredEmbedding) -> bool:

@@ -64,9 +64,15 @@ class PiecewiseHead:
     on for oneDNN's layers, from 88 for PyTorch's), the maxima are taken off.
     """
 
-    def __init__(self, embedding: CentredEmbedding, make_linear: MakeLinear) -> None:
-        on_cpu = embedding.weight_VD.is_cpu
-        self._piece_rows, n_columns = CPU_PIECE if on_cpu else GPU_PIECE
+    def __init__(
+        self,
+        embedding: CentredEmbedding,
+        make_linear: MakeLinear,
+        piece: tuple[int, int] | None = None,
+    ) -> None:
+        if piece is None:
+            piece = CPU_PIECE if embedding.weight_VD.is_cpu else GPU_PIECE
+        self._piece_rows, n_columns = piece
         starts = range(0, embedding.n_vocab, n_columns)
         self._columns = [slice(start, start + n_columns) for start in starts]
         self._pieces: list[Linear] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pruning_kit import user_cache
 from pruning_kit.errors import RunError
 from pruning_kit.runs import store
 
@@ -18,8 +18,7 @@ RESULTS = Path("results")
 
 def cache_folder() -> Path:
     """Where runs go that were not asked to be saved: the user's cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pruning-kit" / "runs"
+    return user_cache.path("runs")
 
 
 def new_folder(base: Path, name: str) -> Path:

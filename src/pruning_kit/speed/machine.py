@@ -53,12 +53,21 @@ def device_name(device: torch.device) -> str:
 
 def processor() -> str:
     """The processor by its name, or its kind where the system tells no name."""
+    return _first_in_cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, by Linux's names; empty where the system does not tell."""
+    return frozenset((_first_in_cpu_info("flags") or "").split())
+
+
+def _first_in_cpu_info(key: str) -> str | None:
     try:
         lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return None
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in pairs if name.strip() == key), None)
 
 
 def reader(read_gpu: GpuReader | None = None) -> Callable[[], Reading]:

@@ -1,0 +1,260 @@
+"""Linear layers and attention in bfloat16 on Intel's AMX units: `amx.cpp`, compiled where it runs.
+
+oneDNN's products reach about 40 % of what these units can do, and its last steps come after them.
+Here the rows of one block of 32 by 32 have their last step (bias, GELU, residual sum, or the sum
+of exponentials) while the tiles multiply the next, from float32 products that were never rounded.
+
+Shapes: N rows, I inputs, O outputs; B windows, T tokens read, S of them scored, D hidden width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from pruning_kit import user_cache
+from pruning_kit.kernels.linear import (
+    Linear,
+    MakeLinear,
+    PackedLinear,
+    relative_error,
+    round_off,
+)
+from pruning_kit.speed.machine import processor_flags
+
+SOURCE = Path(__file__).with_name("amx.cpp")
+OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512dq", "avx512_bf16"})
+"""What the processor must offer, by the names of /proc/cpuinfo."""
+SIDE = 32
+"""Rows, columns and inputs of a block of tiles."""
+PIECE = (4096, 8192)
+"""Rows and columns of the head at a time; the kernel itself sees to the caches."""
+PADDING_LOGIT = -1e4
+"""Of outputs that only fill the last panel: its exponential is zero."""
+MAX_ERROR = 4e-3
+"""Twice the error (of norms) of a result rounded to bfloat16."""
+CPU = torch.device("cpu")
+
+
+class UnavailableError(Exception):
+    """Why the units cannot be used here, in words for a kernel's note."""
+
+
+def is_offered() -> bool:
+    """Whether the processor has the units and the system names them."""
+    return processor_flags() >= FLAGS
+
+
+def refusal() -> str | None:
+    """Why the kit's AMX kernels cannot be used on a processor that has the units; None if they can.
+
+    Compiles them first if nobody has on this machine, which takes some seconds.
+    """
+    try:
+        error = _largest_error()
+    except UnavailableError as reason:
+        return str(reason)
+    return f"error {error:.1e} over {MAX_ERROR:.0e}" if error > MAX_ERROR else None
+
+
+class AmxLinear(nn.Module):
+    """`linear.Linear` over a weight laid out as tiles are read; inputs a multiple of 32."""
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+        super().__init__()
+        rounded_OI, self._bias = round_off(weight_OI, bias_O, torch.bfloat16, CPU, put_back=True)
+        self._n_outputs = len(rounded_OI)
+        self._n_padding = -self._n_outputs % SIDE
+        self._panels = by_panels(rounded_OI)
+
+    def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        return self._product("amx_product", inputs, bias_O)
+
+    def gelu(self, inputs: Tensor) -> Tensor:
+        return self._product("amx_gelu", inputs)
+
+    def add_to(self, residual: Tensor, inputs: Tensor) -> Tensor:
+        return self._product("amx_add", inputs, None, self._padded(_rows(residual)))
+
+    def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        rows = _rows(inputs)
+        bias = self._added(inputs, bias_O, PADDING_LOGIT)
+        n_groups = _library().amx_groups(rows.shape[1], len(self._panels))
+        sums_GN = torch.empty(n_groups, len(rows))
+        _call("amx_sum_exp", rows, self._panels, bias, sums_GN, *rows.shape, len(self._panels))
+        return sums_GN.sum(dim=0)
+
+    def _product(
+        self, name: str, inputs: Tensor, bias_O: Tensor | None = None, *added: Tensor
+    ) -> Tensor:
+        rows = _rows(inputs)
+        out = rows.new_empty(len(rows), len(self._panels) * SIDE)
+        bias = self._added(inputs, bias_O)
+        _call(name, rows, self._panels, bias, *added, out, *rows.shape, len(self._panels))
+        return out[:, : self._n_outputs].view(*inputs.shape[:-1], self._n_outputs)
+
+    def _added(self, inputs: Tensor, bias_O: Tensor | None, padding: float = 0.0) -> Tensor:
+        bias_O = self._bias(inputs) if bias_O is None else bias_O
+        bias_O = torch.zeros(self._n_outputs) if bias_O is None else bias_O.float()
+        return self._padded(bias_O, padding)
+
+    def _padded(self, outputs: Tensor, value: float = 0.0) -> Tensor:
+        return F.pad(outputs, (0, self._n_padding), value=value) if self._n_padding else outputs
+
+
+class AmxAttention:
+    """`attention.SdpaAttention`, its products, shares and mix by tiles; heads a multiple of 32."""
+
+    name = "AMX attention"
+
+    def __init__(
+        self, weight_OI: Tensor, bias_O: Tensor, n_heads: int, make_linear: MakeLinear
+    ) -> None:
+        width = weight_OI.shape[1]
+        self._query = make_linear(weight_OI[:width], bias_O[:width])
+        self._key_value = make_linear(weight_OI[width:], bias_O[width:])
+        self._n_heads = n_heads
+
+    def __call__(self, normed_BTD: Tensor, outputs: slice) -> Tensor:
+        return mix(self._query(normed_BTD[:, outputs]), self._key_value(normed_BTD), self._n_heads)
+
+
+def make_linear(weight_OI: Tensor, bias_O: Tensor | None) -> Linear:
+    """By AMX where the inputs come in whole tiles, else by oneDNN."""
+    if weight_OI.shape[1] % SIDE == 0:
+        return AmxLinear(weight_OI, bias_O)
+    return PackedLinear(weight_OI, bias_O, torch.bfloat16, CPU)
+
+
+def mix(query_BSD: Tensor, key_value_BTE: Tensor, n_heads: int) -> Tensor:
+    """Causal attention (B, S, D); keys and values lie side by side, E = 2 D."""
+    n_windows, n_queries, width = query_BSD.shape
+    mixed_BSD = torch.empty_like(query_BSD, memory_format=torch.contiguous_format)
+    sizes = n_windows, n_queries, key_value_BTE.shape[1], n_heads, width // n_heads
+    tensors = query_BSD.contiguous(), key_value_BTE.contiguous(), mixed_BSD
+    _call("amx_attention", *tensors, *sizes)
+    return mixed_BSD
+
+
+def by_panels(weight_OI: Tensor) -> Tensor:
+    """The weight as tiles are read, zeros added to the outputs: (O / 32, I / 32, 2, 16, 16, 2)."""
+    n_outputs, n_inputs = weight_OI.shape
+    padded_OI = F.pad(weight_OI, (0, 0, 0, -n_outputs % SIDE))
+    tiles = padded_OI.view(-1, 2, 16, n_inputs // SIDE, 16, 2)
+    return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
+
+
+def _rows(states: Tensor) -> Tensor:
+    """(…, I) as (N, I), each row after the other in memory."""
+    return states.reshape(-1, states.shape[-1]).contiguous()
+
+
+def _call(name: str, *arguments: Tensor | int) -> None:
+    """Call a function of `amx.cpp` on all of PyTorch's threads."""
+    with record_function(name):
+        getattr(_library(), name)(*map(_for_c, arguments), _for_c(torch.get_num_threads()))
+
+
+def _for_c(argument: Tensor | int) -> ctypes.c_void_p | ctypes.c_long:
+    if isinstance(argument, Tensor):
+        assert argument.is_contiguous()
+        assert argument.dtype in (torch.bfloat16, torch.float32)
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_long(argument)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The functions of `amx.cpp`, with leave from the system to use the tiles.
+
+    Raises:
+        UnavailableError: if they cannot be compiled or loaded, or the system denies the tiles.
+    """
+    compiler = _compiler()
+    name = f"amx-{_identity(compiler)}.so"
+    try:
+        folder = user_cache.folder("kernels")
+        if not (folder / name).is_file():
+            _compile(compiler, folder / name)
+        library = ctypes.CDLL(str(folder / name))
+    except OSError as error:
+        raise UnavailableError(f"it could not be kept or loaded ({error})") from error
+    library.amx_groups.argtypes = [ctypes.c_long, ctypes.c_long]
+    library.amx_groups.restype = ctypes.c_long
+    library.amx_allowed.restype = ctypes.c_bool
+    if not library.amx_allowed():
+        raise UnavailableError("the system denies its use")
+    return library
+
+
+def _compiler() -> str:
+    names = [os.environ.get("CXX"), "c++", "g++", "clang++"]
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    if found is None:
+        raise UnavailableError("it is compiled on first use, and there is no C++ compiler")
+    return found
+
+
+def _identity(compiler: str) -> str:
+    """A hash of all that the compiled file depends on; homes may be shared by unlike machines."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    parts = [
+        SOURCE.read_bytes(),
+        version,
+        " ".join([*OPTIONS, *sorted(processor_flags())]).encode(),
+    ]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _compile(compiler: str, target: Path) -> None:
+    """Compile to a file of another name first: other processes see it whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        unfinished = Path(folder) / target.name
+        done = subprocess.run(
+            [compiler, *OPTIONS, str(SOURCE), "-o", str(unfinished)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no reason"]
+            raise UnavailableError(f"{compiler} could not compile it ({lines[0].strip()})")
+        unfinished.replace(target)
+
+
+@cache
+def _largest_error() -> float:
+    """Largest relative error (of norms) of a product, its last steps and a mix, against float64."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(torch.bfloat16)
+
+    weight, bias, inputs, residual = random(80, 96), random(80), random(70, 96), random(70, 80)
+    weight /= 8
+    layer = AmxLinear(weight, bias)
+    exact = F.linear(inputs.double(), weight.double(), bias.double())
+    query, key_value = random(1, 40, 64), random(1, 70, 128)
+    queries, (keys, values) = query.double(), key_value.double().chunk(2, dim=2)
+    mask = torch.ones(40, 70, dtype=torch.bool).tril(30)
+    pairs = [
+        (layer(inputs), exact),
+        (layer.gelu(inputs), F.gelu(exact, approximate="tanh")),
+        (layer.add_to(residual, inputs), exact + residual),
+        (layer.sum_exp(inputs), exact.exp().sum(dim=1)),
+        (mix(query, key_value, 1), F.scaled_dot_product_attention(queries, keys, values, mask)),
+    ]
+    return max(relative_error(found, wanted) for found, wanted in pairs)

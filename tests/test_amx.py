@@ -1,0 +1,263 @@
+"""The AMX kernels against PyTorch in float64, and every reason for which they are not used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from families import N_BLOCKS, random_tokens, tiny_model
+from torch import nn
+
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.kernels import amx, choose_kernel
+from pruning_kit.kernels.head import CentredEmbedding, PiecewiseHead
+from pruning_kit.kernels.linear import PackedLinear, packing_is_possible, relative_error
+from pruning_kit.plan import Plan
+from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums
+
+CPU, BFLOAT16 = torch.device("cpu"), torch.bfloat16
+ROUNDED_ONCE = 2e-3
+"""Error (of norms) of results rounded to bfloat16: evenly spread, 2^-9 / sqrt(3) and some."""
+
+needs_amx = pytest.mark.skipif(
+    not amx.is_offered() or amx.refusal() is not None, reason="no AMX, or no C++ compiler"
+)
+needs_bfloat16 = pytest.mark.skipif(
+    not packing_is_possible(BFLOAT16), reason="this CPU has no bfloat16"
+)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(BFLOAT16)
+
+
+@needs_amx
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"),
+    [
+        (1, 32, 40),
+        (31, 64, 50),
+        (33, 96, 64),
+        (700, 768, 800),  # several groups of panels and chunks of rows
+        (300, 3072, 96),
+        (40, 16_384, 40),  # one panel is more than the cache is meant to hold
+    ],
+)
+def test_a_product_and_its_last_steps_are_rounded_once(rows, inputs, outputs, threads, use_threads):
+    use_threads(threads)
+    states, weight = random(rows, inputs), random(outputs, inputs, seed=1) / inputs**0.5
+    bias, residual = random(outputs, seed=2).float(), random(rows, outputs, seed=3)
+    layer, kept = amx.AmxLinear(weight, bias), residual.clone()
+    exact = F.linear(states.double(), weight.double(), bias.double())
+    assert relative_error(layer(states), exact) < ROUNDED_ONCE
+    assert relative_error(layer.gelu(states), F.gelu(exact, approximate="tanh")) < ROUNDED_ONCE
+    assert relative_error(layer.add_to(residual, states), exact + residual) < ROUNDED_ONCE
+    assert torch.equal(residual, kept)
+    sums = layer.sum_exp(states)
+    torch.testing.assert_close(sums.double(), exact.exp().sum(1), rtol=2e-6, atol=0)
+    other = random(outputs, seed=4).float()
+    moved = exact - bias.double() + other.double()
+    assert relative_error(layer(states, other), moved) < ROUNDED_ONCE
+    sums = layer.sum_exp(states, other)
+    torch.testing.assert_close(sums.double(), moved.exp().sum(1), rtol=2e-6, atol=0)
+
+
+@pytest.fixture
+def use_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needs_amx
+def test_results_do_not_depend_on_the_number_of_threads(use_threads):
+    layer, states = amx.AmxLinear(random(2000, 768), None), random(600, 768, seed=1) / 16
+    query, key_value = random(3, 100, 128), random(3, 130, 256, seed=1)
+    results = []
+    for threads in (1, 2, 5):
+        use_threads(threads)
+        results.append((layer(states), layer.sum_exp(states), amx.mix(query, key_value, 2)))
+    for found in zip(*results, strict=True):
+        assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@needs_amx
+def test_inputs_may_have_any_shape_and_order_in_memory():
+    layer, states = amx.AmxLinear(random(40, 64), None), random(2, 9, 64, seed=1)
+    some, residual = states[:, 4:], random(2, 9, 40, seed=2)[:, 4:]
+    assert torch.equal(layer(some), layer(some.contiguous()))
+    assert torch.equal(layer.add_to(residual, some), layer.add_to(residual.contiguous(), some))
+    assert layer(some).shape == (2, 5, 40)
+
+
+@needs_amx
+@pytest.mark.parametrize("largest", [0.0, 60.0, 88.0, 89.0])
+def test_sums_of_exponentials_are_right_or_infinite(largest):
+    logits = torch.linspace(-120, largest, 400).to(BFLOAT16)
+    layer = amx.AmxLinear(F.pad(logits[:, None], (0, 31)), None)
+    found = layer.sum_exp(torch.ones(2, 32, dtype=BFLOAT16))
+    exact = logits.double().exp().sum().expand(2)
+    exact = exact.where(exact < torch.finfo(torch.float32).max, torch.inf)
+    torch.testing.assert_close(found.double(), exact, rtol=2e-6, atol=0)
+
+
+@needs_amx
+@pytest.mark.parametrize("scale", [1.0, 200.0])
+def test_the_head_equals_cross_entropy_also_where_exponentials_overflow(scale):
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 500, bias=False)
+    with torch.no_grad():
+        layer.weight.mul_(scale).copy_(layer.weight.to(BFLOAT16))
+    embedding = CentredEmbedding(layer, BFLOAT16, CPU)
+    states, targets = random(50, 64), torch.arange(50) * 7
+    found = PiecewiseHead(embedding, amx.make_linear, (32, 128)).nll(states, targets)
+    logits = F.linear(states.double(), layer.weight.detach().double())
+    exact = F.cross_entropy(logits, targets, reduction="none")
+    assert relative_error(found, exact) < (2e-4 if scale == 1 else ROUNDED_ONCE)
+
+
+@needs_amx
+def test_broken_states_are_not_finite_rather_than_wrong():
+    layer = amx.AmxLinear(random(40, 64), None)
+    broken = torch.full((3, 64), torch.nan, dtype=BFLOAT16)
+    assert layer(broken).isnan().all() and layer.sum_exp(broken).isnan().all()
+
+
+@needs_amx
+@pytest.mark.parametrize(
+    ("n_queries", "n_keys"), [(1, 1), (1, 40), (33, 33), (70, 200), (257, 257)]
+)
+@pytest.mark.parametrize("width", [32, 64, 96])
+def test_attention_equals_pytorchs(n_queries, n_keys, width):
+    heads = 3
+    query = random(2, n_queries, heads * width)
+    key_value = 2 * random(2, n_keys, 2 * heads * width, seed=1)
+    found = amx.mix(query, key_value, heads)
+
+    def by_heads(states):
+        return states.double().view(2, -1, heads, width).transpose(1, 2)
+
+    mask = torch.ones(n_queries, n_keys, dtype=torch.bool).tril(n_keys - n_queries)
+    key, value = key_value.chunk(2, dim=-1)
+    exact = F.scaled_dot_product_attention(*map(by_heads, (query, key, value)), attn_mask=mask)
+    # shares of the values are rounded, and so is their sum
+    assert relative_error(found, exact.transpose(1, 2).flatten(2)) < 1.5 * ROUNDED_ONCE
+
+
+@needs_amx
+def test_what_a_query_may_not_see_does_not_reach_it():
+    query, key_value = random(1, 50, 64), random(1, 50, 128, seed=1)
+    before = amx.mix(query, key_value, 1)
+    key_value[:, 20, :64] *= 1000
+    key_value[:, 20, 64:] = -7
+    after = amx.mix(query, key_value, 1)
+    assert torch.equal(before[:, :20], after[:, :20])
+    assert not torch.equal(before[:, 20:], after[:, 20:])
+
+
+@needs_amx
+def test_onednn_finds_its_tiles_as_it_left_them(use_threads):
+    use_threads(2)
+    weight, states = random(300, 96), random(70, 96, seed=1)
+    ours, onednn = amx.AmxLinear(weight, None), PackedLinear(weight, None, dtype=BFLOAT16)
+    first = onednn(states)
+    for _ in range(3):
+        ours(states)
+        assert torch.equal(onednn(states), first)
+        small = states[:5, :32] @ weight[:7, :32].t()  # tiles of another shape
+        assert relative_error(small, states[:5, :32].double() @ weight[:7, :32].double().t()) < 5e-3
+
+
+@needs_amx
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_model_in_bfloat16_is_walked_by_amx(family):
+    changes = {"n_embd": 64, "n_head": 2} if family == "gpt2" else {"hidden_size": 64}
+    decoder, tokens = Decoder(tiny_model(family, **changes)), random_tokens(3, 41)
+    kernel = choose_kernel(decoder, tokens, BFLOAT16, CPU)
+    mixed = "AMX, AMX attention" if family == "gpt2" else "AMX"
+    assert (
+        kernel.name
+        == f"{family if family == 'gpt2' else 'generic'}, bfloat16, {mixed}, head by pieces"
+    )
+    assert kernel.note == ""
+    windows = (tokens[:, :40], tokens[:, 21:], 20)
+    plans = [Plan(), Plan((0,)), Plan((N_BLOCKS - 1,)), Plan((0, N_BLOCKS - 1))]
+    found = nll_sums(kernel, plans, N_BLOCKS, *windows)
+    expected = nll_sums(ReferenceKernel(decoder, True), plans, N_BLOCKS, *windows)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+
+
+@needs_amx
+def test_inputs_that_do_not_fill_tiles_go_to_onednn():
+    assert type(amx.make_linear(random(40, 48), None)) is PackedLinear
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A processor said to have the units, nothing compiled yet, and a cache of its own."""
+    cached = amx._library, amx._largest_error
+    for function in cached:
+        function.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(amx, "is_offered", lambda: True)
+    yield tmp_path
+    for function in cached:
+        function.cache_clear()
+
+
+def compiler(folder: Path, script: str) -> str:
+    program = folder / "compiler"
+    program.write_text(f"#!{sys.executable}\nimport sys\n{script}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@needs_bfloat16
+def test_without_a_compiler_onednn_computes_and_the_note_says_so(fresh, monkeypatch):
+    monkeypatch.setenv("PATH", str(fresh))
+    kernel = choose_kernel(Decoder(tiny_model("gpt2")), random_tokens(1, 41), BFLOAT16, CPU)
+    assert kernel.name.startswith("gpt2, bfloat16, oneDNN packed, ")
+    assert kernel.note == ("AMX refused: it is compiled on first use, and there is no C++ compiler")
+
+
+def test_a_compiler_that_fails_is_named_with_its_first_error(fresh, monkeypatch):
+    failing = compiler(fresh, "sys.exit('amx.cpp:3:1: error: what is a tile?\\nand more')")
+    monkeypatch.setenv("CXX", failing)
+    reason = f"{failing} could not compile it (amx.cpp:3:1: error: what is a tile?)"
+    assert amx.refusal() == reason
+    assert list((fresh / "cache/pruning-kit/kernels").iterdir()) == []
+
+
+def test_what_cannot_be_loaded_is_refused(fresh, monkeypatch):
+    script = "open(sys.argv[-1], 'w').write('no library') if '-o' in sys.argv else print('1.0')"
+    monkeypatch.setenv("CXX", compiler(fresh, script))
+    reason = amx.refusal()
+    assert reason is not None and reason.startswith("it could not be kept or loaded (")
+
+
+def test_a_cache_that_cannot_be_written_is_named(fresh, monkeypatch):
+    (fresh / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("CXX", compiler(fresh, ""))
+    reason = amx.refusal()
+    assert reason is not None and "cache" in reason
+
+
+def test_inexact_results_are_refused(fresh, monkeypatch):
+    monkeypatch.setattr(amx, "_largest_error", lambda: 0.25)
+    assert amx.refusal() == "error 2.5e-01 over 4e-03"
+
+
+@needs_amx
+def test_it_is_compiled_once_and_by_many_at_a_time(fresh):
+    script = "from pruning_kit.kernels import amx; print(amx.refusal())"
+    command = [sys.executable, "-c", script]
+    many = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0] for process in many] == ["None\n"] * 3
+    (compiled,) = (fresh / "cache/pruning-kit/kernels").iterdir()
+    before = compiled.stat().st_mtime_ns
+    assert amx.refusal() is None
+    assert compiled.stat().st_mtime_ns == before
