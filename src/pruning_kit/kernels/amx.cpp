@@ -286,14 +286,17 @@ void multiply_all(const Product& product, long threads, const Step& step) {
   });
 }
 
-/// Causal attention of one window's head. The last query sees all keys.
+/// Causal attention of one head of one window, 32 queries after the other. The last query sees all
+/// keys. What is written by tiles is read by vectors, and the other way round, only after another
+/// step, or the core would wait for it.
 class HeadAttention {
  public:
   HeadAttention(long queries, long keys, long head_width)
       : queries_(queries), keys_(keys), width_(head_width), padded_keys_(round_up(keys, SIDE)),
         score_stride_(padded_keys_ + 16), share_stride_(padded_keys_ + SIDE),
         packed_keys_(padded_keys_ * width_), packed_values_(padded_keys_ * width_),
-        query_(SIDE * width_), scores_(SIDE * score_stride_), shares_(SIDE * share_stride_) {}
+        query_(SIDE * width_), scores_(2 * SIDE * score_stride_), shares_(SIDE * share_stride_),
+        mixed_(SIDE * width_) {}
 
   /// Rows of queries and results are `query_stride` numbers apart, those of keys and values
   /// `key_stride`.
@@ -301,27 +304,41 @@ class HeadAttention {
            long key_stride) {
     pack_keys(key, key_stride);
     pack_values(value, key_stride);
-    for (long first = 0; first < queries_; first += SIDE) {
-      const long rows = std::min(SIDE, queries_ - first);
-      const long seen = keys_ - queries_ + first + 1;  // by the first of these rows
-      const long key_panels = divide_up(seen + rows - 1, SIDE);
-      for (long row = 0; row < rows; ++row)
-        std::copy_n(query + (first + row) * query_stride, width_, &query_[row * width_]);
-      multiply_keys(key_panels);
-      for (long row = 0; row < rows; ++row) normalise(row, seen + row, key_panels * SIDE);
-      multiply_values(rows, key_panels, out + first * query_stride, query_stride);
+    Some before = some(0), now = before;
+    multiply_keys(now, query, query_stride);
+    for (; now.first < queries_; before = now, now = some(now.first + SIDE)) {
+      normalise(now);
+      if (now.first > 0) finish(before, out, query_stride);
+      if (now.first + SIDE < queries_) multiply_keys(some(now.first + SIDE), query, query_stride);
+      multiply_values(now);
     }
+    finish(before, out, query_stride);
   }
 
  private:
+  /// Some queries, the keys that the first of them sees, panels with all that any sees, and which
+  /// half of the memory they have.
+  struct Some {
+    long first, rows, seen, panels, half;
+  };
+
+  Some some(long first) const {
+    const long rows = std::min(SIDE, queries_ - first), seen = keys_ - queries_ + first + 1;
+    return {first, rows, seen, divide_up(seen + rows - 1, SIDE), first / SIDE % 2};
+  }
+
+  float* scores(const Some& now) { return &scores_[now.half * SIDE * score_stride_]; }
+
   /// Keys as weights of a product: (T / 32, K / 32, 2, 16, 16, 2).
   void pack_keys(const bf16* key, long stride) {
-    for (long t = 0; t < padded_keys_; ++t)
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i rows = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride * sizeof(bf16)));
+    for (long t = 0; t < padded_keys_; t += 16)
       for (long k = 0; k < width_; k += 2) {
         const long tile = (t / SIDE * (width_ / SIDE) + k / SIDE) * 2 + t % SIDE / 16;
-        bf16* to = &packed_keys_[tile * TILE + k % SIDE / 2 * SIDE + t % 16 * 2];
-        if (t < keys_) std::memcpy(to, key + t * stride + k, 2 * sizeof(bf16));
-        else std::memset(to, 0, 2 * sizeof(bf16));
+        const __m512i pairs = _mm512_mask_i32gather_epi32(
+            _mm512_setzero_si512(), first_of(keys_ - t), rows, key + t * stride + k, 1);
+        _mm512_store_si512(&packed_keys_[tile * TILE + k % SIDE / 2 * SIDE], pairs);
       }
   }
 
@@ -336,58 +353,66 @@ class HeadAttention {
       for (long t = 0; t < padded_keys_; t += 2) {
         const long tile = (k / SIDE * (padded_keys_ / SIDE) + t / SIDE) * 2 + k % SIDE / 16;
         const __m512i odd = _mm512_slli_epi32(sixteen(t + 1, k), 16);
-        _mm512_storeu_si512(&packed_values_[tile * TILE + t % SIDE / 2 * SIDE],
-                            _mm512_or_si512(sixteen(t, k), odd));
+        _mm512_store_si512(&packed_values_[tile * TILE + t % SIDE / 2 * SIDE],
+                           _mm512_or_si512(sixteen(t, k), odd));
       }
   }
 
-  void multiply_keys(long key_panels) {
-    for (long panel = 0; panel < key_panels; ++panel)
-      multiply_block(query_.data(), width_, &packed_keys_[panel * width_ * SIDE], width_ / SIDE,
-                     &scores_[panel * SIDE], score_stride_);
+  void multiply_keys(const Some& now, const bf16* query, long stride) {
+    for (long row = 0; row < now.rows; ++row)
+      std::copy_n(query + (now.first + row) * stride, width_, &query_[row * width_]);
+    for (long panel = 0; panel < now.panels; ++panel) {
+      const bf16* keys = &packed_keys_[panel * width_ * SIDE];
+      add_up_block(query_.data(), width_, keys, width_ / SIDE, [](long) {});
+      store_block(scores(now) + panel * SIDE, score_stride_);
+    }
   }
 
-  /// Scores of one query to its shares of the keys seen; later ones up to `end` get none.
-  void normalise(long row, long seen, long end) {
-    float* scores = &scores_[row * score_stride_];
-    bf16* shares = &shares_[row * share_stride_];
+  /// Scores of each query to its shares of the keys it sees, not yet divided by their sum.
+  void normalise(const Some& now) {
+    for (long row = 0; row < now.rows; ++row)
+      sums_[now.half][row] = exponentiate(scores(now) + row * score_stride_, now.seen + row,
+                                          now.panels * SIDE, &shares_[row * share_stride_]);
+  }
+
+  /// Exponentials of the scores seen, less the largest; zeros for later ones. Their sum.
+  float exponentiate(const float* scores, long seen, long end, bf16* shares) const {
     const __m512 lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
-    __m512 highest = lowest;
+    __m512 largest = lowest, sum = _mm512_setzero_ps();
     for (long t = 0; t < seen; t += 16)
-      highest = _mm512_max_ps(highest, _mm512_mask_loadu_ps(lowest, first_of(seen - t), scores + t));
+      largest = _mm512_max_ps(largest, _mm512_mask_loadu_ps(lowest, first_of(seen - t), scores + t));
     const __m512 scale = _mm512_set1_ps(LOG2_E / std::sqrt(static_cast<float>(width_)));
-    const __m512 shift = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(highest)), scale);
-    __m512 sum = _mm512_setzero_ps();
-    const auto exponentials = [&](long t) {
+    const __m512 shift = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(largest)), scale);
+    const auto sixteen = [&](long t) {
       const __m512 exponent = _mm512_fmsub_ps(_mm512_loadu_ps(scores + t), scale, shift);
       return _mm512_maskz_mov_ps(first_of(seen - t), exp2(exponent));
     };
     for (long t = 0; t < end; t += SIDE) {
-      const __m512 first = exponentials(t), second = exponentials(t + 16);
+      const __m512 first = sixteen(t), second = sixteen(t + 16);
       sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
       store_bf16(shares + t, first, second);
     }
-    sums_[row] = _mm512_reduce_add_ps(sum);
+    return _mm512_reduce_add_ps(sum);
   }
 
-  void multiply_values(long rows, long key_panels, bf16* out, long stride) {
-    alignas(64) float mixed[SIDE * SIDE];
+  void multiply_values(const Some& now) {
     for (long column = 0; column < width_; column += SIDE) {
-      multiply_block(shares_.data(), share_stride_, &packed_values_[column * padded_keys_],
-                     key_panels, mixed, SIDE);
-      for (long row = 0; row < rows; ++row) {
-        const __m512 share = _mm512_set1_ps(1 / sums_[row]);
-        const float* at = mixed + row * SIDE;
-        store_bf16(out + row * stride + column, _mm512_mul_ps(_mm512_load_ps(at), share),
-                   _mm512_mul_ps(_mm512_load_ps(at + 16), share));
-      }
+      const bf16* values = &packed_values_[column * padded_keys_];
+      add_up_block(shares_.data(), share_stride_, values, now.panels, [](long) {});
+      store_block(&mixed_[column], width_);
     }
   }
 
-  static void multiply_block(const bf16* rows, long stride, const bf16* weight, long steps,
-                             float* out, long out_stride) {
-    add_up_block(rows, stride, weight, steps, [](long) {});
-    store_block(out, out_stride);
+  void finish(const Some& now, bf16* out, long stride) {
+    for (long row = 0; row < now.rows; ++row) {
+      const __m512 share = _mm512_set1_ps(1 / sums_[now.half][row]);
+      for (long column = 0; column < width_; column += SIDE) {
+        const float* mixed = &mixed_[row * width_ + column];
+        store_bf16(out + (now.first + row) * stride + column,
+                   _mm512_mul_ps(_mm512_load_ps(mixed), share),
+                   _mm512_mul_ps(_mm512_load_ps(mixed + 16), share));
+      }
+    }
   }
 
   /// The lanes of a vector that are among the first `count` ones.
@@ -399,7 +424,8 @@ class HeadAttention {
   Buffer<bf16> packed_keys_, packed_values_, query_;
   Buffer<float> scores_;
   Buffer<bf16> shares_;
-  float sums_[SIDE];
+  Buffer<float> mixed_;
+  float sums_[2][SIDE];
 };
 
 }  // namespace

@@ -28,6 +28,9 @@ CPU_PIECE, GPU_PIECE = (1024, 2048), (8192, 12_544)
 2,048 columns and not 1,024: a product of 1,024 by 1,024 in bfloat16 is one that oneDNN computes on
 a single thread on processors with AMX.
 """
+TARGET_ROWS = 256
+"""Positions whose target logits a CPU computes at a time: float32 copies of both factors stay in a
+core's own cache (a fifth of the time of 2,048 at once)."""
 
 
 class Head(Protocol):
@@ -52,9 +55,14 @@ class CentredEmbedding:
 
     def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
         """The centred logit of each target, in float32: (N,)."""
-        rows_ND = F.embedding(targets_N, self.weight_VD)
-        logits = (normed_ND.float() * rows_ND.float()).sum(dim=1)
+        n_rows = TARGET_ROWS if normed_ND.is_cpu else max(1, len(normed_ND))
+        pairs = zip(normed_ND.split(n_rows), targets_N.split(n_rows), strict=True)
+        logits = torch.cat([self._dots(states, targets) for states, targets in pairs])
         return logits if bias_V is None else logits + bias_V[targets_N]
+
+    def _dots(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
+        rows_ND = F.embedding(targets_N, self.weight_VD)
+        return (normed_ND.float() * rows_ND.float()).sum(dim=1)
 
 
 class PiecewiseHead:

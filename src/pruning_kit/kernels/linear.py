@@ -90,7 +90,7 @@ def mean_row(inputs: Tensor) -> Tensor:
     """
     rows = inputs.flatten(0, -2)
     if len(rows) > MEAN_ROWS:
-        rows = rows[_spread_out(len(rows), MEAN_ROWS, rows.device)]
+        rows = rows.index_select(0, _spread_out(len(rows), MEAN_ROWS, rows.device))
     return rows.new_full((1, len(rows)), 1 / len(rows)) @ rows
 
 
