@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from pruning_kit.kernels import amx
 from pruning_kit.kernels.linear import (
     DenseLinear,
     MakeLinear,
@@ -46,6 +47,8 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     layouts: list[MakeLinear] = [DenseLinear]
     if device.type == "cpu" and packing_is_possible(dtype):
         layouts.append(PackedLinear)
+    if device.type == "cpu" and dtype == torch.bfloat16 and amx.is_usable():
+        layouts.append(amx.AmxLinear)
     rates = []
     for rows, inputs, outputs in shapes:
         x = torch.randn(rows, inputs, device=device, dtype=dtype)

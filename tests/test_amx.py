@@ -21,9 +21,7 @@ CPU, BFLOAT16 = torch.device("cpu"), torch.bfloat16
 ROUNDED_ONCE = 2e-3
 """Error (of norms) of results rounded to bfloat16: evenly spread, 2^-9 / sqrt(3) and some."""
 
-needs_amx = pytest.mark.skipif(
-    not amx.is_offered() or amx.refusal() is not None, reason="no AMX, or no C++ compiler"
-)
+needs_amx = pytest.mark.skipif(not amx.is_usable(), reason="no AMX, or no C++ compiler")
 needs_bfloat16 = pytest.mark.skipif(
     not packing_is_possible(BFLOAT16), reason="this CPU has no bfloat16"
 )

@@ -69,6 +69,11 @@ def refusal() -> str | None:
     return f"error {error:.1e} over {MAX_ERROR:.0e}" if error > MAX_ERROR else None
 
 
+def is_usable() -> bool:
+    """Whether there are units and nothing speaks against their use."""
+    return is_offered() and refusal() is None
+
+
 class AmxLinear(nn.Module):
     """`linear.Linear` over a weight laid out as tiles are read; inputs a multiple of 32."""
 

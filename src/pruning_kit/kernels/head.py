@@ -56,7 +56,7 @@ class CentredEmbedding:
     def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
         """The centred logit of each target, in float32: (N,)."""
         n_rows = TARGET_ROWS if normed_ND.is_cpu else max(1, len(normed_ND))
-        pairs = zip(normed_ND.split(n_rows), targets_N.split(n_rows), strict=True)
+        pairs = zip(torch.split(normed_ND, n_rows), torch.split(targets_N, n_rows), strict=True)
         logits = torch.cat([self._dots(states, targets) for states, targets in pairs])
         return logits if bias_V is None else logits + bias_V[targets_N]
 
