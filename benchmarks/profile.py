@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
 from benchmarks.sweep import all_subsets, operations, part_calls, random_model, random_text
-from pruning_kit.kernels import choose_kernel
+from pruning_kit.kernels import amx, choose_kernel
 from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
-from pruning_kit.kernels.head import CPU_PIECE
+from pruning_kit.kernels.head import CPU_PIECE, TARGET_ROWS, CentredEmbedding
 from pruning_kit.kernels.linear import PackedLinear, mean_row, packed, product
 from pruning_kit.walk.batching import choose_batch_size
 
@@ -97,12 +97,19 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         ways[f"projections and {name}"] = partial(attention, states, slice(None))
     embedding = torch.randn(VOCABULARY, WIDTH).to(dtype) / WIDTH**0.5
     normed = states[0, -SCORED:].repeat(4, 1)
+    if dtype == torch.bfloat16 and amx.is_usable():
+        ways |= _amx_ways(joint, bias, states, embedding, normed)
     for rows, columns in PIECES:
         starts = range(0, VOCABULARY, columns)
         layers = [make_linear(embedding[start : start + columns], None) for start in starts]
         for step in ("product", "sum_exp"):
             name = f"head of {len(normed):,} positions, pieces of {rows:,} by {columns:,}, {step}"
             ways[name] = partial(_head, layers, list(torch.split(normed, rows)), step)
+    targets = torch.randint(VOCABULARY, (len(normed),))
+    centred = CentredEmbedding(_layer(embedding), dtype, cpu)
+    for rows in (TARGET_ROWS, len(normed)):
+        logits = partial(_target_logits, centred, normed, targets, rows)
+        ways[f"target logits of {rows:,} positions at a time"] = logits
     piece = torch.rand(CPU_PIECE).to(dtype)
     ways["sums of a piece"] = partial(piece.sum, dim=1)
     if dtype != torch.float32:
@@ -117,6 +124,38 @@ def alternatives(dtype: torch.dtype) -> list[str]:
     with torch.no_grad():
         times = {name: machine.seconds(call, cpu, repeats=CALLS) for name, call in ways.items()}
     return [f"{1e3 * took_s:8.2f} ms  {name}" for name, took_s in times.items()]
+
+
+def _amx_ways(
+    joint: Tensor, bias: Tensor, states: Tensor, embedding: Tensor, normed: Tensor
+) -> dict[str, Callable[[], object]]:
+    """The kit's AMX kernels: attention, head with and without exponentials, and over zeros."""
+    attention = amx.AmxAttention(joint, bias, HEADS, amx.make_linear)
+    query, key_value = states, torch.cat([states, states], dim=-1)
+    layer = amx.AmxLinear(embedding[: amx.PIECE[1]], None)
+    zeros = amx.AmxLinear(torch.zeros_like(embedding[: amx.PIECE[1]]), None)
+    name = f"{len(normed):,} positions by {amx.PIECE[1]:,} columns, AMX"
+    return {
+        "projections and AMX attention": partial(attention, states, slice(None)),
+        "AMX attention alone": partial(amx.mix, query, key_value, HEADS),
+        f"{name}, product": partial(layer, normed),
+        f"{name}, product of zeros": partial(zeros, torch.zeros_like(normed)),
+        f"{name}, sum_exp": partial(layer.sum_exp, normed),
+        f"{name}, sum_exp of zeros": partial(zeros.sum_exp, torch.zeros_like(normed)),
+    }
+
+
+def _layer(weight_OI: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight_OI.shape[1], len(weight_OI), bias=False)
+    layer.weight.data = weight_OI
+    return layer
+
+
+def _target_logits(
+    embedding: CentredEmbedding, normed: Tensor, targets: Tensor, n_rows: int
+) -> None:
+    for rows, wanted in zip(torch.split(normed, n_rows), torch.split(targets, n_rows), strict=True):
+        embedding.dots(rows, wanted)
 
 
 def _head(layers: Sequence[PackedLinear], pieces: Sequence[Tensor], step: str) -> None:

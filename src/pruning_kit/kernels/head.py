@@ -57,10 +57,11 @@ class CentredEmbedding:
         """The centred logit of each target, in float32: (N,)."""
         n_rows = TARGET_ROWS if normed_ND.is_cpu else max(1, len(normed_ND))
         pairs = zip(torch.split(normed_ND, n_rows), torch.split(targets_N, n_rows), strict=True)
-        logits = torch.cat([self._dots(states, targets) for states, targets in pairs])
+        logits = torch.cat([self.dots(states, targets) for states, targets in pairs])
         return logits if bias_V is None else logits + bias_V[targets_N]
 
-    def _dots(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
+    def dots(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """Each state times its target's row, added up in float32: (N,)."""
         rows_ND = F.embedding(targets_N, self.weight_VD)
         return (normed_ND.float() * rows_ND.float()).sum(dim=1)
 
