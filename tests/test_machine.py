@@ -12,28 +12,6 @@ def test_the_device_is_the_processor_or_the_gpu_by_its_name(monkeypatch):
     assert machine.device_name(torch.device("cpu")) == machine.facts()["processor"]
 
 
-def test_the_processor_is_read_from_the_system(monkeypatch, tmp_path):
-    listing = tmp_path / "cpuinfo"
-    listing.write_text("processor: 0\nmodel name\t: Fast 9000\nmodel name\t: Fast 9000\n")
-    monkeypatch.setattr(machine, "CPU_INFO", listing)
-    assert machine.processor() == "Fast 9000"
-    monkeypatch.setattr(machine.platform, "machine", lambda: "riscv64")
-    listing.write_text("hart: 0\n")
-    assert machine.processor() == "riscv64"
-    listing.unlink()
-    monkeypatch.setattr(machine.platform, "processor", lambda: "")
-    assert machine.processor() == "riscv64"
-
-
-def test_what_the_processor_can_do_is_read_from_the_system(monkeypatch, tmp_path):
-    listing = tmp_path / "cpuinfo"
-    listing.write_text("flags\t\t: fpu amx_tile\nvmx flags\t: other\n\nflags\t\t: fpu amx_tile\n")
-    monkeypatch.setattr(machine, "CPU_INFO", listing)
-    assert machine.processor_flags() == {"fpu", "amx_tile"}
-    listing.unlink()
-    assert machine.processor_flags() == frozenset()
-
-
 def test_cores_are_those_this_process_may_use(monkeypatch):
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _pid: {2, 3, 5}, raising=False)
     assert machine.available_cores() == 3

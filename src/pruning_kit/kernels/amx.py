@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from pruning_kit import user_cache
+from pruning_kit import processor, user_cache
 from pruning_kit.kernels.linear import (
     Linear,
     MakeLinear,
@@ -31,7 +31,6 @@ from pruning_kit.kernels.linear import (
     relative_error,
     round_off,
 )
-from pruning_kit.speed.machine import processor_flags
 
 SOURCE = Path(__file__).with_name("amx.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -54,7 +53,7 @@ class UnavailableError(Exception):
 
 def is_offered() -> bool:
     """Whether the processor has the units and the system names them."""
-    return processor_flags() >= FLAGS
+    return processor.flags() >= FLAGS
 
 
 def refusal() -> str | None:
@@ -218,7 +217,7 @@ def _identity(compiler: str) -> str:
     parts = [
         SOURCE.read_bytes(),
         version,
-        " ".join([*OPTIONS, *sorted(processor_flags())]).encode(),
+        " ".join([*OPTIONS, *sorted(processor.flags())]).encode(),
     ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 

@@ -10,15 +10,14 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from pruning_kit import processor
+
 if TYPE_CHECKING:
     import torch
-
-CPU_INFO = Path("/proc/cpuinfo")
 
 Reading = dict[str, float]
 GpuReader = Callable[[], Reading]
@@ -27,7 +26,7 @@ GpuReader = Callable[[], Reading]
 def facts() -> dict[str, Any]:
     """Processor, cores this process may use, memory and versions of the system."""
     return {
-        "processor": processor(),
+        "processor": processor.name(),
         "cores": available_cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.release()}",
@@ -48,26 +47,7 @@ def device_name(device: torch.device) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    return processor()
-
-
-def processor() -> str:
-    """The processor by its name, or its kind where the system tells no name."""
-    return _first_in_cpu_info("model name") or platform.processor() or platform.machine()
-
-
-def processor_flags() -> frozenset[str]:
-    """What the processor can do, by Linux's names; empty where the system does not tell."""
-    return frozenset((_first_in_cpu_info("flags") or "").split())
-
-
-def _first_in_cpu_info(key: str) -> str | None:
-    try:
-        lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    pairs = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in pairs if name.strip() == key), None)
+    return processor.name()
 
 
 def reader(read_gpu: GpuReader | None = None) -> Callable[[], Reading]:
