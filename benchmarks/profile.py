@@ -130,7 +130,7 @@ def _amx_ways(
     joint: Tensor, bias: Tensor, states: Tensor, embedding: Tensor, normed: Tensor
 ) -> dict[str, Callable[[], object]]:
     """The kit's AMX kernels: attention, head with and without exponentials, and over zeros."""
-    attention = amx.AmxAttention(joint, bias, HEADS, amx.make_linear)
+    attention = amx.AmxAttention(joint, bias, HEADS, amx.AmxLinear)
     query, key_value = states, torch.cat([states, states], dim=-1)
     layer = amx.AmxLinear(embedding[: amx.PIECE[1]], None)
     zeros = amx.AmxLinear(torch.zeros_like(embedding[: amx.PIECE[1]]), None)

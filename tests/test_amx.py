@@ -1,5 +1,7 @@
 """The AMX kernels against PyTorch in float64, and every reason for which they are not used."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,10 @@ CPU, BFLOAT16 = torch.device("cpu"), torch.bfloat16
 ROUNDED_ONCE = 2e-3
 """Error (of norms) of results rounded to bfloat16: evenly spread, 2^-9 / sqrt(3) and some."""
 
-needs_amx = pytest.mark.skipif(not amx.is_usable(), reason="no AMX, or no C++ compiler")
+needs_amx = pytest.mark.skipif(
+    not amx.is_offered() or not any(map(shutil.which, ("c++", "g++", "clang++"))),
+    reason="no AMX, or no C++ compiler",
+)
 needs_bfloat16 = pytest.mark.skipif(
     not packing_is_possible(BFLOAT16), reason="this CPU has no bfloat16"
 )
@@ -29,6 +34,11 @@ needs_bfloat16 = pytest.mark.skipif(
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(BFLOAT16)
+
+
+@needs_amx
+def test_nothing_speaks_against_the_units_where_there_are_some():
+    assert amx.refusal() is None
 
 
 @needs_amx
@@ -83,6 +93,13 @@ def test_results_do_not_depend_on_the_number_of_threads(use_threads):
 
 
 @needs_amx
+def test_no_rows_give_no_rows():
+    layer = amx.AmxLinear(random(40, 64), None)
+    assert layer(random(2, 0, 64)).shape == (2, 0, 40)
+    assert layer.sum_exp(random(0, 64)).shape == (0,)
+
+
+@needs_amx
 def test_inputs_may_have_any_shape_and_order_in_memory():
     layer, states = amx.AmxLinear(random(40, 64), None), random(2, 9, 64, seed=1)
     some, residual = states[:, 4:], random(2, 9, 40, seed=2)[:, 4:]
@@ -111,7 +128,7 @@ def test_the_head_equals_cross_entropy_also_where_exponentials_overflow(scale):
         layer.weight.mul_(scale).copy_(layer.weight.to(BFLOAT16))
     embedding = CentredEmbedding(layer, BFLOAT16, CPU)
     states, targets = random(50, 64), torch.arange(50) * 7
-    found = PiecewiseHead(embedding, amx.make_linear, (32, 128)).nll(states, targets)
+    found = PiecewiseHead(embedding, amx.AmxLinear, (32, 128)).nll(states, targets)
     logits = F.linear(states.double(), layer.weight.detach().double())
     exact = F.cross_entropy(logits, targets, reduction="none")
     assert relative_error(found, exact) < (2e-4 if scale == 1 else ROUNDED_ONCE)
@@ -170,33 +187,59 @@ def test_onednn_finds_its_tiles_as_it_left_them(use_threads):
 
 
 @needs_amx
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_model_in_bfloat16_is_walked_by_amx(family):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda layer: layer(random(3, 96)), "inputs of another width"),
+        (lambda layer: layer(random(3, 64).float()), "another format"),
+        (lambda layer: layer(random(3, 64), torch.zeros(3)), "a bias of another length"),
+        (lambda layer: layer.add_to(random(2, 40), random(3, 64)), "a residual of other rows"),
+        (lambda layer: layer.add_to(random(3, 40).float(), random(3, 64)), "its format"),
+        (lambda _: amx.mix(random(1, 9, 64), random(1, 5, 128), 1), "more queries than keys"),
+        (lambda _: amx.mix(random(1, 5, 64), random(1, 5, 64), 1), "keys without values"),
+        (lambda _: amx.mix(random(1, 5, 48), random(1, 5, 96), 1), "heads of half tiles"),
+        (lambda _: amx.AmxLinear(random(40, 48), None), "inputs of half tiles"),
+    ],
+)
+def test_what_would_be_read_past_its_end_is_refused(wrong, message):
+    layer = amx.AmxLinear(random(40, 64), random(40).float())
+    with pytest.raises(AssertionError):
+        wrong(layer)
+
+
+@needs_amx
+@pytest.mark.parametrize(
+    ("family", "calls"), [("gpt2", {"amx_gelu", "amx_add", "amx_attention"}), ("llama", set())]
+)
+def test_a_model_in_bfloat16_is_walked_by_amx(family, calls, monkeypatch):
     changes = {"n_embd": 64, "n_head": 2} if family == "gpt2" else {"hidden_size": 64}
+    changes |= {} if family == "gpt2" else {"intermediate_size": 96}
     decoder, tokens = Decoder(tiny_model(family, **changes)), random_tokens(3, 41)
     kernel = choose_kernel(decoder, tokens, BFLOAT16, CPU)
-    mixed = "AMX, AMX attention" if family == "gpt2" else "AMX"
-    assert (
-        kernel.name
-        == f"{family if family == 'gpt2' else 'generic'}, bfloat16, {mixed}, head by pieces"
-    )
-    assert kernel.note == ""
+    mixed = "gpt2, bfloat16, AMX, AMX attention" if family == "gpt2" else "generic, bfloat16, AMX"
+    assert (kernel.name, kernel.note) == (f"{mixed}, head by pieces", "")
+    called, call = [], amx._call
+    monkeypatch.setattr(amx, "_call", lambda name, *rest: called.append(name) or call(name, *rest))
     windows = (tokens[:, :40], tokens[:, 21:], 20)
     plans = [Plan(), Plan((0,)), Plan((N_BLOCKS - 1,)), Plan((0, N_BLOCKS - 1))]
     found = nll_sums(kernel, plans, N_BLOCKS, *windows)
     expected = nll_sums(ReferenceKernel(decoder, True), plans, N_BLOCKS, *windows)
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+    assert set(called) == calls | {"amx_product", "amx_sum_exp"}
 
 
 @needs_amx
-def test_inputs_that_do_not_fill_tiles_go_to_onednn():
-    assert type(amx.make_linear(random(40, 48), None)) is PackedLinear
+def test_a_model_that_does_not_fill_tiles_goes_to_onednn_and_the_note_says_so():
+    decoder = Decoder(tiny_model("gpt2", n_embd=48, n_head=2))
+    kernel = choose_kernel(decoder, random_tokens(1, 41), BFLOAT16, CPU)
+    assert kernel.name.startswith("gpt2, bfloat16, oneDNN packed, ")
+    assert kernel.note == "AMX refused: 48 inputs of a layer are no multiple of 32"
 
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """A processor said to have the units, nothing compiled yet, and a cache of its own."""
-    cached = amx._library, amx._largest_error
+    cached = amx._library, amx._errors
     for function in cached:
         function.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -217,7 +260,8 @@ def compiler(folder: Path, script: str) -> str:
 @needs_bfloat16
 def test_without_a_compiler_onednn_computes_and_the_note_says_so(fresh, monkeypatch):
     monkeypatch.setenv("PATH", str(fresh))
-    kernel = choose_kernel(Decoder(tiny_model("gpt2")), random_tokens(1, 41), BFLOAT16, CPU)
+    decoder = Decoder(tiny_model("gpt2", n_embd=64, n_head=2))
+    kernel = choose_kernel(decoder, random_tokens(1, 41), BFLOAT16, CPU)
     assert kernel.name.startswith("gpt2, bfloat16, oneDNN packed, ")
     assert kernel.note == ("AMX refused: it is compiled on first use, and there is no C++ compiler")
 
@@ -244,9 +288,89 @@ def test_a_cache_that_cannot_be_written_is_named(fresh, monkeypatch):
     assert reason is not None and "cache" in reason
 
 
-def test_inexact_results_are_refused(fresh, monkeypatch):
-    monkeypatch.setattr(amx, "_largest_error", lambda: 0.25)
-    assert amx.refusal() == "error 2.5e-01 over 4e-03"
+def test_a_compiler_that_is_asked_for_and_not_there_is_named(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", "nosuchcompiler -g")
+    reason = "it is compiled on first use, and CXX=nosuchcompiler is not there"
+    assert amx.refusal() == reason
+
+
+def test_a_compiler_that_hangs_is_left(fresh, monkeypatch):
+    monkeypatch.setattr(amx, "COMPILER_SECONDS", 0.2)
+    hanging = compiler(fresh, "import time; time.sleep(60)")
+    monkeypatch.setenv("CXX", hanging)
+    assert amx.refusal() == f"{hanging} had not compiled it after 0.2 s"
+
+
+def test_a_program_that_is_none_is_named(fresh, monkeypatch):
+    program = fresh / "compiler"
+    program.write_text("no program")
+    program.chmod(0o755)
+    monkeypatch.setenv("CXX", str(program))
+    reason = amx.refusal()
+    assert reason is not None and "Exec format error" in reason
+
+
+@pytest.mark.parametrize("others", [0o770, 0o707])
+def test_a_cache_that_others_may_write_to_is_not_used(fresh, others):
+    folder = fresh / "cache/pruning-kit/kernels"
+    folder.mkdir(parents=True)
+    folder.chmod(others)
+    reason = amx.refusal()
+    assert reason == f"it could not be kept or loaded (others may write to {folder})"
+
+
+def test_without_a_home_there_is_a_reason_too(fresh, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setattr(Path, "home", no_home)
+    reason = amx.refusal()
+    assert reason is not None and "no home" in reason
+
+
+@pytest.mark.parametrize(
+    ("errors", "reason"),
+    [
+        ((0.25, 0.0), "error 2.5e-01 over 4e-03"),
+        ((0.0, 1e-3), "error 1.0e-03 of sums over 1e-05"),
+        ((1e-3, 1e-6), None),
+    ],
+)
+def test_inexact_results_are_refused(fresh, monkeypatch, errors, reason):
+    monkeypatch.setattr(amx, "_errors", lambda: errors)
+    assert amx.refusal() == reason
+
+
+@needs_amx
+@pytest.mark.parametrize(
+    ("right", "wrong", "reason"),
+    [
+        ("0.693151295f", "0.690f", "of sums over"),
+        ("_mm512_load_ps(at + 16)", "_mm512_load_ps(at)", "error"),
+        ("XFEATURE_XTILEDATA = 18", "XFEATURE_XTILEDATA = 1800", "the system denies its use"),
+    ],
+)
+def test_a_wrong_kernel_is_found_out(fresh, monkeypatch, right, wrong, reason):
+    source = amx.SOURCE.read_text()
+    assert right in source
+    copy = fresh / "amx.cpp"
+    copy.write_text(source.replace(right, wrong))
+    monkeypatch.setattr(amx, "SOURCE", copy)
+    found = amx.refusal()
+    assert found is not None and reason in found
+
+
+def test_the_compiled_file_is_named_by_all_it_depends_on(monkeypatch, tmp_path):
+    names = {amx._identity()}
+    monkeypatch.setattr(amx.processor, "flags", lambda: frozenset({"another"}))
+    names.add(amx._identity())
+    monkeypatch.setattr(amx, "OPTIONS", (*amx.OPTIONS, "-g"))
+    names.add(amx._identity())
+    monkeypatch.setattr(amx, "SOURCE", tmp_path / "amx.cpp")
+    amx.SOURCE.write_text("// another")
+    names.add(amx._identity())
+    assert len(names) == 4
 
 
 @needs_amx
@@ -259,3 +383,11 @@ def test_it_is_compiled_once_and_by_many_at_a_time(fresh):
     before = compiled.stat().st_mtime_ns
     assert amx.refusal() is None
     assert compiled.stat().st_mtime_ns == before
+    assert compiled.parent.stat().st_mode & 0o777 == 0o700
+    amx._library.cache_clear()
+    amx._errors.cache_clear()
+    os.environ["PATH"], path = "", os.environ["PATH"]
+    try:
+        assert amx.refusal() is None  # what is compiled needs no compiler
+    finally:
+        os.environ["PATH"] = path

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+
+GROUP, EVERYBODY = stat.S_IWGRP, stat.S_IWOTH
 
 
 def path(name: str) -> Path:
-    """Where the kit's files of one kind go, by the XDG base directory specification."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pruning-kit" / name
+    """Where the kit's files of one kind go, by the XDG base directory specification.
+
+    Raises:
+        OSError: if the system names no home for this user.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # which the specification says to ignore
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError as error:
+            raise OSError(f"no home: {error}") from error
+    return base / "pruning-kit" / name
 
 
 def folder(name: str) -> Path:
-    """`path`, made for this user alone if it is not there.
+    """`path`, made for this user alone if it is not there; for what will be run.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if the disk refuses, or others may write there.
     """
     found = path(name)
     found.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_foreign(found.parent, EVERYBODY)  # made under any umask; a group may be the user's own
+    refuse_foreign(found)
     return found
+
+
+def refuse_foreign(found: Path, writers: int = GROUP | EVERYBODY) -> None:
+    """Refuse what others than this user may have written.
+
+    Args:
+        found: a file or folder.
+        writers: who may not be allowed to write there, as bits of a mode.
+
+    Raises:
+        PermissionError: naming the path.
+    """
+    state = found.stat()
+    if state.st_uid != os.geteuid() or state.st_mode & writers:
+        raise PermissionError(f"others may write to {found}")

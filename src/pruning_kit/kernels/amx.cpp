@@ -12,7 +12,6 @@
 // K width of a head (a multiple of 32).
 
 #include <immintrin.h>
-#include <omp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,7 +19,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
@@ -39,27 +37,25 @@ constexpr float LOG2_E = 1.4426950408889634f;
 inline long divide_up(long number, long by) { return (number + by - 1) / by; }
 inline long round_up(long number, long to) { return divide_up(number, to) * to; }
 
-/// Tiles of 16 rows by 64 bytes while it lives; then what was set before (oneDNN's).
+/// What was written to memory is there for the tiles. GCC's headers do not tell it that tiles read
+/// memory; without this it may move such writes behind the loads. No instruction.
+inline void before_tiles() { asm volatile("" ::: "memory"); }
+
+/// Tiles of 16 rows by 64 bytes while it lives. oneDNN leaves none behind and sets its own.
 class Tiles {
  public:
   Tiles() {
-    _tile_storeconfig(before_);
     alignas(64) std::uint8_t wanted[64] = {1};
     for (int tile = 0; tile < 8; ++tile) {
       wanted[16 + 2 * tile] = 64;
       wanted[48 + tile] = 16;
     }
+    before_tiles();
     _tile_loadconfig(wanted);
   }
-  ~Tiles() {
-    if (before_[0]) _tile_loadconfig(before_);
-    else _tile_release();
-  }
+  ~Tiles() { _tile_release(); }
   Tiles(const Tiles&) = delete;
   Tiles& operator=(const Tiles&) = delete;
-
- private:
-  alignas(64) std::uint8_t before_[64];
 };
 
 /// Memory that begins with a cache line, as tiles want it.
@@ -189,6 +185,7 @@ class Pending {
 template <class Meanwhile>
 inline void add_up_block(const bf16* rows, long stride, const bf16* weight, long steps,
                          const Meanwhile& meanwhile) {
+  before_tiles();
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -267,6 +264,7 @@ struct Parts {
 /// Call `body(first_row, end_row, group, first_panel, end_panel)` for all parts, by all threads.
 template <class Body>
 void for_parts(const Product& product, long threads, const Body& body) {
+  if (product.rows == 0) return;
   const Parts parts(product, threads);
 #pragma omp parallel num_threads(threads)
   {

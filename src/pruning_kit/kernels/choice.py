@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import dtype_name
@@ -131,9 +132,9 @@ def _choose_linear(
     if device.type != "cpu":
         return dense, "cuBLAS" if device.type == "cuda" else device.type
     if dtype == torch.bfloat16 and amx.is_offered():
-        reason = amx.refusal()
+        reason = _misfit(decoder) or amx.refusal()
         if reason is None:
-            return amx.make_linear, TILED
+            return amx.AmxLinear, TILED
         notes.append(f"AMX refused: {reason}")
     if not packing_is_possible(dtype):
         notes.append(
@@ -146,6 +147,15 @@ def _choose_linear(
             notes.append(f"oneDNN packed refused: error {error:.1e} over {MAX_FLOAT32_ERROR:.0e}")
             return dense, "unpacked"
     return partial(PackedLinear, dtype=dtype, device=device), PACKED
+
+
+def _misfit(decoder: Decoder) -> str | None:
+    """Which layer's inputs do not come in whole tiles, if any's do not."""
+    layers = [layer for block in decoder.stack for layer in block.modules()]
+    layers.append(decoder.model.get_output_embeddings())
+    weights = [weight_and_bias(x)[0] for x in layers if type(x) in (nn.Linear, Conv1D)]
+    misfits = [weight.shape[1] for weight in weights if not amx.fits(weight)]
+    return f"{misfits[0]} inputs of a layer are no multiple of {amx.SIDE}" if misfits else None
 
 
 def _choose_attention(
