@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
 from benchmarks.sweep import all_subsets, operations, part_calls, random_model, random_text
 from pruning_kit.kernels import amx, choose_kernel
 from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
-from pruning_kit.kernels.head import CPU_PIECE, TARGET_ROWS, CentredEmbedding
+from pruning_kit.kernels.head import CPU_PIECE
 from pruning_kit.kernels.linear import PackedLinear, mean_row, packed, product
 from pruning_kit.walk.batching import choose_batch_size
 
@@ -105,11 +105,6 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         for step in ("product", "sum_exp"):
             name = f"head of {len(normed):,} positions, pieces of {rows:,} by {columns:,}, {step}"
             ways[name] = partial(_head, layers, list(torch.split(normed, rows)), step)
-    targets = torch.randint(VOCABULARY, (len(normed),))
-    centred = CentredEmbedding(_layer(embedding), dtype, cpu)
-    for rows in (TARGET_ROWS, len(normed)):
-        logits = partial(_target_logits, centred, normed, targets, rows)
-        ways[f"target logits of {rows:,} positions at a time"] = logits
     piece = torch.rand(CPU_PIECE).to(dtype)
     ways["sums of a piece"] = partial(piece.sum, dim=1)
     if dtype != torch.float32:
@@ -143,19 +138,6 @@ def _amx_ways(
         f"{name}, sum_exp": partial(layer.sum_exp, normed),
         f"{name}, sum_exp of zeros": partial(zeros.sum_exp, torch.zeros_like(normed)),
     }
-
-
-def _layer(weight_OI: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight_OI.shape[1], len(weight_OI), bias=False)
-    layer.weight.data = weight_OI
-    return layer
-
-
-def _target_logits(
-    embedding: CentredEmbedding, normed: Tensor, targets: Tensor, n_rows: int
-) -> None:
-    for rows, wanted in zip(torch.split(normed, n_rows), torch.split(targets, n_rows), strict=True):
-        embedding.dots(rows, wanted)
 
 
 def _head(layers: Sequence[PackedLinear], pieces: Sequence[Tensor], step: str) -> None:

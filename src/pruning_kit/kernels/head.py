@@ -28,9 +28,6 @@ CPU_PIECE, GPU_PIECE = (1024, 2048), (8192, 12_544)
 2,048 columns and not 1,024: a product of 1,024 by 1,024 in bfloat16 is one that oneDNN computes on
 a single thread on processors with AMX.
 """
-TARGET_ROWS = 256
-"""Positions whose target logits a CPU computes at a time: float32 copies of both factors stay in a
-core's own cache (a fifth of the time of 2,048 at once)."""
 
 
 class Head(Protocol):
@@ -55,22 +52,16 @@ class CentredEmbedding:
 
     def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
         """The centred logit of each target, in float32: (N,)."""
-        n_rows = TARGET_ROWS if normed_ND.is_cpu else max(1, len(normed_ND))
-        pairs = zip(torch.split(normed_ND, n_rows), torch.split(targets_N, n_rows), strict=True)
-        logits = torch.cat([self.dots(states, targets) for states, targets in pairs])
-        return logits if bias_V is None else logits + bias_V[targets_N]
-
-    def dots(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
-        """Each state times its target's row, added up in float32: (N,)."""
         rows_ND = F.embedding(targets_N, self.weight_VD)
-        return (normed_ND.float() * rows_ND.float()).sum(dim=1)
+        logits = (normed_ND.float() * rows_ND.float()).sum(dim=1)
+        return logits if bias_V is None else logits + bias_V[targets_N]
 
 
 class PiecewiseHead:
     """Logits by pieces that stay in the cache, for CPUs (and wherever no fused kernel is at hand).
 
     Exact for any weights: where the plain sum of exponentials is too large (centred logits from 48
-    on for oneDNN's layers, from 88 for PyTorch's), the maxima are taken off.
+    on for oneDNN's layers, from 88 for others), the maxima are taken off.
     """
 
     def __init__(
