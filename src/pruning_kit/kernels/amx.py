@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from pruning_kit import processor, user_cache
-from pruning_kit.kernels.linear import MakeLinear, relative_error, round_off
+from pruning_kit.kernels.attention import SdpaAttention
+from pruning_kit.kernels.linear import relative_error, round_off
 
 SOURCE = Path(__file__).with_name("amx.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -131,18 +132,10 @@ class AmxLinear(nn.Module):
         return F.pad(outputs, (0, self._n_padding), value=value) if self._n_padding else outputs
 
 
-class AmxAttention:
-    """`attention.SdpaAttention`, its products, shares and mix by tiles; heads a multiple of 32."""
+class AmxAttention(SdpaAttention):
+    """Its products, shares and mix by tiles; heads a multiple of 32."""
 
     name = "AMX attention"
-
-    def __init__(
-        self, weight_OI: Tensor, bias_O: Tensor, n_heads: int, make_linear: MakeLinear
-    ) -> None:
-        width = weight_OI.shape[1]
-        self._query = make_linear(weight_OI[:width], bias_O[:width])
-        self._key_value = make_linear(weight_OI[width:], bias_O[width:])
-        self._n_heads = n_heads
 
     def __call__(self, normed_BTD: Tensor, outputs: slice) -> Tensor:
         return mix(self._query(normed_BTD[:, outputs]), self._key_value(normed_BTD), self._n_heads)
