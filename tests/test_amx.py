@@ -145,7 +145,7 @@ def test_broken_states_are_not_finite_rather_than_wrong():
 @pytest.mark.parametrize(
     ("n_queries", "n_keys"), [(1, 1), (1, 40), (33, 33), (70, 200), (257, 257)]
 )
-@pytest.mark.parametrize("width", [32, 64, 96])
+@pytest.mark.parametrize("width", [16, 32, 48, 64, 80])
 def test_attention_equals_pytorchs(n_queries, n_keys, width):
     heads = 3
     query = random(2, n_queries, heads * width)
@@ -197,7 +197,7 @@ def test_onednn_finds_its_tiles_as_it_left_them(use_threads):
         (lambda layer: layer.add_to(random(3, 40).float(), random(3, 64)), "its format"),
         (lambda _: amx.mix(random(1, 9, 64), random(1, 5, 128), 1), "more queries than keys"),
         (lambda _: amx.mix(random(1, 5, 64), random(1, 5, 64), 1), "keys without values"),
-        (lambda _: amx.mix(random(1, 5, 48), random(1, 5, 96), 1), "heads of half tiles"),
+        (lambda _: amx.mix(random(1, 5, 24), random(1, 5, 48), 1), "heads of half steps"),
         (lambda _: amx.AmxLinear(random(40, 48), None), "inputs of half tiles"),
     ],
 )

@@ -9,7 +9,7 @@
 // tiles multiply the next one.
 //
 // Shapes: N rows, I inputs (a multiple of 32), O outputs (in panels of 32), T keys, S queries,
-// K width of a head (a multiple of 32).
+// K width of a head (a multiple of 16).
 
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -96,8 +96,9 @@ inline __m512 gelu(__m512 x) {
   return _mm512_div_ps(x, divisor);
 }
 
-inline void store_bf16(bf16* to, __m512 first, __m512 second) {
-  _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+/// Two vectors, or those of their 32 numbers that `lanes` names.
+inline void store_bf16(bf16* to, __m512 first, __m512 second, __mmask32 lanes = ~0u) {
+  _mm512_mask_storeu_epi16(to, lanes, (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
 
 inline __m512 load_bf16(const bf16* from) {
@@ -290,11 +291,13 @@ void multiply_all(const Product& product, long threads, const Step& step) {
 class HeadAttention {
  public:
   HeadAttention(long queries, long keys, long head_width)
-      : queries_(queries), keys_(keys), width_(head_width), padded_keys_(round_up(keys, SIDE)),
-        score_stride_(padded_keys_ + 16), share_stride_(padded_keys_ + SIDE),
-        packed_keys_(padded_keys_ * width_), packed_values_(padded_keys_ * width_),
-        query_(SIDE * width_), scores_(2 * SIDE * score_stride_), shares_(SIDE * share_stride_),
-        mixed_(SIDE * width_) {}
+      : queries_(queries), keys_(keys), width_(head_width), padded_width_(round_up(head_width, SIDE)),
+        padded_keys_(round_up(keys, SIDE)), score_stride_(padded_keys_ + 16), share_stride_(padded_keys_ + SIDE),
+        packed_keys_(padded_keys_ * padded_width_), packed_values_(padded_keys_ * padded_width_),
+        query_(SIDE * padded_width_), scores_(2 * SIDE * score_stride_), shares_(SIDE * share_stride_),
+        mixed_(SIDE * padded_width_) {
+    std::fill_n(query_.data(), SIDE * padded_width_, 0);
+  }
 
   /// Rows of queries and results are `query_stride` numbers apart, those of keys and values
   /// `key_stride`.
@@ -332,10 +335,11 @@ class HeadAttention {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i rows = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride * sizeof(bf16)));
     for (long t = 0; t < padded_keys_; t += 16)
-      for (long k = 0; k < width_; k += 2) {
-        const long tile = (t / SIDE * (width_ / SIDE) + k / SIDE) * 2 + t % SIDE / 16;
-        const __m512i pairs = _mm512_mask_i32gather_epi32(
-            _mm512_setzero_si512(), first_of(keys_ - t), rows, key + t * stride + k, 1);
+      for (long k = 0; k < padded_width_; k += 2) {
+        const long tile = (t / SIDE * (padded_width_ / SIDE) + k / SIDE) * 2 + t % SIDE / 16;
+        const __m512i pairs =
+            _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), k < width_ ? first_of(keys_ - t) : 0,
+                                        rows, key + t * stride + k, 1);
         _mm512_store_si512(&packed_keys_[tile * TILE + k % SIDE / 2 * SIDE], pairs);
       }
   }
@@ -343,11 +347,11 @@ class HeadAttention {
   /// Values as weights of a product that adds up over keys: (K / 32, T / 32, 2, 16, 16, 2).
   void pack_values(const bf16* value, long stride) {
     const auto sixteen = [&](long t, long k) {
-      if (t >= keys_) return _mm512_setzero_si512();
+      if (t >= keys_ || k >= width_) return _mm512_setzero_si512();
       const auto* from = reinterpret_cast<const __m256i*>(value + t * stride + k);
       return _mm512_cvtepu16_epi32(_mm256_loadu_si256(from));
     };
-    for (long k = 0; k < width_; k += 16)
+    for (long k = 0; k < padded_width_; k += 16)
       for (long t = 0; t < padded_keys_; t += 2) {
         const long tile = (k / SIDE * (padded_keys_ / SIDE) + t / SIDE) * 2 + k % SIDE / 16;
         const __m512i odd = _mm512_slli_epi32(sixteen(t + 1, k), 16);
@@ -358,10 +362,10 @@ class HeadAttention {
 
   void multiply_keys(const Some& now, const bf16* query, long stride) {
     for (long row = 0; row < now.rows; ++row)
-      std::copy_n(query + (now.first + row) * stride, width_, &query_[row * width_]);
+      std::copy_n(query + (now.first + row) * stride, width_, &query_[row * padded_width_]);
     for (long panel = 0; panel < now.panels; ++panel) {
-      const bf16* keys = &packed_keys_[panel * width_ * SIDE];
-      add_up_block(query_.data(), width_, keys, width_ / SIDE, [](long) {});
+      const bf16* keys = &packed_keys_[panel * padded_width_ * SIDE];
+      add_up_block(query_.data(), padded_width_, keys, padded_width_ / SIDE, [](long) {});
       store_block(scores(now) + panel * SIDE, score_stride_);
     }
   }
@@ -394,10 +398,10 @@ class HeadAttention {
   }
 
   void multiply_values(const Some& now) {
-    for (long column = 0; column < width_; column += SIDE) {
+    for (long column = 0; column < padded_width_; column += SIDE) {
       const bf16* values = &packed_values_[column * padded_keys_];
       add_up_block(shares_.data(), share_stride_, values, now.panels, [](long) {});
-      store_block(&mixed_[column], width_);
+      store_block(&mixed_[column], padded_width_);
     }
   }
 
@@ -405,10 +409,11 @@ class HeadAttention {
     for (long row = 0; row < now.rows; ++row) {
       const __m512 share = _mm512_set1_ps(1 / sums_[now.half][row]);
       for (long column = 0; column < width_; column += SIDE) {
-        const float* mixed = &mixed_[row * width_ + column];
+        const float* mixed = &mixed_[row * padded_width_ + column];
         store_bf16(out + (now.first + row) * stride + column,
                    _mm512_mul_ps(_mm512_load_ps(mixed), share),
-                   _mm512_mul_ps(_mm512_load_ps(mixed + 16), share));
+                   _mm512_mul_ps(_mm512_load_ps(mixed + 16), share),
+                   column + SIDE <= width_ ? ~0u : 0xffffu);
       }
     }
   }
@@ -418,7 +423,7 @@ class HeadAttention {
     return count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
   }
 
-  const long queries_, keys_, width_, padded_keys_, score_stride_, share_stride_;
+  const long queries_, keys_, width_, padded_width_, padded_keys_, score_stride_, share_stride_;
   Buffer<bf16> packed_keys_, packed_values_, query_;
   Buffer<float> scores_;
   Buffer<bf16> shares_;

@@ -30,10 +30,12 @@ from pruning_kit.kernels.linear import relative_error, round_off
 
 SOURCE = Path(__file__).with_name("amx.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
-FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512dq", "avx512_bf16"})
+FLAGS = frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512dq", "avx512_bf16"})
 """What the processor must offer, by the names of /proc/cpuinfo."""
 SIDE = 32
 """Rows, columns and inputs of a block of tiles."""
+HEAD_STEP = 16
+"""What the width of a head is a multiple of."""
 PIECE = (4096, 8192)
 """Rows and columns of the head at a time; the kernel itself sees to the caches."""
 PADDING_LOGIT = -1e4
@@ -133,7 +135,7 @@ class AmxLinear(nn.Module):
 
 
 class AmxAttention(SdpaAttention):
-    """Its products, shares and mix by tiles; heads a multiple of 32."""
+    """Its products, shares and mix by tiles; width of a head a multiple of `HEAD_STEP`."""
 
     name = "AMX attention"
 
@@ -146,7 +148,7 @@ def mix(query_BSD: Tensor, key_value_BTE: Tensor, n_heads: int) -> Tensor:
     n_windows, n_queries, width = query_BSD.shape
     assert query_BSD.dtype == key_value_BTE.dtype == torch.bfloat16
     assert len(key_value_BTE) == n_windows and key_value_BTE.shape[2] == 2 * width
-    assert 0 < n_queries <= key_value_BTE.shape[1] and width % (n_heads * SIDE) == 0
+    assert 0 < n_queries <= key_value_BTE.shape[1] and width % (n_heads * HEAD_STEP) == 0
     mixed_BSD = torch.empty_like(query_BSD, memory_format=torch.contiguous_format)
     sizes = n_windows, n_queries, key_value_BTE.shape[1], n_heads, width // n_heads
     tensors = query_BSD.contiguous(), key_value_BTE.contiguous(), mixed_BSD

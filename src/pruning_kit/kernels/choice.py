@@ -167,7 +167,7 @@ def _choose_attention(
     there, and in bfloat16 PyTorch's own attention is the faster one of these two.
     """
     n_heads, width = decoder.model.config.n_head, decoder.model.config.n_embd
-    if layout == TILED and width // n_heads % amx.SIDE == 0:
+    if layout == TILED and width // n_heads % amx.HEAD_STEP == 0:
         return amx.AmxAttention, amx.AmxAttention.name
     if layout == PACKED and batched_product_error(n_heads, width // n_heads) <= MAX_FLOAT32_ERROR:
         return partial(PiecewiseAttention, dtype=dtype, device=device), PiecewiseAttention.name
