@@ -291,11 +291,12 @@ void multiply_all(const Product& product, long threads, const Step& step) {
 class HeadAttention {
  public:
   HeadAttention(long queries, long keys, long head_width)
-      : queries_(queries), keys_(keys), width_(head_width), padded_width_(round_up(head_width, SIDE)),
-        padded_keys_(round_up(keys, SIDE)), score_stride_(padded_keys_ + 16), share_stride_(padded_keys_ + SIDE),
+      : queries_(queries), keys_(keys), width_(head_width),
+        padded_width_(round_up(head_width, SIDE)), padded_keys_(round_up(keys, SIDE)),
+        score_stride_(padded_keys_ + 16), share_stride_(padded_keys_ + SIDE),
         packed_keys_(padded_keys_ * padded_width_), packed_values_(padded_keys_ * padded_width_),
-        query_(SIDE * padded_width_), scores_(2 * SIDE * score_stride_), shares_(SIDE * share_stride_),
-        mixed_(SIDE * padded_width_) {
+        query_(SIDE * padded_width_), scores_(2 * SIDE * score_stride_),
+        shares_(SIDE * share_stride_), mixed_(SIDE * padded_width_) {
     std::fill_n(query_.data(), SIDE * padded_width_, 0);
   }
 

@@ -11,7 +11,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import dtype_name
@@ -30,6 +29,7 @@ from pruning_kit.kernels.linear import (
     DenseLinear,
     MakeLinear,
     PackedLinear,
+    is_linear,
     packed_error,
     packing_is_possible,
     twin,
@@ -153,7 +153,7 @@ def _misfit(decoder: Decoder) -> str | None:
     """Which layer's inputs do not come in whole tiles, if any's do not."""
     layers = [layer for block in decoder.stack for layer in block.modules()]
     layers.append(decoder.model.get_output_embeddings())
-    weights = [weight_and_bias(x)[0] for x in layers if type(x) in (nn.Linear, Conv1D)]
+    weights = [weight_and_bias(layer)[0] for layer in layers if is_linear(layer)]
     misfits = [weight.shape[1] for weight in weights if not amx.fits(weight)]
     return f"{misfits[0]} inputs of a layer are no multiple of {amx.SIDE}" if misfits else None
 
@@ -178,7 +178,7 @@ def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:
     weights = [
         weight_and_bias(layer)[0].float().cpu()
         for layer in decoder.stack[0].modules()
-        if type(layer).__name__ in ("Linear", "Conv1D")
+        if is_linear(layer)
     ]
     return list({weight.shape: weight for weight in weights}.values())
 

@@ -248,6 +248,11 @@ def packed(weight_OI: Tensor) -> Tensor:
     return weight_OI
 
 
+def is_linear(layer: nn.Module) -> bool:
+    """Whether `weight_and_bias` reads it: an `nn.Linear` or GPT-2's transposed `Conv1D` itself."""
+    return type(layer) in (nn.Linear, Conv1D)
+
+
 def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     """The weight as (O, I) and the bias of an `nn.Linear` or of GPT-2's transposed `Conv1D`."""
     assert isinstance(layer, nn.Linear | Conv1D)
@@ -267,7 +272,7 @@ def twin(block: nn.Module, exact: nn.Module, make_linear: MakeLinear) -> nn.Modu
     shared = {id(tensor): tensor for tensor in chain(block.parameters(), block.buffers())}
     copied = copy.deepcopy(block, shared)
     for name, layer in exact.named_modules():
-        if type(layer) in (nn.Linear, Conv1D):
+        if is_linear(layer):
             copied.set_submodule(name, make_linear(*weight_and_bias(layer)))  # type: ignore[arg-type]
     return copied
 
