@@ -47,8 +47,8 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     layouts: list[MakeLinear] = [DenseLinear]
     if device.type == "cpu" and packing_is_possible(dtype):
         layouts.append(PackedLinear)
-    if device.type == "cpu" and dtype == torch.bfloat16 and amx.is_usable():
-        layouts.append(amx.AmxLinear)
+    if device.type == "cpu" and amx.is_usable(dtype):
+        layouts.append(partial(amx.AmxLinear, dtype=dtype))
     rates = []
     for rows, inputs, outputs in shapes:
         x = torch.randn(rows, inputs, device=device, dtype=dtype)

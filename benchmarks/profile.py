@@ -97,7 +97,7 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         ways[f"projections and {name}"] = partial(attention, states, slice(None))
     embedding = torch.randn(VOCABULARY, WIDTH).to(dtype) / WIDTH**0.5
     normed = states[0, -SCORED:].repeat(4, 1)
-    if dtype == torch.bfloat16 and amx.is_usable():
+    if amx.is_usable(dtype):
         ways |= _amx_ways(joint, bias, states, embedding, normed)
     for rows, columns in PIECES:
         starts = range(0, VOCABULARY, columns)
@@ -125,10 +125,11 @@ def _amx_ways(
     joint: Tensor, bias: Tensor, states: Tensor, embedding: Tensor, normed: Tensor
 ) -> dict[str, Callable[[], object]]:
     """The kit's AMX kernels: attention, head with and without exponentials, and over zeros."""
-    attention = amx.AmxAttention(joint, bias, HEADS, amx.AmxLinear)
+    make_linear = partial(amx.AmxLinear, dtype=states.dtype)
+    attention = amx.AmxAttention(joint, bias, HEADS, make_linear)
     query, key_value = states, torch.cat([states, states], dim=-1)
-    layer = amx.AmxLinear(embedding[: amx.PIECE[1]], None)
-    zeros = amx.AmxLinear(torch.zeros_like(embedding[: amx.PIECE[1]]), None)
+    layer = make_linear(embedding[: amx.PIECE[1]], None)
+    zeros = make_linear(torch.zeros_like(embedding[: amx.PIECE[1]]), None)
     name = f"{len(normed):,} positions by {amx.PIECE[1]:,} columns, AMX"
     return {
         "projections and AMX attention": partial(attention, states, slice(None)),

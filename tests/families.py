@@ -126,6 +126,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 NAMES = [*SETTINGS, *VARIANTS]
 
+WIDTHS = (
+    "n_embd",
+    "hidden_size",
+    "d_model",
+    "intermediate_size",
+    "ffn_dim",
+    "word_embed_proj_dim",
+    "head_dim",
+)
+
+
+def widened(name: str) -> dict[str, int]:
+    """Changes that make a tiny model four times as wide: multiples of 32."""
+    _, settings = VARIANTS.get(name, (name, SETTINGS.get(name, {})))
+    return {key: 4 * value for key, value in settings.items() if key in WIDTHS}
+
 
 def tiny_config(name: str, **changes: Any) -> Any:
     """The config of a tiny model: a family of `SETTINGS` or a variant of one."""

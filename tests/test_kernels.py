@@ -1,4 +1,7 @@
-"""Kernels: each fast path against the plain reference, and the refusal of those that stray."""
+"""Kernels: each fast path against the plain reference, and the refusal of those that stray.
+
+The kit's AMX kernels have tests of their own (`test_amx`); here no processor offers the units.
+"""
 
 import contextlib
 import math
@@ -43,6 +46,11 @@ TOKENS = random_tokens(3, 41)
 WINDOWS = (TOKENS[:, :40], TOKENS[:, 21:], 20)
 LINEARS_OF_BFLOAT16 = [DenseLinear, PackedLinear][: 1 + packing_is_possible(torch.bfloat16)]
 LINEARS = [DenseLinear, PackedLinear] if packing_is_possible(torch.float32) else [DenseLinear]
+
+
+@pytest.fixture(autouse=True)
+def _without_amx(monkeypatch):
+    monkeypatch.setattr(choice.amx, "is_offered", lambda: False)
 
 
 def reference_sums(decoder: Decoder) -> torch.Tensor:
@@ -276,7 +284,6 @@ def test_attention_by_pieces_is_chosen_where_its_products_are_exact():
 )
 def test_a_cpu_whose_batched_products_are_inexact_mixes_by_sdpa(monkeypatch, dtype, tolerance):
     monkeypatch.setattr(choice, "batched_product_error", lambda n_heads, head_width: 2e-3)
-    monkeypatch.setattr(choice.amx, "is_offered", lambda: False)
     if not packing_is_possible(dtype):
         pytest.skip("this CPU or PyTorch has no packed products in the format")
     decoder = Decoder(tiny_model("gpt2"))

@@ -3,7 +3,7 @@
     choice    the one place where a kernel is chosen, on a probe against the reference
     gpt2      GPT-2 written out as functions, on CPUs and GPUs
     attention GPT-2's attention: PyTorch's, or products of some queries at a time on CPUs
-    amx       linear layers, sums of exponentials and attention in bfloat16 on Intel's AMX (amx.cpp)
+    amx       linear layers, sums of exponentials and attention on Intel's AMX units (amx.cpp)
     generic   any other family: the model's own blocks with faster linear layers and head
     linear    linear layers: oneDNN with packed weights, or PyTorch's
     head      output embedding and log-sum-exp in pieces

@@ -1,15 +1,20 @@
-// Products of bfloat16 matrices on Intel's AMX units, each with its last step, and GPT-2's attention.
+// Products of matrices on Intel's AMX units, each with its last step, and GPT-2's attention.
 //
 // Compiled on the machine it runs on and called by `amx.py`; equal to `linear.DenseLinear` and
-// `attention.SdpaAttention`, but for more digits kept: what a product adds up stays in float32 until
-// its last step is done.
+// `attention.SdpaAttention`, but for more digits kept in bfloat16: what a product adds up stays in
+// float32 until its last step is done.
+//
+// The units multiply bfloat16 and add up in float32. A float32 number is the sum of three in
+// bfloat16, its terms: a product of two such numbers is the sum of the six products of terms that
+// are not below its last digit. Small ones are added up first and the large one after them, so that
+// the sum is rounded as often as one of float32 products is.
 //
 // A tile holds 16 rows of 64 bytes. Four tiles add up a block of 32 rows by 32 columns, two hold rows
 // of the inputs and two columns of the weight. The last step is vector work: a block has it while the
 // tiles multiply the next one.
 //
 // Shapes: N rows, I inputs (a multiple of 32), O outputs (in panels of 32), T keys, S queries,
-// K width of a head (a multiple of 16).
+// K width of a head (a multiple of 16), C terms.
 
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -30,9 +35,18 @@ using bf16 = std::uint16_t;
 constexpr long SIDE = 32;              // of a block, and inputs of one tile product
 constexpr long TILE = 16 * 32;         // numbers of a tile
 constexpr long CACHED_BYTES = 786432;  // of weights that stay in a core's own cache, of 2 MiB
+constexpr long CHUNK_STEPS = 8;        // of inputs that are added up at once
 constexpr long PARTS_A_THREAD = 4;     // at least, so that none waits long for the others
 constexpr long LEAST_ROWS = 128;       // worth fetching weights for
 constexpr float LOG2_E = 1.4426950408889634f;
+
+/// Terms in bfloat16 that a number is the sum of, and the products of them that count.
+template <class Number>
+constexpr long TERMS = 3;
+template <>
+constexpr long TERMS<bf16> = 1;
+template <class Number>
+constexpr long PRODUCTS = TERMS<Number> == 3 ? 6 : 1;
 
 inline long divide_up(long number, long by) { return (number + by - 1) / by; }
 inline long round_up(long number, long to) { return divide_up(number, to) * to; }
@@ -96,40 +110,76 @@ inline __m512 gelu(__m512 x) {
   return _mm512_div_ps(x, divisor);
 }
 
-/// Two vectors, or those of their 32 numbers that `lanes` names.
-inline void store_bf16(bf16* to, __m512 first, __m512 second, __mmask32 lanes = ~0u) {
-  _mm512_mask_storeu_epi16(to, lanes, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+inline __m512 widen(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-inline __m512 load_bf16(const bf16* from) {
-  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+inline __m512 load(const bf16* from) {
+  return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
+
+/// Two vectors, or those of their 32 numbers that `lanes` names.
+inline void store(bf16* to, __m512 first, __m512 second, __mmask32 lanes = ~0u) {
+  _mm512_mask_storeu_epi16(to, lanes, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+}
+inline void store(float* to, __m512 first, __m512 second, __mmask32 lanes = ~0u) {
+  _mm512_mask_storeu_ps(to, lanes, first);
+  _mm512_mask_storeu_ps(to + 16, lanes >> 16, second);
+}
+
+/// The terms of two vectors, each `apart` from the last.
+template <long terms>
+inline void store_terms(bf16* to, long apart, __m512 first, __m512 second) {
+  for (long term = 0; term < terms; ++term, to += apart) {
+    const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+    _mm512_storeu_si512(to, rounded);
+    if (term + 1 == terms) break;
+    first = _mm512_sub_ps(first, widen(_mm512_castsi512_si256(rounded)));
+    second = _mm512_sub_ps(second, widen(_mm512_extracti64x4_epi64(rounded, 1)));
+  }
+}
+
+/// `count` numbers, a multiple of 16, as terms.
+template <class Number>
+inline void copy_terms(const Number* from, bf16* to, long apart, long count) {
+  for (long at = 0; at < count; at += SIDE) {
+    const __m512 second = at + 16 < count ? load(from + at + 16) : _mm512_setzero_ps();
+    store_terms<TERMS<Number>>(to + at, apart, load(from + at), second);
+  }
+}
+template <>
+inline void copy_terms(const bf16* from, bf16* to, long, long count) {
+  std::copy_n(from, count, to);
 }
 
 // Last steps: what is done with one row of a block, its products in two vectors.
 
+template <class Number>
 struct Store {
-  bf16* out_NO;
+  Number* out_NO;
   long outputs;
   void operator()(long row, long column, __m512 first, __m512 second) const {
-    store_bf16(out_NO + row * outputs + column, first, second);
+    store(out_NO + row * outputs + column, first, second);
   }
 };
 
+template <class Number>
 struct StoreGelu {
-  Store store;
+  Store<Number> store;
   void operator()(long row, long column, __m512 first, __m512 second) const {
     store(row, column, gelu(first), gelu(second));
   }
 };
 
+template <class Number>
 struct StoreSum {
-  Store store;
-  const bf16* residual_NO;
+  Store<Number> store;
+  const Number* residual_NO;
   void operator()(long row, long column, __m512 first, __m512 second) const {
-    const bf16* residual = residual_NO + row * store.outputs + column;
-    store(row, column, _mm512_add_ps(first, load_bf16(residual)),
-          _mm512_add_ps(second, load_bf16(residual + 16)));
+    const Number* residual = residual_NO + row * store.outputs + column;
+    store(row, column, _mm512_add_ps(first, load(residual)),
+          _mm512_add_ps(second, load(residual + 16)));
   }
 };
 
@@ -143,22 +193,42 @@ struct SumExp {
   }
 };
 
+template <class Number>
 struct Product {
-  const bf16* inputs_NI;
-  const bf16* weight;  // by panels: (O / 32, I / 32, 2, 16, 16, 2)
+  const Number* inputs_NI;
+  const bf16* weight;  // by panels: (O / 32, I / 32, C, 2, 16, 16, 2)
   const float* bias_O;
   long rows, inputs, panels;
 };
 
-/// A block whose products lie in memory, and how many of its rows have had their last step.
-template <class Step>
+/// Some rows by some panels.
+struct Part {
+  long first_row, end_row, first_panel, end_panel;
+
+  long n_panels() const { return end_panel - first_panel; }
+  long n_blocks() const { return divide_up(end_row - first_row, SIDE) * n_panels(); }
+};
+
+/// Some steps of 32 inputs, which are added up at once.
+struct Chunk {
+  long first_step, steps;
+  bool is_first, is_last;
+};
+
+/// A block whose products lie in memory, and how many of its rows have had their last step. Where
+/// inputs come in several chunks, what they add up to meanwhile is kept for each block.
+template <class Number, class Step>
 class Pending {
  public:
-  Pending(const Product& product, const Step& step) : product_(product), step_(step) {}
+  Pending(const Product<Number>& product, const Part& part, const Step& step, bool is_whole)
+      : product_(product), part_(part), step_(step),
+        sums_(is_whole ? 0 : part.n_blocks() * SIDE * SIDE) {}
 
-  void start(long row, long panel) {
-    row_ = row, column_ = panel * SIDE, done_ = 0;
-    rows_ = std::min(SIDE, product_.rows - row);
+  void start(long row, long panel, const Chunk& chunk) {
+    row_ = row, column_ = panel * SIDE, done_ = 0, chunk_ = chunk;
+    rows_ = std::min(SIDE, part_.end_row - row);
+    const long block = (row - part_.first_row) / SIDE * part_.n_panels() + panel - part_.first_panel;
+    sums_of_block_ = chunk.is_first && chunk.is_last ? nullptr : &sums_[block * SIDE * SIDE];
     current_ ^= 1;
   }
   /// Where the next block's products go: 32 by 32.
@@ -167,40 +237,189 @@ class Pending {
   inline void advance(long until) {
     for (const long end = std::min(until, rows_); done_ < end; ++done_) {
       const float* at = memory_[current_] + done_ * SIDE;
-      const float* bias = product_.bias_O + column_;
-      step_(row_ + done_, column_, _mm512_add_ps(_mm512_load_ps(at), _mm512_loadu_ps(bias)),
-            _mm512_add_ps(_mm512_load_ps(at + 16), _mm512_loadu_ps(bias + 16)));
+      float* sums = sums_of_block_ + done_ * SIDE;
+      __m512 first = _mm512_load_ps(at), second = _mm512_load_ps(at + 16);
+      if (!chunk_.is_first) {
+        first = _mm512_add_ps(first, _mm512_load_ps(sums));
+        second = _mm512_add_ps(second, _mm512_load_ps(sums + 16));
+      }
+      if (chunk_.is_last) {
+        const float* bias = product_.bias_O + column_;
+        step_(row_ + done_, column_, _mm512_add_ps(first, _mm512_loadu_ps(bias)),
+              _mm512_add_ps(second, _mm512_loadu_ps(bias + 16)));
+      } else {
+        store(sums, first, second);
+      }
     }
   }
 
  private:
-  const Product& product_;
+  const Product<Number>& product_;
+  const Part& part_;
   const Step& step_;
+  Buffer<float> sums_;
+  float* sums_of_block_ = nullptr;
   alignas(64) float memory_[2][SIDE * SIDE];
   int current_ = 0;
+  Chunk chunk_{};
   long row_ = 0, column_ = 0, rows_ = 0, done_ = 0;
 };
 
-/// Leave the product of 32 rows by 32 columns in tiles 0 to 3. After each step of 32 inputs call
-/// `meanwhile(step)`. The weights' loads leave the first cache to the rows, which come round again.
-template <class Meanwhile>
-inline void add_up_block(const bf16* rows, long stride, const bf16* weight, long steps,
+/// Where tiles read the rows of a block: numbers from one row to the next, and between its terms.
+struct Rows {
+  const bf16* first;
+  long stride, apart;
+};
+
+/// The rows of a block in terms, and those of the next one, made meanwhile: line by line, each 32
+/// inputs of a row.
+template <class Number>
+class Inputs {
+ public:
+  Inputs(const Product<Number>& product, const Part& part, const Chunk& chunk)
+      : product_(product), part_(part), chunk_(chunk), apart_(chunk.steps * SIDE),
+        stride_(TERMS<Number> * apart_ + SIDE),  // an odd number of lines: no two rows collide
+        memory_(2 * SIDE * stride_), next_row_(part.first_row) {
+    advance(n_lines());
+  }
+
+  void start(long row) { row_ = row, next_row_ = row + SIDE, line_row_ = 0, line_at_ = 0; }
+  Rows rows() { return {half(row_), stride_, apart_}; }
+  long n_lines() const { return SIDE * chunk_.steps; }
+
+  inline void advance(long lines) {
+    if (next_row_ >= part_.end_row) return;
+    for (; lines > 0 && line_row_ < SIDE; --lines) {
+      bf16* to = half(next_row_) + line_row_ * stride_ + line_at_;
+      __m512 first = _mm512_setzero_ps(), second = first;
+      if (next_row_ + line_row_ < product_.rows) {
+        const Number* from = product_.inputs_NI + (next_row_ + line_row_) * product_.inputs +
+                             chunk_.first_step * SIDE + line_at_;
+        first = load(from), second = load(from + 16);
+        _mm_prefetch(reinterpret_cast<const char*>(from + SIDE * product_.inputs), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(from + SIDE * product_.inputs + 16), _MM_HINT_T1);
+
+      }
+      store_terms<TERMS<Number>>(to, apart_, first, second);
+      line_at_ += SIDE;
+      if (line_at_ == apart_) line_at_ = 0, ++line_row_;
+    }
+  }
+
+ private:
+  bf16* half(long row) { return &memory_[(row - part_.first_row) / SIDE % 2 * SIDE * stride_]; }
+
+  const Product<Number>& product_;
+  const Part& part_;
+  const Chunk& chunk_;
+  const long apart_, stride_;
+  Buffer<bf16> memory_;
+  long row_ = 0, next_row_, line_row_ = 0, line_at_ = 0;
+};
+
+/// Numbers that are their only term are read where they lie; the next ones are fetched meanwhile.
+template <>
+class Inputs<bf16> {
+ public:
+  Inputs(const Product<bf16>& product, const Part& part, const Chunk& chunk)
+      : product_(product), part_(part), chunk_(chunk), whole_rows_(part.end_row / SIDE * SIDE),
+        last_rows_(part.end_row > whole_rows_ ? SIDE * product.inputs : 0) {
+    if (part.end_row == whole_rows_) return;  // else zeros fill a whole block
+    const long size = (part.end_row - whole_rows_) * product.inputs;
+    std::copy_n(product.inputs_NI + whole_rows_ * product.inputs, size, last_rows_.data());
+    std::fill(last_rows_.data() + size, last_rows_.data() + SIDE * product.inputs, 0);
+  }
+
+  void start(long row) { row_ = row, line_ = row + 2 * SIDE <= part_.end_row ? 0 : n_lines(); }
+  Rows rows() {
+    const bf16* first =
+        row_ < whole_rows_ ? product_.inputs_NI + row_ * product_.inputs : last_rows_.data();
+    return {first + chunk_.first_step * SIDE, product_.inputs, 0};
+  }
+  long n_lines() const { return SIDE * chunk_.steps; }
+
+  inline void advance(long lines) {
+    for (const long end = std::min(line_ + lines, n_lines()); line_ < end; ++line_) {
+      const long row = row_ + SIDE + line_ / chunk_.steps;
+      const bf16* line = product_.inputs_NI + row * product_.inputs +
+                         (chunk_.first_step + line_ % chunk_.steps) * SIDE;
+      _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1);
+    }
+  }
+
+ private:
+  const Product<bf16>& product_;
+  const Part& part_;
+  const Chunk& chunk_;
+  const long whole_rows_;
+  Buffer<bf16> last_rows_;
+  long row_ = 0, line_ = 0;
+};
+
+// Four products of tiles: two with rows (4 and 5), two with columns (6 and 7), of which some are
+// loaded first. The weights' loads leave the first cache to the rows, which come round again.
+
+inline void multiply_new(const bf16* rows, long bytes, const bf16* weight) {
+  _tile_loadd(4, rows, bytes);
+  _tile_stream_loadd(6, weight, 64);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_stream_loadd(7, weight + TILE, 64);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_loadd(5, rows + 8 * bytes, bytes);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
+inline void multiply_new_rows(const bf16* rows, long bytes) {
+  _tile_loadd(4, rows, bytes);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_loadd(5, rows + 8 * bytes, bytes);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
+inline void multiply_new_columns(const bf16* weight) {
+  _tile_stream_loadd(6, weight, 64);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_stream_loadd(7, weight + TILE, 64);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
+/// Leave the product of 32 rows by 32 columns in tiles 0 to 3. Now and then `meanwhile(done)` is
+/// called, with how many of the `steps * PRODUCTS` fourfold products are done.
+template <class Number, class Meanwhile>
+inline void add_up_block(const Rows& rows, const bf16* weight, long steps,
                          const Meanwhile& meanwhile) {
+  constexpr long TERM = 2 * TILE, STEP = TERMS<Number> * TERM;
+  const long bytes = rows.stride * sizeof(bf16);
   before_tiles();
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  for (long step = 0; step < steps; ++step, rows += SIDE, weight += 2 * TILE) {
-    _tile_loadd(4, rows, stride * sizeof(bf16));
-    _tile_stream_loadd(6, weight, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_stream_loadd(7, weight + TILE, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, rows + 16 * stride, stride * sizeof(bf16));
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-    meanwhile(step);
+  long done = 0;
+  if constexpr (TERMS<Number> == 3) {
+    for (long step = 0; step < steps; ++step) {
+      const bf16* large = rows.first + step * SIDE;
+      const bf16* columns = weight + step * STEP;
+      multiply_new(large, bytes, columns + 2 * TERM);
+      meanwhile(++done);
+      multiply_new_columns(columns + TERM);
+      meanwhile(++done);
+      multiply_new_rows(large + rows.apart, bytes);
+      meanwhile(++done);
+      multiply_new_columns(columns);
+      meanwhile(++done);
+      multiply_new_rows(large + 2 * rows.apart, bytes);
+      meanwhile(++done);
+    }
+  }
+  for (long step = 0; step < steps; ++step) {
+    multiply_new(rows.first + step * SIDE, bytes, weight + step * STEP);
+    meanwhile(++done);
   }
 }
 
@@ -212,98 +431,145 @@ inline void store_block(float* out, long stride) {
   _tile_stored(3, out + 16 * stride + 16, stride * sizeof(float));
 }
 
-/// Some rows by some panels of the weight, which stay in a core's own cache meanwhile.
-template <class Step>
-void multiply(const Product& product, long first_row, long end_row, long first_panel,
-              long end_panel, const Step& last_step) {
-  const long steps = product.inputs / SIDE, block_size = product.inputs * SIDE;
-  const long n_lines = block_size / SIDE;
-  const long lines_a_step = divide_up(n_lines, (end_panel - first_panel) * steps);
-  const long whole_rows = end_row / SIDE * SIDE;
-  Buffer<bf16> last_rows(end_row > whole_rows ? block_size : 0);  // with zeros up to a whole block
-  if (end_row > whole_rows) {
-    const long size = (end_row - whole_rows) * product.inputs;
-    std::copy_n(product.inputs_NI + whole_rows * product.inputs, size, last_rows.data());
-    std::fill(last_rows.data() + size, last_rows.data() + block_size, 0);
+/// How a product is shared out: groups of panels that stay in a core's cache, and where these are
+/// too few for the threads, the rows in some pieces. Inputs of float32 come in chunks, which bounds
+/// their terms' memory and how often a sum is rounded.
+template <class Number>
+struct Parts {
+  long groups, panels, pieces, rows, chunks;
+
+  Parts(const Product<Number>& product, long threads) {
+    const long steps = product.inputs / SIDE;
+    chunks = TERMS<Number> == 1 ? 1 : divide_up(steps, CHUNK_STEPS);
+    const long bytes = divide_up(steps, chunks) * TERMS<Number> * 2 * TILE * sizeof(bf16);
+    const long most = std::max(1L, CACHED_BYTES / bytes);
+    panels = divide_up(product.panels, divide_up(product.panels, most));
+    groups = divide_up(product.panels, panels);
+    pieces = std::min(divide_up(PARTS_A_THREAD * threads, groups),
+                      divide_up(product.rows, LEAST_ROWS));
+    rows = round_up(divide_up(product.rows, pieces), SIDE);
+    pieces = divide_up(product.rows, rows);
   }
-  Pending<Step> pending(product, last_step);
-  for (long row = first_row; row < end_row; row += SIDE) {
-    const bf16* inputs =
-        row < whole_rows ? product.inputs_NI + row * product.inputs : last_rows.data();
-    const bf16* next_inputs = inputs + block_size;
-    long line = row + 2 * SIDE <= end_row ? 0 : n_lines;  // of the next inputs, to fetch
-    for (long panel = first_panel; panel < end_panel; ++panel) {
-      const bf16* weight = product.weight + panel * block_size;
-      add_up_block(inputs, product.inputs, weight, steps, [&](long step) {
-        for (const long end = std::min(line + lines_a_step, n_lines); line < end; ++line)
-          _mm_prefetch(reinterpret_cast<const char*>(next_inputs + line * SIDE), _MM_HINT_T1);
-        pending.advance((step + 1) * SIDE / steps);
-      });
-      store_block(pending.next(), SIDE);
-      pending.start(row, panel);
+
+  Chunk chunk(const Product<Number>& product, long index) const {
+    const long steps = product.inputs / SIDE;
+    const long first = index * steps / chunks, end = (index + 1) * steps / chunks;
+    return {first, end - first, index == 0, index + 1 == chunks};
+  }
+};
+
+/// One part of a product; its panels stay in a core's own cache meanwhile.
+template <class Number, class Step>
+void multiply(const Product<Number>& product, const Parts<Number>& parts, const Part& part,
+              const Step& last_step) {
+  constexpr long PANEL_STEP = TERMS<Number> * 2 * TILE;
+  Pending<Number, Step> pending(product, part, last_step, parts.chunks == 1);
+  for (long index = 0; index < parts.chunks; ++index) {
+    const Chunk chunk = parts.chunk(product, index);
+    const long products = PRODUCTS<Number> * chunk.steps;
+    Inputs<Number> inputs(product, part, chunk);
+    const long lines = divide_up(inputs.n_lines(), part.n_panels() * products);
+    for (long row = part.first_row; row < part.end_row; row += SIDE) {
+      inputs.start(row);
+      for (long panel = part.first_panel; panel < part.end_panel; ++panel) {
+        const long step = panel * (product.inputs / SIDE) + chunk.first_step;
+        add_up_block<Number>(inputs.rows(), product.weight + step * PANEL_STEP, chunk.steps,
+                             [&](long done) {
+                               inputs.advance(lines);
+                               pending.advance(done * SIDE / products);
+                             });
+        store_block(pending.next(), SIDE);
+        pending.start(row, panel, chunk);
+      }
     }
   }
   pending.advance(SIDE);
 }
 
-/// How a product is shared out: groups of panels that stay in a core's cache, and where these are
-/// too few for the threads, the rows in chunks.
-struct Parts {
-  long groups, panels, chunks, rows;
-
-  Parts(const Product& product, long threads) {
-    const long most = std::max(1L, CACHED_BYTES / (product.inputs * SIDE * long(sizeof(bf16))));
-    panels = divide_up(product.panels, divide_up(product.panels, most));
-    groups = divide_up(product.panels, panels);
-    chunks = std::min(divide_up(PARTS_A_THREAD * threads, groups),
-                      divide_up(product.rows, LEAST_ROWS));
-    rows = round_up(divide_up(product.rows, chunks), SIDE);
-    chunks = divide_up(product.rows, rows);
-  }
-};
-
-/// Call `body(first_row, end_row, group, first_panel, end_panel)` for all parts, by all threads.
-template <class Body>
-void for_parts(const Product& product, long threads, const Body& body) {
+/// Call `body(parts, part, group)` for all parts, by all threads.
+template <class Number, class Body>
+void for_parts(const Product<Number>& product, long threads, const Body& body) {
   if (product.rows == 0) return;
-  const Parts parts(product, threads);
+  const Parts<Number> parts(product, threads);
 #pragma omp parallel num_threads(threads)
   {
     const Tiles tiles;
 #pragma omp for schedule(dynamic) collapse(2)
-    for (long chunk = 0; chunk < parts.chunks; ++chunk)
+    for (long piece = 0; piece < parts.pieces; ++piece)
       for (long group = 0; group < parts.groups; ++group)
-        body(chunk * parts.rows, std::min((chunk + 1) * parts.rows, product.rows), group,
-             group * parts.panels, std::min((group + 1) * parts.panels, product.panels));
+        body(parts,
+             Part{piece * parts.rows, std::min((piece + 1) * parts.rows, product.rows),
+                  group * parts.panels, std::min((group + 1) * parts.panels, product.panels)},
+             group);
   }
 }
 
-template <class Step>
-void multiply_all(const Product& product, long threads, const Step& step) {
-  for_parts(product, threads, [&](long first_row, long end_row, long, long first, long end) {
-    multiply(product, first_row, end_row, first, end, step);
+template <class Number, class Step>
+void multiply_all(const Product<Number>& product, long threads, const Step& step) {
+  for_parts(product, threads, [&](const Parts<Number>& parts, const Part& part, long) {
+    multiply(product, parts, part, step);
   });
+}
+
+/// The lanes of a vector that are among the first `count` ones.
+inline __mmask16 first_of(long count) {
+  return count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
+}
+
+/// Sixteen numbers, and those that follow each in memory.
+struct Neighbours {
+  __m512 even, odd;
+};
+
+inline __m512i upper_half(__m512i bits) {
+  return _mm512_and_si512(bits, _mm512_set1_epi32(static_cast<int>(0xffff0000)));
+}
+
+/// Two numbers at each of `places`, in bytes; zeros for other lanes than those named.
+inline Neighbours gather(const bf16* from, __m512i places, __mmask16 lanes) {
+  const __m512i both =
+      _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), lanes, places, from, 1);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)), _mm512_castsi512_ps(upper_half(both))};
+}
+inline Neighbours gather(const float* from, __m512i places, __mmask16 lanes) {
+  const __m512 zero = _mm512_setzero_ps();
+  return {_mm512_mask_i32gather_ps(zero, lanes, places, from, 1),
+          _mm512_mask_i32gather_ps(zero, lanes, places, from + 1, 1)};
+}
+
+/// The terms of neighbours as one row of a weight's tile, each `apart` from the last.
+template <long terms>
+inline void store_pairs(bf16* to, long apart, Neighbours pair) {
+  for (long term = 0; term < terms; ++term, to += apart) {
+    const __m512 even = terms == 1 ? pair.even : widen((__m256i)_mm512_cvtneps_pbh(pair.even));
+    const __m512 odd = terms == 1 ? pair.odd : widen((__m256i)_mm512_cvtneps_pbh(pair.odd));
+    const __m512i lower = _mm512_srli_epi32(_mm512_castps_si512(even), 16);
+    _mm512_store_si512(to, _mm512_or_si512(lower, _mm512_castps_si512(odd)));
+    pair = {_mm512_sub_ps(pair.even, even), _mm512_sub_ps(pair.odd, odd)};
+  }
 }
 
 /// Causal attention of one head of one window, 32 queries after the other. The last query sees all
 /// keys. What is written by tiles is read by vectors, and the other way round, only after another
 /// step, or the core would wait for it.
+template <class Number>
 class HeadAttention {
  public:
   HeadAttention(long queries, long keys, long head_width)
       : queries_(queries), keys_(keys), width_(head_width),
         padded_width_(round_up(head_width, SIDE)), padded_keys_(round_up(keys, SIDE)),
-        score_stride_(padded_keys_ + 16), share_stride_(padded_keys_ + SIDE),
-        packed_keys_(padded_keys_ * padded_width_), packed_values_(padded_keys_ * padded_width_),
-        query_(SIDE * padded_width_), scores_(2 * SIDE * score_stride_),
-        shares_(SIDE * share_stride_), mixed_(SIDE * padded_width_) {
-    std::fill_n(query_.data(), SIDE * padded_width_, 0);
+        query_stride_(C * padded_width_), score_stride_(padded_keys_ + 16),
+        share_stride_(C * padded_keys_ + SIDE), packed_keys_(C * padded_keys_ * padded_width_),
+        packed_values_(C * padded_keys_ * padded_width_), query_(SIDE * query_stride_),
+        scores_(2 * SIDE * score_stride_), shares_(SIDE * share_stride_),
+        mixed_(SIDE * padded_width_) {
+    std::fill_n(query_.data(), SIDE * query_stride_, 0);
   }
 
   /// Rows of queries and results are `query_stride` numbers apart, those of keys and values
   /// `key_stride`.
-  void mix(const bf16* query, const bf16* key, const bf16* value, bf16* out, long query_stride,
-           long key_stride) {
+  void mix(const Number* query, const Number* key, const Number* value, Number* out,
+           long query_stride, long key_stride) {
     pack_keys(key, key_stride);
     pack_values(value, key_stride);
     Some before = some(0), now = before;
@@ -318,6 +584,8 @@ class HeadAttention {
   }
 
  private:
+  static constexpr long C = TERMS<Number>, TERM = 2 * TILE, STEP = C * TERM;
+
   /// Some queries, the keys that the first of them sees, panels with all that any sees, and which
   /// half of the memory they have.
   struct Some {
@@ -331,42 +599,40 @@ class HeadAttention {
 
   float* scores(const Some& now) { return &scores_[now.half * SIDE * score_stride_]; }
 
-  /// Keys as weights of a product: (T / 32, K / 32, 2, 16, 16, 2).
-  void pack_keys(const bf16* key, long stride) {
+  /// Keys as weights of a product: (T / 32, K / 32, C, 2, 16, 16, 2).
+  void pack_keys(const Number* key, long stride) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i rows = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride * sizeof(bf16)));
+    const __m512i rows = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride * sizeof(Number)));
     for (long t = 0; t < padded_keys_; t += 16)
       for (long k = 0; k < padded_width_; k += 2) {
-        const long tile = (t / SIDE * (padded_width_ / SIDE) + k / SIDE) * 2 + t % SIDE / 16;
-        const __m512i pairs =
-            _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), k < width_ ? first_of(keys_ - t) : 0,
-                                        rows, key + t * stride + k, 1);
-        _mm512_store_si512(&packed_keys_[tile * TILE + k % SIDE / 2 * SIDE], pairs);
+        const long step = t / SIDE * (padded_width_ / SIDE) + k / SIDE;
+        const __mmask16 some = k < width_ ? first_of(keys_ - t) : 0;
+        store_pairs<C>(&packed_keys_[step * STEP + t % SIDE / 16 * TILE + k % SIDE / 2 * SIDE],
+                       TERM, gather(key + t * stride + k, rows, some));
       }
   }
 
-  /// Values as weights of a product that adds up over keys: (K / 32, T / 32, 2, 16, 16, 2).
-  void pack_values(const bf16* value, long stride) {
+  /// Values as weights of a product that adds up over keys: (K / 32, T / 32, C, 2, 16, 16, 2).
+  void pack_values(const Number* value, long stride) {
     const auto sixteen = [&](long t, long k) {
-      if (t >= keys_ || k >= width_) return _mm512_setzero_si512();
-      const auto* from = reinterpret_cast<const __m256i*>(value + t * stride + k);
-      return _mm512_cvtepu16_epi32(_mm256_loadu_si256(from));
+      return t < keys_ && k < width_ ? load(value + t * stride + k) : _mm512_setzero_ps();
     };
     for (long k = 0; k < padded_width_; k += 16)
       for (long t = 0; t < padded_keys_; t += 2) {
-        const long tile = (k / SIDE * (padded_keys_ / SIDE) + t / SIDE) * 2 + k % SIDE / 16;
-        const __m512i odd = _mm512_slli_epi32(sixteen(t + 1, k), 16);
-        _mm512_store_si512(&packed_values_[tile * TILE + t % SIDE / 2 * SIDE],
-                           _mm512_or_si512(sixteen(t, k), odd));
+        const long step = k / SIDE * (padded_keys_ / SIDE) + t / SIDE;
+        store_pairs<C>(&packed_values_[step * STEP + k % SIDE / 16 * TILE + t % SIDE / 2 * SIDE],
+                       TERM, {sixteen(t, k), sixteen(t + 1, k)});
       }
   }
 
-  void multiply_keys(const Some& now, const bf16* query, long stride) {
+  void multiply_keys(const Some& now, const Number* query, long stride) {
     for (long row = 0; row < now.rows; ++row)
-      std::copy_n(query + (now.first + row) * stride, width_, &query_[row * padded_width_]);
+      copy_terms(query + (now.first + row) * stride, &query_[row * query_stride_], padded_width_,
+                 width_);
+    const long steps = padded_width_ / SIDE;
     for (long panel = 0; panel < now.panels; ++panel) {
-      const bf16* keys = &packed_keys_[panel * padded_width_ * SIDE];
-      add_up_block(query_.data(), padded_width_, keys, padded_width_ / SIDE, [](long) {});
+      const bf16* keys = &packed_keys_[panel * steps * STEP];
+      add_up_block<Number>({query_.data(), query_stride_, padded_width_}, keys, steps, [](long) {});
       store_block(scores(now) + panel * SIDE, score_stride_);
     }
   }
@@ -393,38 +659,35 @@ class HeadAttention {
     for (long t = 0; t < end; t += SIDE) {
       const __m512 first = sixteen(t), second = sixteen(t + 16);
       sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
-      store_bf16(shares + t, first, second);
+      store_terms<C>(shares + t, padded_keys_, first, second);
     }
     return _mm512_reduce_add_ps(sum);
   }
 
   void multiply_values(const Some& now) {
     for (long column = 0; column < padded_width_; column += SIDE) {
-      const bf16* values = &packed_values_[column * padded_keys_];
-      add_up_block(shares_.data(), share_stride_, values, now.panels, [](long) {});
+      const bf16* values = &packed_values_[column * padded_keys_ * C];
+      add_up_block<Number>({shares_.data(), share_stride_, padded_keys_}, values, now.panels,
+                           [](long) {});
       store_block(&mixed_[column], padded_width_);
     }
   }
 
-  void finish(const Some& now, bf16* out, long stride) {
+  void finish(const Some& now, Number* out, long stride) {
     for (long row = 0; row < now.rows; ++row) {
       const __m512 share = _mm512_set1_ps(1 / sums_[now.half][row]);
       for (long column = 0; column < width_; column += SIDE) {
         const float* mixed = &mixed_[row * padded_width_ + column];
-        store_bf16(out + (now.first + row) * stride + column,
-                   _mm512_mul_ps(_mm512_load_ps(mixed), share),
-                   _mm512_mul_ps(_mm512_load_ps(mixed + 16), share),
-                   column + SIDE <= width_ ? ~0u : 0xffffu);
+        store(out + (now.first + row) * stride + column,
+              _mm512_mul_ps(_mm512_load_ps(mixed), share),
+              _mm512_mul_ps(_mm512_load_ps(mixed + 16), share),
+              column + SIDE <= width_ ? ~0u : 0xffffu);
       }
     }
   }
 
-  /// The lanes of a vector that are among the first `count` ones.
-  static __mmask16 first_of(long count) {
-    return count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1;
-  }
-
-  const long queries_, keys_, width_, padded_width_, padded_keys_, score_stride_, share_stride_;
+  const long queries_, keys_, width_, padded_width_, padded_keys_;
+  const long query_stride_, score_stride_, share_stride_;
   Buffer<bf16> packed_keys_, packed_values_, query_;
   Buffer<float> scores_;
   Buffer<bf16> shares_;
@@ -432,7 +695,72 @@ class HeadAttention {
   float sums_[2][SIDE];
 };
 
+template <class Number>
+void sum_exp(const Product<Number>& product, float* sums, long threads) {
+  for_parts(product, threads, [&](const Parts<Number>& parts, const Part& part, long group) {
+    const long rows = part.end_row - part.first_row;
+    Buffer<float> lanes(rows * 16);
+    std::fill_n(lanes.data(), rows * 16, 0.0f);
+    multiply(product, parts, part, SumExp{lanes.data() - part.first_row * 16});
+    for (long row = 0; row < rows; ++row)
+      sums[group * product.rows + part.first_row + row] =
+          _mm512_reduce_add_ps(_mm512_loadu_ps(&lanes[row * 16]));
+  });
+}
+
+template <class Number>
+void attention(const Number* query, const Number* key_value, Number* out, long windows,
+               long queries, long keys, long heads, long head_width, long threads) {
+  const long width = heads * head_width;
+#pragma omp parallel num_threads(threads)
+  {
+    const Tiles tiles;
+    HeadAttention<Number> head_attention(queries, keys, head_width);
+#pragma omp for schedule(dynamic) collapse(2)
+    for (long window = 0; window < windows; ++window)
+      for (long head = 0; head < heads; ++head) {
+        const long at = window * queries * width + head * head_width;
+        const Number* key = key_value + window * keys * 2 * width + head * head_width;
+        head_attention.mix(query + at, key, key + width, out + at, width, 2 * width);
+      }
+  }
+}
+
 }  // namespace
+
+// What `amx.py` calls, for each format: inputs (N, I), weight by panels, bias (O,) float32,
+// residual (N, O), out (N, O) in a memory of its own. Sums of exponentials float32, for each of
+// `amx_groups` groups of panels (G, N). Queries and mixed values (B, S, H K), keys and values
+// together (B, T, 2 H K).
+#define FOR_FORMAT(Number, format)                                                               \
+  void amx_product_##format(const Number* inputs, const bf16* weight, const float* bias,        \
+                            Number* out, long rows, long n_inputs, long panels, long threads) { \
+    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,               \
+                         Store<Number>{out, panels * SIDE});                                    \
+  }                                                                                              \
+  void amx_gelu_##format(const Number* inputs, const bf16* weight, const float* bias,           \
+                         Number* out, long rows, long n_inputs, long panels, long threads) {    \
+    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,               \
+                         StoreGelu<Number>{{out, panels * SIDE}});                              \
+  }                                                                                              \
+  void amx_add_##format(const Number* inputs, const bf16* weight, const float* bias,            \
+                        const Number* residual, Number* out, long rows, long n_inputs,          \
+                        long panels, long threads) {                                            \
+    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,               \
+                         StoreSum<Number>{{out, panels * SIDE}, residual});                     \
+  }                                                                                              \
+  void amx_sum_exp_##format(const Number* inputs, const bf16* weight, const float* bias,        \
+                            float* sums, long rows, long n_inputs, long panels, long threads) { \
+    sum_exp<Number>({inputs, weight, bias, rows, n_inputs, panels}, sums, threads);             \
+  }                                                                                              \
+  long amx_groups_##format(long n_inputs, long panels) {                                        \
+    return Parts<Number>({nullptr, nullptr, nullptr, 1, n_inputs, panels}, 1).groups;           \
+  }                                                                                              \
+  void amx_attention_##format(const Number* query, const Number* key_value, Number* out,        \
+                              long windows, long queries, long keys, long heads,                \
+                              long head_width, long threads) {                                  \
+    attention(query, key_value, out, windows, queries, keys, heads, head_width, threads);       \
+  }
 
 extern "C" {
 
@@ -442,59 +770,7 @@ bool amx_allowed() {
   return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 
-/// Inputs (N, I), weight by panels, bias (O,) float32, out (N, O).
-void amx_product(const bf16* inputs, const bf16* weight, const float* bias, bf16* out, long rows,
-                 long n_inputs, long panels, long threads) {
-  multiply_all({inputs, weight, bias, rows, n_inputs, panels}, threads, Store{out, panels * SIDE});
-}
-
-void amx_gelu(const bf16* inputs, const bf16* weight, const float* bias, bf16* out, long rows,
-              long n_inputs, long panels, long threads) {
-  multiply_all({inputs, weight, bias, rows, n_inputs, panels}, threads,
-               StoreGelu{{out, panels * SIDE}});
-}
-
-/// Residual (N, O), which may be `out`.
-void amx_add(const bf16* inputs, const bf16* weight, const float* bias, const bf16* residual,
-             bf16* out, long rows, long n_inputs, long panels, long threads) {
-  multiply_all({inputs, weight, bias, rows, n_inputs, panels}, threads,
-               StoreSum{{out, panels * SIDE}, residual});
-}
-
-/// Sums of exponentials for each group of panels, float32, (`amx_groups`, N).
-void amx_sum_exp(const bf16* inputs, const bf16* weight, const float* bias, float* sums, long rows,
-                 long n_inputs, long panels, long threads) {
-  const Product product{inputs, weight, bias, rows, n_inputs, panels};
-  for_parts(product, threads, [&](long first_row, long end_row, long group, long first, long end) {
-    Buffer<float> lanes((end_row - first_row) * 16);
-    std::fill_n(lanes.data(), (end_row - first_row) * 16, 0.0f);
-    multiply(product, first_row, end_row, first, end, SumExp{lanes.data() - first_row * 16});
-    for (long row = first_row; row < end_row; ++row)
-      sums[group * rows + row] =
-          _mm512_reduce_add_ps(_mm512_loadu_ps(&lanes[(row - first_row) * 16]));
-  });
-}
-
-long amx_groups(long n_inputs, long panels) {
-  return Parts({nullptr, nullptr, nullptr, 1, n_inputs, panels}, 1).groups;
-}
-
-/// Queries and out (B, S, H K), keys and values together (B, T, 2 H K).
-void amx_attention(const bf16* query, const bf16* key_value, bf16* out, long windows, long queries,
-                   long keys, long heads, long head_width, long threads) {
-  const long width = heads * head_width;
-#pragma omp parallel num_threads(threads)
-  {
-    const Tiles tiles;
-    HeadAttention attention(queries, keys, head_width);
-#pragma omp for schedule(dynamic) collapse(2)
-    for (long window = 0; window < windows; ++window)
-      for (long head = 0; head < heads; ++head) {
-        const long at = window * queries * width + head * head_width;
-        const bf16* key = key_value + window * keys * 2 * width + head * head_width;
-        attention.mix(query + at, key, key + width, out + at, width, 2 * width);
-      }
-  }
-}
+FOR_FORMAT(bf16, bfloat16)
+FOR_FORMAT(float, float32)
 
 }  // extern "C"

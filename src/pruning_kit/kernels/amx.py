@@ -1,10 +1,17 @@
-"""Linear layers and attention in bfloat16 on Intel's AMX units: `amx.cpp`, compiled where it runs.
+"""Linear layers and attention on Intel's AMX units: `amx.cpp`, compiled where it runs.
 
-oneDNN's products reach about 40 % of what these units can do, and its last steps come after them.
-Here the rows of one block of 32 by 32 have their last step (bias, GELU, residual sum, or the sum
-of exponentials) while the tiles multiply the next, from float32 products that were never rounded.
+In bfloat16 oneDNN's products reach about 40 % of what these units can do, and its last steps come
+after them. Here the rows of one block of 32 by 32 have their last step (bias, GELU, residual sum,
+or the sum of exponentials) while the tiles multiply the next, from products that were never
+rounded to 16 bits.
 
-Shapes: N rows, I inputs, O outputs; B windows, T tokens read, S of them scored, D hidden width.
+In float32 the units compute too: each number is the sum of three in bfloat16, a product that of six
+(Henry, Tang, Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For
+Higher-Precision Computations", 2019). That is as exact as products in float32 are, and faster than
+those of the vector units.
+
+Shapes: N rows, I inputs, O outputs, C terms; B windows, T tokens read, S of them scored, D hidden
+width.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +33,9 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from pruning_kit import processor, user_cache
+from pruning_kit.inputs.models import dtype_name
 from pruning_kit.kernels.attention import SdpaAttention
-from pruning_kit.kernels.linear import relative_error, round_off
+from pruning_kit.kernels.linear import MAX_FLOAT32_ERROR, relative_error, round_off
 
 SOURCE = Path(__file__).with_name("amx.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -40,8 +49,10 @@ PIECE = (4096, 8192)
 """Rows and columns of the head at a time; the kernel itself sees to the caches."""
 PADDING_LOGIT = -1e4
 """Of outputs that only fill the last panel: its exponential is zero."""
-MAX_ERROR, MAX_SUM_ERROR = 4e-3, 1e-5
-"""Of results rounded to bfloat16 (twice what rounding does, of norms), and of sums in float32."""
+N_TERMS = {torch.bfloat16: 1, torch.float32: 3}
+"""Numbers in bfloat16 that one is the sum of, for each format that can be computed."""
+LIMITS = {torch.bfloat16: (4e-3, 1e-5), torch.float32: (MAX_FLOAT32_ERROR, MAX_FLOAT32_ERROR)}
+"""Largest errors of results (in bfloat16 twice what rounding does, of norms), and of sums."""
 COMPILER_SECONDS = 120
 CPU = torch.device("cpu")
 
@@ -55,19 +66,20 @@ def is_offered() -> bool:
     return processor.flags() >= FLAGS
 
 
-def refusal() -> str | None:
+def refusal(dtype: torch.dtype) -> str | None:
     """Why the kit's AMX kernels cannot be used on a processor that has the units; None if they can.
 
     Compiles them first if nobody has on this machine, which takes some seconds.
     """
     try:
-        error, sum_error = _errors()
+        error, sum_error = _errors(dtype)
     except UnavailableError as reason:
         return str(reason)
-    if error > MAX_ERROR:
-        return f"error {error:.1e} over {MAX_ERROR:.0e}"
-    if sum_error > MAX_SUM_ERROR:
-        return f"error {sum_error:.1e} of sums over {MAX_SUM_ERROR:.0e}"
+    limit, sum_limit = LIMITS[dtype]
+    if error > limit:
+        return f"error {error:.1e} over {limit:.0e}"
+    if sum_error > sum_limit:
+        return f"error {sum_error:.1e} of sums over {sum_limit:.0e}"
     return None
 
 
@@ -76,18 +88,20 @@ def fits(weight_OI: Tensor) -> bool:
     return weight_OI.shape[1] % SIDE == 0
 
 
-def is_usable() -> bool:
-    """Whether there are units and nothing speaks against their use."""
-    return is_offered() and refusal() is None
+def is_usable(dtype: torch.dtype) -> bool:
+    """Whether there are units that compute this format, and nothing speaks against their use."""
+    return dtype in N_TERMS and is_offered() and refusal(dtype) is None
 
 
 class AmxLinear(nn.Module):
     """`linear.Linear` over a weight laid out as tiles are read; inputs a multiple of 32."""
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
-        assert fits(weight_OI)
-        rounded_OI, self._bias = round_off(weight_OI, bias_O, torch.bfloat16, CPU, put_back=True)
+        assert fits(weight_OI) and dtype in N_TERMS
+        put_back = dtype == torch.bfloat16
+        rounded_OI, self._bias = round_off(weight_OI, bias_O, dtype, CPU, put_back)
+        self._dtype = dtype
         self._n_outputs = len(rounded_OI)
         self._n_padding = -self._n_outputs % SIDE
         self._panels = by_panels(rounded_OI)
@@ -100,14 +114,23 @@ class AmxLinear(nn.Module):
 
     def add_to(self, residual: Tensor, inputs: Tensor) -> Tensor:
         assert residual.shape == (*inputs.shape[:-1], self._n_outputs)
-        return self._product("amx_add", inputs, None, self._padded(_rows(residual)))
+        return self._product("amx_add", inputs, None, self._padded(self._rows(residual)))
 
     def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         rows = self._inputs(inputs)
         bias = self._added(inputs, bias_O, PADDING_LOGIT)
-        n_groups = _library().amx_groups(rows.shape[1], len(self._panels))
+        n_groups = _function("amx_groups", self._dtype)(rows.shape[1], len(self._panels))
         sums_GN = torch.empty(n_groups, len(rows))
-        _call("amx_sum_exp", rows, self._panels, bias, sums_GN, *rows.shape, len(self._panels))
+        _call(
+            "amx_sum_exp",
+            self._dtype,
+            rows,
+            self._panels,
+            bias,
+            sums_GN,
+            *rows.shape,
+            len(self._panels),
+        )
         return sums_GN.sum(dim=0)
 
     def _product(
@@ -116,13 +139,20 @@ class AmxLinear(nn.Module):
         rows = self._inputs(inputs)
         out = rows.new_empty(len(rows), len(self._panels) * SIDE)
         bias = self._added(inputs, bias_O)
-        _call(name, rows, self._panels, bias, *added, out, *rows.shape, len(self._panels))
+        _call(
+            name, self._dtype, rows, self._panels, bias, *added, out, *rows.shape, len(self._panels)
+        )
         return out[:, : self._n_outputs].view(*inputs.shape[:-1], self._n_outputs)
 
     def _inputs(self, inputs: Tensor) -> Tensor:
-        rows = _rows(inputs)
+        rows = self._rows(inputs)
         assert rows.shape[1] == self._panels.shape[1] * SIDE
         return rows
+
+    def _rows(self, states: Tensor) -> Tensor:
+        """States (…, I) as (N, I), each row after the other in memory."""
+        assert states.dtype == self._dtype and states.is_cpu
+        return states.reshape(-1, states.shape[-1]).contiguous()
 
     def _added(self, inputs: Tensor, bias_O: Tensor | None, padding: float = 0.0) -> Tensor:
         bias_O = self._bias(inputs) if bias_O is None else bias_O
@@ -146,34 +176,45 @@ class AmxAttention(SdpaAttention):
 def mix(query_BSD: Tensor, key_value_BTE: Tensor, n_heads: int) -> Tensor:
     """Causal attention (B, S, D); keys and values lie side by side, E = 2 D."""
     n_windows, n_queries, width = query_BSD.shape
-    assert query_BSD.dtype == key_value_BTE.dtype == torch.bfloat16
+    assert query_BSD.dtype == key_value_BTE.dtype in N_TERMS
     assert len(key_value_BTE) == n_windows and key_value_BTE.shape[2] == 2 * width
     assert 0 < n_queries <= key_value_BTE.shape[1] and width % (n_heads * HEAD_STEP) == 0
     mixed_BSD = torch.empty_like(query_BSD, memory_format=torch.contiguous_format)
     sizes = n_windows, n_queries, key_value_BTE.shape[1], n_heads, width // n_heads
     tensors = query_BSD.contiguous(), key_value_BTE.contiguous(), mixed_BSD
-    _call("amx_attention", *tensors, *sizes)
+    _call("amx_attention", query_BSD.dtype, *tensors, *sizes)
     return mixed_BSD
 
 
 def by_panels(weight_OI: Tensor) -> Tensor:
-    """The weight as tiles are read, zeros added to the outputs: (O / 32, I / 32, 2, 16, 16, 2)."""
+    """The weight's terms as tiles are read: (O / 32, I / 32, C, 2, 16, 16, 2).
+
+    Zeros are added to the outputs.
+    """
     n_outputs, n_inputs = weight_OI.shape
     padded_OI = F.pad(weight_OI, (0, 0, 0, -n_outputs % SIDE))
-    tiles = padded_OI.view(-1, 2, 16, n_inputs // SIDE, 16, 2)
-    return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
+    tiles = padded_OI.view(-1, 2, 16, n_inputs // SIDE, 16, 2).permute(0, 3, 1, 4, 2, 5)
+    return torch.stack(terms(tiles), dim=2)
 
 
-def _rows(states: Tensor) -> Tensor:
-    """bfloat16 states (…, I) as (N, I), each row after the other in memory."""
-    assert states.dtype == torch.bfloat16 and states.is_cpu
-    return states.reshape(-1, states.shape[-1]).contiguous()
+def terms(numbers: Tensor) -> list[Tensor]:
+    """Numbers in bfloat16 that add up to these, each rounded from what those before it leave."""
+    found = []
+    for _ in range(N_TERMS[numbers.dtype]):
+        found.append(numbers.to(torch.bfloat16))
+        numbers = numbers - found[-1]
+    return found
 
 
-def _call(name: str, *arguments: Tensor | int) -> None:
+def _call(name: str, dtype: torch.dtype, *arguments: Tensor | int) -> None:
     """Call a function of `amx.cpp` on all of PyTorch's threads."""
     with record_function(name):
-        getattr(_library(), name)(*map(_for_c, arguments), _for_c(torch.get_num_threads()))
+        _function(name, dtype)(*map(_for_c, arguments), _for_c(torch.get_num_threads()))
+
+
+def _function(name: str, dtype: torch.dtype) -> Any:
+    """A function of `amx.cpp` for numbers of this format."""
+    return getattr(_library(), f"{name}_{dtype_name(dtype)}")
 
 
 def _for_c(argument: Tensor | int) -> ctypes.c_void_p | ctypes.c_long:
@@ -196,8 +237,9 @@ def _library() -> ctypes.CDLL:
             _compile(file)
         user_cache.refuse_foreign(file)
         library = ctypes.CDLL(str(file))
-        library.amx_groups.argtypes = [ctypes.c_long, ctypes.c_long]
-        library.amx_groups.restype = ctypes.c_long
+        for dtype in N_TERMS:
+            groups = getattr(library, f"amx_groups_{dtype_name(dtype)}")
+            groups.argtypes, groups.restype = [ctypes.c_long, ctypes.c_long], ctypes.c_long
         library.amx_allowed.restype = ctypes.c_bool
     except (OSError, AttributeError) as error:
         raise UnavailableError(f"it could not be kept or loaded ({error})") from error
@@ -261,15 +303,15 @@ def _first_complaint(output: str) -> str:
 
 
 @cache
-def _errors() -> tuple[float, float]:
+def _errors(dtype: torch.dtype) -> tuple[float, float]:
     """Largest relative errors (of norms) against float64, on some random numbers.
 
-    Of a product, its last steps and a mix, rounded to bfloat16; and of sums of exponentials.
+    Of a product, its last steps and a mix, in this format; and of sums of exponentials.
     """
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(torch.bfloat16)
+        return torch.randn(shape, generator=generator).to(dtype)
 
     weight, bias, inputs, residual = (
         random(1100, 768),
@@ -278,7 +320,7 @@ def _errors() -> tuple[float, float]:
         random(70, 1100),
     )
     weight /= 16
-    layer = AmxLinear(weight, bias)
+    layer = AmxLinear(weight, bias, dtype)
     exact = F.linear(inputs.double(), weight.double(), bias.double())
     query, key_value = random(1, 40, 64), random(1, 70, 128)
     queries, (keys, values) = query.double(), key_value.double().chunk(2, dim=2)

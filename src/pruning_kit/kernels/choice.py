@@ -131,10 +131,10 @@ def _choose_linear(
     dense = partial(DenseLinear, dtype=dtype, device=device)
     if device.type != "cpu":
         return dense, "cuBLAS" if device.type == "cuda" else device.type
-    if dtype == torch.bfloat16 and amx.is_offered():
-        reason = _misfit(decoder) or amx.refusal()
+    if dtype in amx.N_TERMS and amx.is_offered() and _fills_tiles(decoder):
+        reason = amx.refusal(dtype)
         if reason is None:
-            return amx.AmxLinear, TILED
+            return partial(amx.AmxLinear, dtype=dtype), TILED
         notes.append(f"AMX refused: {reason}")
     if not packing_is_possible(dtype):
         notes.append(
@@ -149,13 +149,11 @@ def _choose_linear(
     return partial(PackedLinear, dtype=dtype, device=device), PACKED
 
 
-def _misfit(decoder: Decoder) -> str | None:
-    """Which layer's inputs do not come in whole tiles, if any's do not."""
+def _fills_tiles(decoder: Decoder) -> bool:
+    """Whether the inputs of all layers come in whole tiles of the AMX units."""
     layers = [layer for block in decoder.stack for layer in block.modules()]
     layers.append(decoder.model.get_output_embeddings())
-    weights = [weight_and_bias(layer)[0] for layer in layers if is_linear(layer)]
-    misfits = [weight.shape[1] for weight in weights if not amx.fits(weight)]
-    return f"{misfits[0]} inputs of a layer are no multiple of {amx.SIDE}" if misfits else None
+    return all(amx.fits(weight_and_bias(layer)[0]) for layer in layers if is_linear(layer))
 
 
 def _choose_attention(
