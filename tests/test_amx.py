@@ -16,7 +16,13 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import dtype_name
 from pruning_kit.kernels import amx, choose_kernel
 from pruning_kit.kernels.head import CentredEmbedding, PiecewiseHead
-from pruning_kit.kernels.linear import PackedLinear, packing_is_possible, relative_error
+from pruning_kit.kernels.linear import (
+    PackedLinear,
+    packing_is_possible,
+    places_of_mean,
+    relative_error,
+    round_off,
+)
 from pruning_kit.plan import Plan
 from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums
 
@@ -176,6 +182,35 @@ def test_the_head_equals_cross_entropy_also_where_exponentials_overflow(scale, d
 
 @needs_amx
 @formats
+def test_target_logits_are_those_of_the_centred_embedding(dtype):
+    layer, states = nn.Linear(96, 500), random(50, 96, dtype=dtype)
+    targets, bias = torch.arange(100)[::2] * 5, random(500, seed=2).float()
+    plain = CentredEmbedding(layer, dtype, CPU)
+    found = amx.AmxEmbedding(layer, dtype, CPU).target_logits(states, targets, bias)
+    exact = (states.double() * plain.weight_VD[targets].double()).sum(1) + bias[targets]
+    assert relative_error(found, exact) < 1e-6
+    with pytest.raises(AssertionError):
+        amx.AmxEmbedding(layer, dtype, CPU).target_logits(states, targets + 10, bias)
+
+
+@needs_amx
+@pytest.mark.parametrize("rows", [1, 100, 512, 3000])
+@pytest.mark.parametrize("biased", [True, False])
+def test_what_rounding_takes_off_is_put_back_for_the_mean_input(rows, biased):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(40, 64), torch.randn(40) if biased else None
+    states = (torch.randn(64) + 0.1 * torch.randn(rows, 64)).to(BFLOAT16)
+    off = weight.double() - weight.to(BFLOAT16).double()
+    places = places_of_mean(rows, CPU)
+    exact = off @ states[places].double().mean(0)
+    _, ours = round_off(weight, bias, BFLOAT16, CPU, True, amx.AmxBias)
+    put_back = ours(states).double() - (bias if biased else 0)
+    assert relative_error(put_back, exact) < 0.015
+    assert torch.equal(ours(states.view(1, rows, 64)), ours(states))
+
+
+@needs_amx
+@formats
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
 def test_broken_states_are_not_finite_rather_than_wrong(broken, dtype):
     layer = amx.AmxLinear(random(40, 64), None, dtype)
@@ -274,11 +309,13 @@ def test_a_model_is_walked_by_amx(name, dtype, monkeypatch):
     expected = nll_sums(reference, plans, N_BLOCKS, *windows)
     limit = 2e-6 if dtype == FLOAT32 else 2e-2
     torch.testing.assert_close(found, expected, rtol=limit, atol=0)
-    calls = set() if "head by forward" in kernel.name else {"amx_sum_exp"}
+    calls = set() if "head by forward" in kernel.name else {"amx_sum_exp", "amx_dots"}
     if not name.startswith("falcon"):  # whose blocks have linear layers of their own making
         calls.add("amx_product")
     if kernel.name.startswith("gpt2"):
         calls |= {"amx_gelu", "amx_add", "amx_attention"}
+    if dtype == BFLOAT16 and calls:
+        calls.add("amx_put_back")
     assert called == calls
 
 
@@ -407,10 +444,10 @@ def test_inexact_results_are_refused(fresh, monkeypatch, dtype, errors, reason):
     ("dtype", "right", "wrong", "reason"),
     [
         (BFLOAT16, "0.693151295f", "0.690f", "of sums over"),
-        (BFLOAT16, "_mm512_load_ps(at + 16)", "_mm512_load_ps(at)", "error"),
+        (BFLOAT16, "_mm512_load_ps(products + 16)", "_mm512_load_ps(products)", "error"),
         (BFLOAT16, "XFEATURE_XTILEDATA = 18", "XFEATURE_XTILEDATA = 1800", "the system denies"),
         (FLOAT32, "multiply_new_rows(large + 2 * rows.apart, bytes);", "", "error"),
-        (FLOAT32, "if (!chunk_.is_first)", "if (false)", "error"),
+        (FLOAT32, "if (!is_first) {", "if (false) {", "error"),
     ],
 )
 def test_a_wrong_kernel_is_found_out(fresh, monkeypatch, dtype, right, wrong, reason):

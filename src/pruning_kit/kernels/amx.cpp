@@ -153,43 +153,46 @@ inline void copy_terms(const bf16* from, bf16* to, long, long count) {
   std::copy_n(from, count, to);
 }
 
-// Last steps: what is done with one row of a block, its products in two vectors.
+// Last steps: what is done with the rows of a block, one after the other from `start` on, the
+// products of each in two vectors. Their state is a few numbers that stay in registers.
 
 template <class Number>
 struct Store {
   Number* out_NO;
   long outputs;
-  void operator()(long row, long column, __m512 first, __m512 second) const {
-    store(out_NO + row * outputs + column, first, second);
-  }
+  Number* at = nullptr;
+  inline void start(long row, long column) { at = out_NO + row * outputs + column; }
+  inline void next(__m512 first, __m512 second) { store(at, first, second), at += outputs; }
 };
 
 template <class Number>
 struct StoreGelu {
   Store<Number> store;
-  void operator()(long row, long column, __m512 first, __m512 second) const {
-    store(row, column, gelu(first), gelu(second));
-  }
+  inline void start(long row, long column) { store.start(row, column); }
+  inline void next(__m512 first, __m512 second) { store.next(gelu(first), gelu(second)); }
 };
 
 template <class Number>
 struct StoreSum {
   Store<Number> store;
   const Number* residual_NO;
-  void operator()(long row, long column, __m512 first, __m512 second) const {
-    const Number* residual = residual_NO + row * store.outputs + column;
-    store(row, column, _mm512_add_ps(first, load(residual)),
-          _mm512_add_ps(second, load(residual + 16)));
+  inline void start(long row, long column) { store.start(row, column); }
+  inline void next(__m512 first, __m512 second) {
+    const Number* residual = residual_NO + (store.at - store.out_NO);
+    store.next(_mm512_add_ps(first, load(residual)), _mm512_add_ps(second, load(residual + 16)));
   }
 };
 
 struct SumExp {
   float* sums;  // 16 for each row
-  void operator()(long row, long, __m512 first, __m512 second) const {
+  float* at = nullptr;
+  inline void start(long row, long) { at = sums + row * 16; }
+  inline void next(__m512 first, __m512 second) {
     const __m512 scale = _mm512_set1_ps(LOG2_E);
     const __m512 both = _mm512_add_ps(exp2(_mm512_mul_ps(first, scale)),
                                       exp2(_mm512_mul_ps(second, scale)));
-    _mm512_storeu_ps(sums + row * 16, _mm512_add_ps(_mm512_loadu_ps(sums + row * 16), both));
+    _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), both));
+    at += 16;
   }
 };
 
@@ -215,54 +218,31 @@ struct Chunk {
   bool is_first, is_last;
 };
 
-/// A block whose products lie in memory, and how many of its rows have had their last step. Where
-/// inputs come in several chunks, what they add up to meanwhile is kept for each block.
-template <class Number, class Step>
-class Pending {
- public:
-  Pending(const Product<Number>& product, const Part& part, const Step& step, bool is_whole)
-      : product_(product), part_(part), step_(step),
-        sums_(is_whole ? 0 : part.n_blocks() * SIDE * SIDE) {}
+/// A block whose products lie in memory, and its rows that wait for their last step. Where inputs
+/// come in several chunks, what they add up to meanwhile is kept.
+template <class Step>
+struct Pending {
+  Step step;
+  const float* products = nullptr;
+  float* sums = nullptr;  // of the chunks up to this one, where there are several
+  long rows = 0;
+  bool is_first = true, is_last = true;  // of the chunks
+  __m512 bias_1{}, bias_2{};
 
-  void start(long row, long panel, const Chunk& chunk) {
-    row_ = row, column_ = panel * SIDE, done_ = 0, chunk_ = chunk;
-    rows_ = std::min(SIDE, part_.end_row - row);
-    const long block = (row - part_.first_row) / SIDE * part_.n_panels() + panel - part_.first_panel;
-    sums_of_block_ = chunk.is_first && chunk.is_last ? nullptr : &sums_[block * SIDE * SIDE];
-    current_ ^= 1;
-  }
-  /// Where the next block's products go: 32 by 32.
-  float* next() { return memory_[current_ ^ 1]; }
-
-  inline void advance(long until) {
-    for (const long end = std::min(until, rows_); done_ < end; ++done_) {
-      const float* at = memory_[current_] + done_ * SIDE;
-      float* sums = sums_of_block_ + done_ * SIDE;
-      __m512 first = _mm512_load_ps(at), second = _mm512_load_ps(at + 16);
-      if (!chunk_.is_first) {
+  inline void advance(long most) {
+    for (; most > 0 && rows > 0; --most, --rows, products += SIDE) {
+      __m512 first = _mm512_load_ps(products), second = _mm512_load_ps(products + 16);
+      if (!is_first) {
         first = _mm512_add_ps(first, _mm512_load_ps(sums));
         second = _mm512_add_ps(second, _mm512_load_ps(sums + 16));
       }
-      if (chunk_.is_last) {
-        const float* bias = product_.bias_O + column_;
-        step_(row_ + done_, column_, _mm512_add_ps(first, _mm512_loadu_ps(bias)),
-              _mm512_add_ps(second, _mm512_loadu_ps(bias + 16)));
-      } else {
+      if (is_last)
+        step.next(_mm512_add_ps(first, bias_1), _mm512_add_ps(second, bias_2));
+      else
         store(sums, first, second);
-      }
+      if (!is_first || !is_last) sums += SIDE;
     }
   }
-
- private:
-  const Product<Number>& product_;
-  const Part& part_;
-  const Step& step_;
-  Buffer<float> sums_;
-  float* sums_of_block_ = nullptr;
-  alignas(64) float memory_[2][SIDE * SIDE];
-  int current_ = 0;
-  Chunk chunk_{};
-  long row_ = 0, column_ = 0, rows_ = 0, done_ = 0;
 };
 
 /// Where tiles read the rows of a block: numbers from one row to the next, and between its terms.
@@ -280,12 +260,11 @@ class Inputs {
       : product_(product), part_(part), chunk_(chunk), apart_(chunk.steps * SIDE),
         stride_(TERMS<Number> * apart_ + SIDE),  // an odd number of lines: no two rows collide
         memory_(2 * SIDE * stride_), next_row_(part.first_row) {
-    advance(n_lines());
+    advance(SIDE * chunk.steps);
   }
 
   void start(long row) { row_ = row, next_row_ = row + SIDE, line_row_ = 0, line_at_ = 0; }
   Rows rows() { return {half(row_), stride_, apart_}; }
-  long n_lines() const { return SIDE * chunk_.steps; }
 
   inline void advance(long lines) {
     if (next_row_ >= part_.end_row) return;
@@ -296,9 +275,9 @@ class Inputs {
         const Number* from = product_.inputs_NI + (next_row_ + line_row_) * product_.inputs +
                              chunk_.first_step * SIDE + line_at_;
         first = load(from), second = load(from + 16);
-        _mm_prefetch(reinterpret_cast<const char*>(from + SIDE * product_.inputs), _MM_HINT_T1);
-        _mm_prefetch(reinterpret_cast<const char*>(from + SIDE * product_.inputs + 16), _MM_HINT_T1);
-
+        const Number* later = from + SIDE * product_.inputs;
+        _mm_prefetch(reinterpret_cast<const char*>(later), _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(later + 16), _MM_HINT_T1);
       }
       store_terms<TERMS<Number>>(to, apart_, first, second);
       line_at_ += SIDE;
@@ -321,8 +300,8 @@ class Inputs {
 template <>
 class Inputs<bf16> {
  public:
-  Inputs(const Product<bf16>& product, const Part& part, const Chunk& chunk)
-      : product_(product), part_(part), chunk_(chunk), whole_rows_(part.end_row / SIDE * SIDE),
+  Inputs(const Product<bf16>& product, const Part& part, const Chunk&)
+      : product_(product), part_(part), whole_rows_(part.end_row / SIDE * SIDE),
         last_rows_(part.end_row > whole_rows_ ? SIDE * product.inputs : 0) {
     if (part.end_row == whole_rows_) return;  // else zeros fill a whole block
     const long size = (part.end_row - whole_rows_) * product.inputs;
@@ -330,30 +309,29 @@ class Inputs<bf16> {
     std::fill(last_rows_.data() + size, last_rows_.data() + SIDE * product.inputs, 0);
   }
 
-  void start(long row) { row_ = row, line_ = row + 2 * SIDE <= part_.end_row ? 0 : n_lines(); }
+  inline void start(long row) {
+    row_ = row;
+    line_ = product_.inputs_NI + std::min(row + SIDE, part_.end_row) * product_.inputs;
+    end_ = product_.inputs_NI + std::min(row + 2 * SIDE, part_.end_row) * product_.inputs;
+  }
   Rows rows() {
     const bf16* first =
         row_ < whole_rows_ ? product_.inputs_NI + row_ * product_.inputs : last_rows_.data();
-    return {first + chunk_.first_step * SIDE, product_.inputs, 0};
+    return {first, product_.inputs, 0};
   }
-  long n_lines() const { return SIDE * chunk_.steps; }
 
   inline void advance(long lines) {
-    for (const long end = std::min(line_ + lines, n_lines()); line_ < end; ++line_) {
-      const long row = row_ + SIDE + line_ / chunk_.steps;
-      const bf16* line = product_.inputs_NI + row * product_.inputs +
-                         (chunk_.first_step + line_ % chunk_.steps) * SIDE;
-      _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1);
-    }
+    for (; lines > 0 && line_ < end_; --lines, line_ += SIDE)
+      _mm_prefetch(reinterpret_cast<const char*>(line_), _MM_HINT_T1);
   }
 
  private:
   const Product<bf16>& product_;
   const Part& part_;
-  const Chunk& chunk_;
   const long whole_rows_;
   Buffer<bf16> last_rows_;
-  long row_ = 0, line_ = 0;
+  long row_ = 0;
+  const bf16 *line_ = nullptr, *end_ = nullptr;
 };
 
 // Four products of tiles: two with rows (4 and 5), two with columns (6 and 7), of which some are
@@ -388,8 +366,8 @@ inline void multiply_new_columns(const bf16* weight) {
   _tile_dpbf16ps(3, 5, 7);
 }
 
-/// Leave the product of 32 rows by 32 columns in tiles 0 to 3. Now and then `meanwhile(done)` is
-/// called, with how many of the `steps * PRODUCTS` fourfold products are done.
+/// Leave the product of 32 rows by 32 columns in tiles 0 to 3. `meanwhile` is called after each of
+/// the `steps * PRODUCTS` fourfold products.
 template <class Number, class Meanwhile>
 inline void add_up_block(const Rows& rows, const bf16* weight, long steps,
                          const Meanwhile& meanwhile) {
@@ -400,26 +378,25 @@ inline void add_up_block(const Rows& rows, const bf16* weight, long steps,
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  long done = 0;
   if constexpr (TERMS<Number> == 3) {
     for (long step = 0; step < steps; ++step) {
       const bf16* large = rows.first + step * SIDE;
       const bf16* columns = weight + step * STEP;
       multiply_new(large, bytes, columns + 2 * TERM);
-      meanwhile(++done);
+      meanwhile();
       multiply_new_columns(columns + TERM);
-      meanwhile(++done);
+      meanwhile();
       multiply_new_rows(large + rows.apart, bytes);
-      meanwhile(++done);
+      meanwhile();
       multiply_new_columns(columns);
-      meanwhile(++done);
+      meanwhile();
       multiply_new_rows(large + 2 * rows.apart, bytes);
-      meanwhile(++done);
+      meanwhile();
     }
   }
   for (long step = 0; step < steps; ++step) {
     multiply_new(rows.first + step * SIDE, bytes, weight + step * STEP);
-    meanwhile(++done);
+    meanwhile();
   }
 }
 
@@ -462,28 +439,40 @@ struct Parts {
 template <class Number, class Step>
 void multiply(const Product<Number>& product, const Parts<Number>& parts, const Part& part,
               const Step& last_step) {
-  constexpr long PANEL_STEP = TERMS<Number> * 2 * TILE;
-  Pending<Number, Step> pending(product, part, last_step, parts.chunks == 1);
+  constexpr long PANEL_STEP = TERMS<Number> * 2 * TILE, BLOCK = SIDE * SIDE;
+  alignas(64) float memory[2][BLOCK];
+  Buffer<float> sums(parts.chunks > 1 ? part.n_blocks() * BLOCK : 0);
+  Pending<Step> pending{last_step};
   for (long index = 0; index < parts.chunks; ++index) {
     const Chunk chunk = parts.chunk(product, index);
-    const long products = PRODUCTS<Number> * chunk.steps;
     Inputs<Number> inputs(product, part, chunk);
-    const long lines = divide_up(inputs.n_lines(), part.n_panels() * products);
+    const long calls = PRODUCTS<Number> * chunk.steps;
+    const long rows_a_call = divide_up(SIDE, calls);
+    const long lines_a_call = divide_up(SIDE * chunk.steps, part.n_panels() * calls);
+    long block = 0;
     for (long row = part.first_row; row < part.end_row; row += SIDE) {
       inputs.start(row);
-      for (long panel = part.first_panel; panel < part.end_panel; ++panel) {
+      for (long panel = part.first_panel; panel < part.end_panel; ++panel, ++block) {
         const long step = panel * (product.inputs / SIDE) + chunk.first_step;
-        add_up_block<Number>(inputs.rows(), product.weight + step * PANEL_STEP, chunk.steps,
-                             [&](long done) {
-                               inputs.advance(lines);
-                               pending.advance(done * SIDE / products);
-                             });
-        store_block(pending.next(), SIDE);
-        pending.start(row, panel, chunk);
+        add_up_block<Number>(inputs.rows(), product.weight + step * PANEL_STEP, chunk.steps, [&] {
+          inputs.advance(lines_a_call);
+          pending.advance(rows_a_call);
+        });
+        store_block(memory[block % 2], SIDE);
+        pending.step.start(row, panel * SIDE);
+        pending.products = memory[block % 2];
+        pending.rows = std::min(SIDE, part.end_row - row);
+        if (TERMS<Number> > 1) {
+          pending.sums = parts.chunks > 1 ? &sums[block * BLOCK] : nullptr;
+          pending.is_first = chunk.is_first;
+          pending.is_last = chunk.is_last;
+        }
+        pending.bias_1 = _mm512_loadu_ps(product.bias_O + panel * SIDE);
+        pending.bias_2 = _mm512_loadu_ps(product.bias_O + panel * SIDE + 16);
       }
     }
+    pending.advance(SIDE);
   }
-  pending.advance(SIDE);
 }
 
 /// Call `body(parts, part, group)` for all parts, by all threads.
@@ -632,7 +621,7 @@ class HeadAttention {
     const long steps = padded_width_ / SIDE;
     for (long panel = 0; panel < now.panels; ++panel) {
       const bf16* keys = &packed_keys_[panel * steps * STEP];
-      add_up_block<Number>({query_.data(), query_stride_, padded_width_}, keys, steps, [](long) {});
+      add_up_block<Number>({query_.data(), query_stride_, padded_width_}, keys, steps, [] {});
       store_block(scores(now) + panel * SIDE, score_stride_);
     }
   }
@@ -668,7 +657,7 @@ class HeadAttention {
     for (long column = 0; column < padded_width_; column += SIDE) {
       const bf16* values = &packed_values_[column * padded_keys_ * C];
       add_up_block<Number>({shares_.data(), share_stride_, padded_keys_}, values, now.panels,
-                           [](long) {});
+                           [] {});
       store_block(&mixed_[column], padded_width_);
     }
   }
@@ -694,6 +683,59 @@ class HeadAttention {
   Buffer<float> mixed_;
   float sums_[2][SIDE];
 };
+
+/// The product of two rows.
+template <class Number>
+inline float dot(const Number* one, const Number* other, long size) {
+  __m512 sums[2] = {};
+  for (long at = 0; at < size; at += SIDE)
+    for (long half = 0; half < 2; ++half) {
+      const long from = at + half * 16;
+      sums[half] = _mm512_fmadd_ps(load(one + from), load(other + from), sums[half]);
+    }
+  return _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+}
+
+template <class Number>
+void dots(const Number* inputs, const Number* weight, const std::int64_t* chosen, float* out,
+          long rows, long size, long threads) {
+#pragma omp parallel for num_threads(threads)
+  for (long row = 0; row < rows; ++row)
+    out[row] = dot(inputs + row * size, weight + chosen[row] * size, size);
+}
+
+/// The mean of some rows, 32 columns by each thread at a time.
+template <class Number>
+void mean(const Number* inputs, const std::int64_t* chosen, long n_chosen, float* out, long size) {
+  const __m512 share = _mm512_set1_ps(1.0f / n_chosen);
+#pragma omp for
+  for (long column = 0; column < size; column += SIDE) {
+    __m512 first = _mm512_setzero_ps(), second = first;
+    for (long at = 0; at < n_chosen; ++at) {
+      const Number* row = inputs + chosen[at] * size + column;
+      first = _mm512_add_ps(first, load(row)), second = _mm512_add_ps(second, load(row + 16));
+    }
+    store(out + column, _mm512_mul_ps(first, share), _mm512_mul_ps(second, share));
+  }
+}
+
+/// Rows of 8 bits, each with a scale of its own, by a vector.
+inline void multiply_small(const std::int8_t* weight, const float* scale_O, const float* input,
+                           const float* added_O, float* out_O, long outputs, long size) {
+#pragma omp for
+  for (long row = 0; row < outputs; ++row) {
+    __m512 sums[2] = {};
+    for (long at = 0; at < size; at += SIDE)
+      for (long half = 0; half < 2; ++half) {
+        const long from = at + half * 16;
+        const auto* bits = reinterpret_cast<const __m128i*>(weight + row * size + from);
+        const __m512 numbers = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bits)));
+        sums[half] = _mm512_fmadd_ps(numbers, _mm512_loadu_ps(input + from), sums[half]);
+      }
+    const float sum = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
+    out_O[row] = added_O[row] + scale_O[row] * sum;
+  }
+}
 
 template <class Number>
 void sum_exp(const Product<Number>& product, float* sums, long threads) {
@@ -731,35 +773,39 @@ void attention(const Number* query, const Number* key_value, Number* out, long w
 // What `amx.py` calls, for each format: inputs (N, I), weight by panels, bias (O,) float32,
 // residual (N, O), out (N, O) in a memory of its own. Sums of exponentials float32, for each of
 // `amx_groups` groups of panels (G, N). Queries and mixed values (B, S, H K), keys and values
-// together (B, T, 2 H K).
-#define FOR_FORMAT(Number, format)                                                               \
-  void amx_product_##format(const Number* inputs, const bf16* weight, const float* bias,        \
-                            Number* out, long rows, long n_inputs, long panels, long threads) { \
-    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,               \
-                         Store<Number>{out, panels * SIDE});                                    \
-  }                                                                                              \
-  void amx_gelu_##format(const Number* inputs, const bf16* weight, const float* bias,           \
-                         Number* out, long rows, long n_inputs, long panels, long threads) {    \
-    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,               \
-                         StoreGelu<Number>{{out, panels * SIDE}});                              \
-  }                                                                                              \
-  void amx_add_##format(const Number* inputs, const bf16* weight, const float* bias,            \
-                        const Number* residual, Number* out, long rows, long n_inputs,          \
-                        long panels, long threads) {                                            \
-    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,               \
-                         StoreSum<Number>{{out, panels * SIDE}, residual});                     \
-  }                                                                                              \
-  void amx_sum_exp_##format(const Number* inputs, const bf16* weight, const float* bias,        \
-                            float* sums, long rows, long n_inputs, long panels, long threads) { \
-    sum_exp<Number>({inputs, weight, bias, rows, n_inputs, panels}, sums, threads);             \
-  }                                                                                              \
-  long amx_groups_##format(long n_inputs, long panels) {                                        \
-    return Parts<Number>({nullptr, nullptr, nullptr, 1, n_inputs, panels}, 1).groups;           \
-  }                                                                                              \
-  void amx_attention_##format(const Number* query, const Number* key_value, Number* out,        \
-                              long windows, long queries, long keys, long heads,                \
-                              long head_width, long threads) {                                  \
-    attention(query, key_value, out, windows, queries, keys, heads, head_width, threads);       \
+// together (B, T, 2 H K). Rows of a weight that are `chosen` for inputs (N,) int64.
+#define FOR_FORMAT(Number, format)                                                                \
+  void amx_product_##format(const Number* inputs, const bf16* weight, const float* bias,          \
+                            Number* out, long rows, long n_inputs, long panels, long threads) {   \
+    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,                 \
+                         Store<Number>{out, panels * SIDE});                                      \
+  }                                                                                               \
+  void amx_gelu_##format(const Number* inputs, const bf16* weight, const float* bias,             \
+                         Number* out, long rows, long n_inputs, long panels, long threads) {      \
+    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,                 \
+                         StoreGelu<Number>{{out, panels * SIDE}});                                \
+  }                                                                                               \
+  void amx_add_##format(const Number* inputs, const bf16* weight, const float* bias,              \
+                        const Number* residual, Number* out, long rows, long n_inputs,            \
+                        long panels, long threads) {                                              \
+    multiply_all<Number>({inputs, weight, bias, rows, n_inputs, panels}, threads,                 \
+                         StoreSum<Number>{{out, panels * SIDE}, residual});                       \
+  }                                                                                               \
+  void amx_sum_exp_##format(const Number* inputs, const bf16* weight, const float* bias,          \
+                            float* sums, long rows, long n_inputs, long panels, long threads) {   \
+    sum_exp<Number>({inputs, weight, bias, rows, n_inputs, panels}, sums, threads);               \
+  }                                                                                               \
+  long amx_groups_##format(long n_inputs, long panels) {                                          \
+    return Parts<Number>({nullptr, nullptr, nullptr, 1, n_inputs, panels}, 1).groups;             \
+  }                                                                                               \
+  void amx_dots_##format(const Number* inputs, const Number* weight, const std::int64_t* chosen,  \
+                         float* out, long rows, long size, long threads) {                        \
+    dots(inputs, weight, chosen, out, rows, size, threads);                                       \
+  }                                                                                               \
+  void amx_attention_##format(const Number* query, const Number* key_value, Number* out,          \
+                              long windows, long queries, long keys, long heads,                  \
+                              long head_width, long threads) {                                    \
+    attention(query, key_value, out, windows, queries, keys, heads, head_width, threads);         \
   }
 
 extern "C" {
@@ -768,6 +814,19 @@ extern "C" {
 bool amx_allowed() {
   constexpr long ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
   return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+}
+
+/// The mean (I,) of the `chosen` inputs, and its product with what was rounded off a weight (O, I),
+/// in 8 bits with a scale for each output, added to a bias.
+void amx_put_back_bfloat16(const bf16* inputs, const std::int64_t* chosen,
+                           const std::int8_t* rounded_off_OI, const float* scale_O,
+                           const float* bias_O, float* mean_I, float* out_O, long n_chosen,
+                           long outputs, long n_inputs, long threads) {
+#pragma omp parallel num_threads(threads)
+  {
+    mean(inputs, chosen, n_chosen, mean_I, n_inputs);
+    multiply_small(rounded_off_OI, scale_O, mean_I, bias_O, out_O, outputs, n_inputs);
+  }
 }
 
 FOR_FORMAT(bf16, bfloat16)

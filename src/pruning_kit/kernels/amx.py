@@ -35,7 +35,15 @@ from torch.profiler import record_function
 from pruning_kit import processor, user_cache
 from pruning_kit.inputs.models import dtype_name
 from pruning_kit.kernels.attention import SdpaAttention
-from pruning_kit.kernels.linear import MAX_FLOAT32_ERROR, relative_error, round_off
+from pruning_kit.kernels.head import CentredEmbedding
+from pruning_kit.kernels.linear import (
+    MAX_FLOAT32_ERROR,
+    ROUNDED_OFF_SCALE,
+    Bias,
+    places_of_mean,
+    relative_error,
+    round_off,
+)
 
 SOURCE = Path(__file__).with_name("amx.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -93,6 +101,51 @@ def is_usable(dtype: torch.dtype) -> bool:
     return dtype in N_TERMS and is_offered() and refusal(dtype) is None
 
 
+class AmxBias(Bias):
+    """`linear.Bias` that reads the chosen inputs once and what was rounded off in 8 bits.
+
+    What limits it is how fast memory is read; 8 bits with a scale for each output are half of 16
+    and as exact as they need be.
+    """
+
+    def __init__(self, bias_O: Tensor | None, rounded_off_OI: Tensor | None) -> None:
+        super().__init__(bias_O, None)
+        self._small_OI: Tensor | None = None
+        if rounded_off_OI is None:
+            return
+        off_OI = rounded_off_OI.float() / ROUNDED_OFF_SCALE
+        self._scale_O = (off_OI.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+        self._small_OI = (off_OI / self._scale_O[:, None]).round().to(torch.int8).contiguous()
+        self._added_O = torch.zeros(len(off_OI)) if bias_O is None else bias_O
+
+    def __call__(self, inputs: Tensor) -> Tensor | None:
+        if self._small_OI is None:
+            return self._bias_O
+        rows = _rows(inputs, torch.bfloat16)
+        n_outputs, n_inputs = self._small_OI.shape
+        assert rows.shape[1] == n_inputs
+        places = places_of_mean(len(rows), CPU)
+        mean_I, out_O = torch.empty(n_inputs), torch.empty(n_outputs)
+        tensors = rows, places, self._small_OI, self._scale_O, self._added_O, mean_I, out_O
+        _call("amx_put_back", torch.bfloat16, *tensors, len(places), n_outputs, n_inputs)
+        return out_O
+
+
+class AmxEmbedding(CentredEmbedding):
+    """`head.CentredEmbedding` whose target logits are read once, without float32 copies."""
+
+    bias_class = AmxBias
+
+    def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
+        rows = _rows(normed_ND, self.weight_VD.dtype)
+        assert targets_N.shape == rows.shape[:1] and rows.shape[1] == self.weight_VD.shape[1]
+        assert targets_N.numel() == 0 or 0 <= targets_N.min() <= targets_N.max() < self.n_vocab
+        logits_N = torch.empty(len(rows))
+        tensors = rows, self.weight_VD, targets_N.contiguous(), logits_N
+        _call("amx_dots", rows.dtype, *tensors, *rows.shape)
+        return logits_N if bias_V is None else logits_N + bias_V[targets_N]
+
+
 class AmxLinear(nn.Module):
     """`linear.Linear` over a weight laid out as tiles are read; inputs a multiple of 32."""
 
@@ -100,7 +153,7 @@ class AmxLinear(nn.Module):
         super().__init__()
         assert fits(weight_OI) and dtype in N_TERMS
         put_back = dtype == torch.bfloat16
-        rounded_OI, self._bias = round_off(weight_OI, bias_O, dtype, CPU, put_back)
+        rounded_OI, self._bias = round_off(weight_OI, bias_O, dtype, CPU, put_back, AmxBias)
         self._dtype = dtype
         self._n_outputs = len(rounded_OI)
         self._n_padding = -self._n_outputs % SIDE
@@ -114,7 +167,7 @@ class AmxLinear(nn.Module):
 
     def add_to(self, residual: Tensor, inputs: Tensor) -> Tensor:
         assert residual.shape == (*inputs.shape[:-1], self._n_outputs)
-        return self._product("amx_add", inputs, None, self._padded(self._rows(residual)))
+        return self._product("amx_add", inputs, None, self._padded(_rows(residual, self._dtype)))
 
     def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         rows = self._inputs(inputs)
@@ -145,14 +198,9 @@ class AmxLinear(nn.Module):
         return out[:, : self._n_outputs].view(*inputs.shape[:-1], self._n_outputs)
 
     def _inputs(self, inputs: Tensor) -> Tensor:
-        rows = self._rows(inputs)
+        rows = _rows(inputs, self._dtype)
         assert rows.shape[1] == self._panels.shape[1] * SIDE
         return rows
-
-    def _rows(self, states: Tensor) -> Tensor:
-        """States (…, I) as (N, I), each row after the other in memory."""
-        assert states.dtype == self._dtype and states.is_cpu
-        return states.reshape(-1, states.shape[-1]).contiguous()
 
     def _added(self, inputs: Tensor, bias_O: Tensor | None, padding: float = 0.0) -> Tensor:
         bias_O = self._bias(inputs) if bias_O is None else bias_O
@@ -171,6 +219,12 @@ class AmxAttention(SdpaAttention):
 
     def __call__(self, normed_BTD: Tensor, outputs: slice) -> Tensor:
         return mix(self._query(normed_BTD[:, outputs]), self._key_value(normed_BTD), self._n_heads)
+
+
+def _rows(states: Tensor, dtype: torch.dtype) -> Tensor:
+    """States (…, I) of a format as (N, I), each row after the other in memory."""
+    assert states.dtype == dtype and states.is_cpu
+    return states.reshape(-1, states.shape[-1]).contiguous()
 
 
 def mix(query_BSD: Tensor, key_value_BTE: Tensor, n_heads: int) -> Tensor:

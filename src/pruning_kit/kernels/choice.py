@@ -90,8 +90,7 @@ def _candidates(
     def head() -> tuple[Head | None, str]:
         if not reference.exact_head:
             return _NO_HEAD
-        piece = amx.PIECE if layout == TILED else None
-        return _make_head(decoder, make_linear, piece, dtype, device)
+        return _make_head(decoder, make_linear, layout, dtype, device)
 
     def gpt2() -> Kernel:
         made, how = head()
@@ -184,16 +183,20 @@ def _one_weight_of_each_shape(decoder: Decoder) -> list[Tensor]:
 def _make_head(
     decoder: Decoder,
     make_linear: MakeLinear,
-    piece: tuple[int, int] | None,
+    layout: str,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Head, str]:
-    embedding = CentredEmbedding(decoder.model.get_output_embeddings(), dtype, device)
+    layer = decoder.model.get_output_embeddings()
+    if layout == TILED:
+        own = amx.AmxEmbedding(layer, dtype, device)
+        return PiecewiseHead(own, make_linear, amx.PIECE), "head by pieces"
+    embedding = CentredEmbedding(layer, dtype, device)
     if _can_fuse(embedding):
         from pruning_kit.kernels.fused import FusedHead  # needs Triton
 
         return FusedHead(embedding), "fused head"
-    return PiecewiseHead(embedding, make_linear, piece), "head by pieces"
+    return PiecewiseHead(embedding, make_linear), "head by pieces"
 
 
 def _can_fuse(embedding: CentredEmbedding) -> bool:

@@ -14,13 +14,19 @@ Shapes: N scored positions, D hidden width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruning_kit.kernels.linear import Linear, MakeLinear, round_off, weight_and_bias
+from pruning_kit.kernels.linear import (
+    Bias,
+    Linear,
+    MakeLinear,
+    round_off,
+    weight_and_bias,
+)
 
 CPU_PIECE, GPU_PIECE = (1024, 2048), (8192, 12_544)
 """Rows and columns of logits at a time; on a CPU they stay in the (shared) cache.
@@ -41,13 +47,17 @@ class Head(Protocol):
 class CentredEmbedding:
     """The output embedding less its mean row, in a number format and on a device."""
 
+    bias_class: ClassVar[type[Bias]] = Bias
+
     def __init__(self, layer: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
         weight_VD, bias_V = weight_and_bias(layer)
         weight_VD = weight_VD.to(device).float()
         weight_VD = weight_VD - weight_VD.mean(dim=0)
         if bias_V is not None:
             bias_V = bias_V.float() - bias_V.float().mean()
-        self.weight_VD, self.bias = round_off(weight_VD, bias_V, dtype, device, put_back=True)
+        self.weight_VD, self.bias = round_off(
+            weight_VD, bias_V, dtype, device, put_back=True, bias_class=self.bias_class
+        )
         self.n_vocab = len(weight_VD)
 
     def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:

@@ -90,18 +90,20 @@ def mean_row(inputs: Tensor) -> Tensor:
     """
     rows = inputs.flatten(0, -2)
     if len(rows) > MEAN_ROWS:
-        rows = rows.index_select(0, _spread_out(len(rows), MEAN_ROWS, rows.device))
+        rows = rows.index_select(0, places_of_mean(len(rows), rows.device))
     return rows.new_full((1, len(rows)), 1 / len(rows)) @ rows
 
 
 @lru_cache(maxsize=64)
-def _spread_out(n_rows: int, n_chosen: int, device: torch.device) -> Tensor:
-    """Places among rows, as even as can be whatever the length of a window: (n_chosen,).
+def places_of_mean(n_rows: int, device: torch.device) -> Tensor:
+    """Which inputs the mean is of: all, or `MEAN_ROWS` as even as can be; int64.
 
     Multiples of the golden ratio; a fixed step meets few positions of a window whose length it
     shares a factor with.
     """
-    fractions = torch.arange(n_chosen, dtype=torch.float64) * GOLDEN_RATIO % 1
+    if n_rows <= MEAN_ROWS:
+        return torch.arange(n_rows, device=device)
+    fractions = torch.arange(MEAN_ROWS, dtype=torch.float64) * GOLDEN_RATIO % 1
     return (fractions * n_rows).long().to(device)
 
 
@@ -111,6 +113,7 @@ def round_off(
     dtype: torch.dtype,
     device: torch.device,
     put_back: bool,
+    bias_class: type[Bias] = Bias,
 ) -> tuple[Tensor, Bias]:
     """The weight in a number format on a device, and the bias that goes with it.
 
@@ -120,6 +123,7 @@ def round_off(
         dtype: the format to compute in.
         device: where to compute.
         put_back: whether to keep what is rounded off, as large as the weight itself.
+        bias_class: brings what is rounded off into its layout.
     """
     exact_OI = weight_OI.to(device)
     rounded_OI = exact_OI.to(dtype).contiguous()
@@ -128,7 +132,7 @@ def round_off(
         off_OI = ((exact_OI.float() - rounded_OI.float()) * ROUNDED_OFF_SCALE).to(dtype)
     if bias_O is not None:  # converted here, once, and not in every call
         bias_O = bias_O.to(device, dtype if off_OI is None else torch.float32)
-    return rounded_OI, Bias(bias_O, off_OI)
+    return rounded_OI, bias_class(bias_O, off_OI)
 
 
 def _round_layer(
