@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -34,8 +35,22 @@ def once(call: Callable[[], object], device: torch.device) -> float:
     return Stopwatch(time.perf_counter, device_sync(device)).seconds(call)
 
 
-def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """The most floating-point operations per second of any large product tried.
+@dataclass(frozen=True, slots=True)
+class MatmulCeiling:
+    """The most floating-point operations per second of any large product tried."""
+
+    library: float
+    """By PyTorch and what comes with it: oneDNN, MKL, cuBLAS."""
+    any: float
+    """By these or the kit's own products."""
+
+    def __or__(self, other: MatmulCeiling) -> MatmulCeiling:
+        """The higher one of each."""
+        return MatmulCeiling(max(self.library, other.library), max(self.any, other.any))
+
+
+def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> MatmulCeiling:
+    """Try large products.
 
     Each is tried for a second at least: the cores of a virtual machine may have to share a real one
     for as long as that.
@@ -47,16 +62,22 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     layouts: list[MakeLinear] = [DenseLinear]
     if device.type == "cpu" and packing_is_possible(dtype):
         layouts.append(PackedLinear)
-    if device.type == "cpu" and amx.is_usable(dtype):
-        layouts.append(partial(amx.AmxLinear, dtype=dtype))
-    rates = []
-    for rows, inputs, outputs in shapes:
-        x = torch.randn(rows, inputs, device=device, dtype=dtype)
-        weight = torch.randn(outputs, inputs, device=device, dtype=dtype)
-        for layout in layouts:
-            layer = layout(weight, None)
-            rates.append(2 * rows * inputs * outputs / _least_seconds(partial(layer, x), device))
-    return max(rates)
+    library = max(_rate(layout, shape, device, dtype) for layout in layouts for shape in shapes)
+    if device.type != "cpu" or not amx.is_usable(dtype):
+        return MatmulCeiling(library, library)
+    own = partial(amx.AmxLinear, dtype=dtype)
+    return MatmulCeiling(
+        library, max(library, *(_rate(own, shape, device, dtype) for shape in shapes))
+    )
+
+
+def _rate(
+    layout: MakeLinear, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+) -> float:
+    rows, inputs, outputs = shape
+    x = torch.randn(rows, inputs, device=device, dtype=dtype)
+    layer = layout(torch.randn(outputs, inputs, device=device, dtype=dtype), None)
+    return 2 * rows * inputs * outputs / _least_seconds(partial(layer, x), device)
 
 
 def _least_seconds(call: Callable[[], object], device: torch.device) -> float:

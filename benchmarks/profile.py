@@ -56,7 +56,7 @@ def operator_times(call: Callable[[], object], device: torch.device) -> dict[str
 
 def measure(device: torch.device, dtype: torch.dtype) -> list[str]:
     """One line for each part, and one for each of its longest operators."""
-    ceiling = machine.matmul_ceiling(device, dtype)
+    ceiling = machine.matmul_ceiling(device, dtype).any
     decoder = random_model(device)
     text = random_text(decoder.model.config.vocab_size)
     middle = len(text.windows) // 2
@@ -128,9 +128,9 @@ def _amx_ways(
     make_linear = partial(amx.AmxLinear, dtype=states.dtype)
     attention = amx.AmxAttention(joint, bias, HEADS, make_linear)
     query, key_value = states, torch.cat([states, states], dim=-1)
-    layer = make_linear(embedding[: amx.PIECE[1]], None)
-    zeros = make_linear(torch.zeros_like(embedding[: amx.PIECE[1]]), None)
-    name = f"{len(normed):,} positions by {amx.PIECE[1]:,} columns, AMX"
+    columns = embedding[: amx.PIECE[1]]
+    layer, zeros = make_linear(columns, None), make_linear(torch.zeros_like(columns), None)
+    name = f"{len(normed):,} positions by {len(columns):,} columns, AMX"
     return {
         "projections and AMX attention": partial(attention, states, slice(None)),
         "AMX attention alone": partial(amx.mix, query, key_value, HEADS),

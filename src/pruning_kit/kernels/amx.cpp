@@ -36,7 +36,7 @@ constexpr long SIDE = 32;              // of a block, and inputs of one tile pro
 constexpr long TILE = 16 * 32;         // numbers of a tile
 constexpr long CACHED_BYTES = 786432;  // of weights that stay in a core's own cache, of 2 MiB
 constexpr long CHUNK_STEPS = 8;        // of inputs that are added up at once
-constexpr long PARTS_A_THREAD = 4;     // at least, so that none waits long for the others
+constexpr long PARTS_A_THREAD = 8;     // at least, so that none waits long for the others
 constexpr long LEAST_ROWS = 128;       // worth fetching weights for
 constexpr float LOG2_E = 1.4426950408889634f;
 
