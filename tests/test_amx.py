@@ -104,10 +104,17 @@ def test_a_float32_product_is_as_exact_as_pytorchs_also_where_numbers_differ_wid
     assert worst(amx.AmxLinear(weight, None, FLOAT32)(states)) < worst(states @ weight.t())
 
 
-@formats
-def test_terms_add_up_to_the_number(dtype):
-    numbers = random(1000, dtype=dtype) * 10.0 ** torch.arange(-30, 30).repeat(17)[:1000].to(dtype)
+def test_three_terms_add_up_to_the_number():
+    numbers = random(1020, dtype=FLOAT32) * 10.0 ** torch.arange(-30, 30).repeat(17)
     assert torch.equal(sum(term.double() for term in amx.terms(numbers)), numbers.double())
+
+
+@needs_amx
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_nothing_is_read_past_its_end(dtype):
+    script = Path(__file__).with_name("amx_at_the_edge.py")
+    done = subprocess.run([sys.executable, script, dtype], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
@@ -123,10 +130,15 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype, use_threads):
     layer = amx.AmxLinear(random(2000, 768, dtype=dtype), None, dtype)
     states = random(600, 768, seed=1, dtype=dtype) / 16
     query, key_value = random(3, 100, 128, dtype=dtype), random(3, 130, 256, seed=1, dtype=dtype)
+    torch.manual_seed(0)
+    embedding, targets = amx.AmxEmbedding(nn.Linear(768, 600), dtype, CPU), torch.arange(600)
     results = []
     for threads in (1, 2, 5):
         use_threads(threads)
-        results.append((layer(states), layer.sum_exp(states), amx.mix(query, key_value, 2)))
+        bias = embedding.bias(states)
+        logits = embedding.target_logits(states, targets, bias)
+        mixed = amx.mix(query, key_value, 2)
+        results.append((layer(states), layer.sum_exp(states), mixed, bias, logits))
     for found in zip(*results, strict=True):
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
@@ -170,7 +182,7 @@ def test_the_head_equals_cross_entropy_also_where_exponentials_overflow(scale, d
     layer = nn.Linear(64, 500, bias=False)
     with torch.no_grad():
         layer.weight.mul_(scale).copy_(layer.weight.to(dtype))
-    embedding = CentredEmbedding(layer, dtype, CPU)
+    embedding = amx.AmxEmbedding(layer, dtype, CPU)
     states, targets = random(50, 64, dtype=dtype), torch.arange(50) * 7
     make_linear = partial(amx.AmxLinear, dtype=dtype)
     found = PiecewiseHead(embedding, make_linear, (32, 128)).nll(states, targets)
@@ -267,6 +279,11 @@ def test_onednn_finds_its_tiles_as_it_left_them(dtype, use_threads):
         assert relative_error(small, states[:5, :32].double() @ weight[:7, :32].double().t()) < 5e-3
 
 
+def chosen(states, targets, width=64):
+    embedding = amx.AmxEmbedding(nn.Linear(width, 40), BFLOAT16, CPU)
+    return embedding.target_logits(states, targets, None)
+
+
 @needs_amx
 @pytest.mark.parametrize(
     ("wrong", "message"),
@@ -282,6 +299,16 @@ def test_onednn_finds_its_tiles_as_it_left_them(dtype, use_threads):
         (lambda _: amx.mix(random(1, 5, 64), random(1, 5, 128).float(), 1), "of unlike formats"),
         (lambda _: amx.mix(random(1, 5, 24), random(1, 5, 48), 1), "heads of half steps"),
         (lambda _: amx.AmxLinear(random(40, 48), None, BFLOAT16), "inputs of half tiles"),
+        (lambda _: amx.AmxLinear(random(0, 64), None, BFLOAT16), "no outputs"),
+        (lambda layer: layer(random(3, 64), torch.zeros(40, device="meta")), "another device"),
+        (lambda _: amx.AmxBias(None, random(40, 48)), "what was rounded off of half tiles"),
+        (lambda _: amx.AmxBias(None, random(40, 64))(random(3, 96)), "its inputs' width"),
+        (lambda _: chosen(random(3, 64), torch.arange(3).int()), "targets of 32 bits"),
+        (lambda _: chosen(random(3, 64), torch.arange(4)), "more targets than rows"),
+        (lambda _: chosen(random(3, 64), torch.arange(3) + 38), "targets past the last"),
+        (lambda _: chosen(random(3, 64), torch.arange(3) - 1), "targets before the first"),
+        (lambda _: chosen(random(3, 64).float(), torch.arange(3)), "states of another format"),
+        (lambda _: chosen(random(3, 48), torch.arange(3), 48), "states of half tiles"),
     ],
 )
 def test_what_would_be_read_past_its_end_is_refused(wrong, message):
@@ -351,12 +378,14 @@ def compiler(folder: Path, script: str) -> str:
     return str(program)
 
 
-@needs_bfloat16
-def test_without_a_compiler_onednn_computes_and_the_note_says_so(fresh, monkeypatch):
+@formats
+def test_without_a_compiler_onednn_computes_and_the_note_says_so(fresh, monkeypatch, dtype):
+    if not packing_is_possible(dtype):
+        pytest.skip("this CPU or PyTorch has no packed products in the format")
     monkeypatch.setenv("PATH", str(fresh))
     decoder = Decoder(tiny_model("gpt2", n_embd=64, n_head=2))
-    kernel = choose_kernel(decoder, random_tokens(1, 41), BFLOAT16, CPU)
-    assert kernel.name.startswith("gpt2, bfloat16, oneDNN packed, ")
+    kernel = choose_kernel(decoder, random_tokens(1, 41), dtype, CPU)
+    assert kernel.name.startswith(f"gpt2, {dtype_name(dtype)}, oneDNN packed, ")
     assert kernel.note == ("AMX refused: it is compiled on first use, and there is no C++ compiler")
 
 
@@ -426,16 +455,17 @@ def test_without_a_home_there_is_a_reason_too(fresh, monkeypatch):
 @pytest.mark.parametrize(
     ("dtype", "errors", "reason"),
     [
-        (BFLOAT16, (0.25, 0.0), "error 2.5e-01 over 4e-03"),
-        (BFLOAT16, (0.0, 1e-3), "error 1.0e-03 of sums over 1e-05"),
-        (BFLOAT16, (1e-3, 1e-6), None),
-        (FLOAT32, (2e-6, 0.0), "error 2.0e-06 over 1e-06"),
-        (FLOAT32, (0.0, 2e-6), "error 2.0e-06 of sums over 1e-06"),
-        (FLOAT32, (1e-7, 1e-7), None),
+        (BFLOAT16, (0.25, 0.0, 0.0), "error 2.5e-01 of results over 4e-03"),
+        (BFLOAT16, (0.0, 1e-3, 0.0), "error 1.0e-03 of sums over 1e-05"),
+        (BFLOAT16, (0.0, 0.0, 0.5), "error 5.0e-01 of corrections over 2e-02"),
+        (BFLOAT16, (1e-3, 1e-6, 0.01), None),
+        (FLOAT32, (2e-6, 0.0, 0.0), "error 2.0e-06 of results over 1e-06"),
+        (FLOAT32, (0.0, 2e-6, 0.0), "error 2.0e-06 of sums over 1e-06"),
+        (FLOAT32, (1e-7, 1e-7, 0.0), None),
     ],
 )
 def test_inexact_results_are_refused(fresh, monkeypatch, dtype, errors, reason):
-    monkeypatch.setattr(amx, "_errors", lambda _dtype: errors)
+    monkeypatch.setattr(amx, "_errors", lambda _dtype: amx.Errors(*errors))
     assert amx.refusal(dtype) == reason
 
 
@@ -446,6 +476,8 @@ def test_inexact_results_are_refused(fresh, monkeypatch, dtype, errors, reason):
         (BFLOAT16, "0.693151295f", "0.690f", "of sums over"),
         (BFLOAT16, "_mm512_load_ps(products + 16)", "_mm512_load_ps(products)", "error"),
         (BFLOAT16, "XFEATURE_XTILEDATA = 18", "XFEATURE_XTILEDATA = 1800", "the system denies"),
+        (BFLOAT16, "added_O[row] + scale_O[row] * sum", "added_O[row]", "of corrections"),
+        (FLOAT32, "load(other + from), sums", "load(other), sums", "of sums over"),
         (FLOAT32, "multiply_new_rows(large + 2 * rows.apart, bytes);", "", "error"),
         (FLOAT32, "if (!is_first) {", "if (false) {", "error"),
     ],

@@ -72,7 +72,8 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 };
 
-/// Memory that begins with a cache line, as tiles want it.
+/// Memory that begins with a cache line, as tiles want it. Where there is none left the process ends,
+/// as it does when the system has none.
 template <class T>
 class Buffer {
  public:
@@ -258,7 +259,7 @@ class Inputs {
  public:
   Inputs(const Product<Number>& product, const Part& part, const Chunk& chunk)
       : product_(product), part_(part), chunk_(chunk), apart_(chunk.steps * SIDE),
-        stride_(TERMS<Number> * apart_ + SIDE),  // an odd number of lines: no two rows collide
+        stride_((TERMS<Number> * chunk.steps | 1) * SIDE),  // odd: no two rows' lines collide
         memory_(2 * SIDE * stride_), next_row_(part.first_row) {
     advance(SIDE * chunk.steps);
   }
@@ -462,7 +463,7 @@ void multiply(const Product<Number>& product, const Parts<Number>& parts, const 
         pending.step.start(row, panel * SIDE);
         pending.products = memory[block % 2];
         pending.rows = std::min(SIDE, part.end_row - row);
-        if (TERMS<Number> > 1) {
+        if constexpr (TERMS<Number> > 1) {  // else there is one chunk, and less to keep track of
           pending.sums = parts.chunks > 1 ? &sums[block * BLOCK] : nullptr;
           pending.is_first = chunk.is_first;
           pending.is_last = chunk.is_last;

@@ -8,7 +8,8 @@ rounded to 16 bits.
 In float32 the units compute too: each number is the sum of three in bfloat16, a product that of six
 (Henry, Tang, Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For
 Higher-Precision Computations", 2019). That is as exact as products in float32 are, and faster than
-those of the vector units.
+those of the vector units. Not so below 1e-30, where the units take the smallest terms for zero, and
+infinite inputs give no number where float32 may give an infinite one.
 
 Shapes: N rows, I inputs, O outputs, C terms; B windows, T tokens read, S of them scored, D hidden
 width.
@@ -25,7 +26,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -54,15 +55,29 @@ SIDE = 32
 HEAD_STEP = 16
 """What the width of a head is a multiple of."""
 PIECE = (2048, 25_600)
-"""Rows and columns of the head at a time; the kernel itself sees to the caches. Larger ones spare
-waiting at the end of each call (3 % from 8,192 columns on), but where exponentials overflow their
-logits are held."""
+"""Rows and columns of the head at a time; the kernel itself sees to the caches. Larger ones than
+8,192 columns spare waiting at the end of each call (3 %)."""
 PADDING_LOGIT = -1e4
 """Of outputs that only fill the last panel: its exponential is zero."""
 N_TERMS = {torch.bfloat16: 1, torch.float32: 3}
 """Numbers in bfloat16 that one is the sum of, for each format that can be computed."""
-LIMITS = {torch.bfloat16: (4e-3, 1e-5), torch.float32: (MAX_FLOAT32_ERROR, MAX_FLOAT32_ERROR)}
-"""Largest errors of results (in bfloat16 twice what rounding does, of norms), and of sums."""
+
+
+class Errors(NamedTuple):
+    """Relative errors (of norms) against float64, or the largest allowed."""
+
+    results: float
+    """Of products, their last steps and mixes, in the format."""
+    sums: float
+    """Of sums of exponentials and target logits, in float32."""
+    corrections: float
+    """Of what rounding takes off, in 8 bits."""
+
+
+LIMITS = {
+    torch.bfloat16: Errors(4e-3, 1e-5, 0.02),  # twice what rounding does
+    torch.float32: Errors(MAX_FLOAT32_ERROR, MAX_FLOAT32_ERROR, 0.0),
+}
 COMPILER_SECONDS = 120
 CPU = torch.device("cpu")
 
@@ -82,14 +97,12 @@ def refusal(dtype: torch.dtype) -> str | None:
     Compiles them first if nobody has on this machine, which takes some seconds.
     """
     try:
-        error, sum_error = _errors(dtype)
+        errors = _errors(dtype)
     except UnavailableError as reason:
         return str(reason)
-    limit, sum_limit = LIMITS[dtype]
-    if error > limit:
-        return f"error {error:.1e} over {limit:.0e}"
-    if sum_error > sum_limit:
-        return f"error {sum_error:.1e} of sums over {sum_limit:.0e}"
+    for what, error, limit in zip(Errors._fields, errors, LIMITS[dtype], strict=True):
+        if error > limit:
+            return f"error {error:.1e} of {what} over {limit:.0e}"
     return None
 
 
@@ -115,6 +128,7 @@ class AmxBias(Bias):
         self._small_OI: Tensor | None = None
         if rounded_off_OI is None:
             return
+        assert fits(rounded_off_OI)
         off_OI = rounded_off_OI.float() / ROUNDED_OFF_SCALE
         self._scale_O = (off_OI.abs().amax(dim=1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
         self._small_OI = (off_OI / self._scale_O[:, None]).round().to(torch.int8).contiguous()
@@ -139,12 +153,7 @@ class AmxEmbedding(CentredEmbedding):
     bias_class = AmxBias
 
     def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
-        rows = _rows(normed_ND, self.weight_VD.dtype)
-        assert targets_N.shape == rows.shape[:1] and rows.shape[1] == self.weight_VD.shape[1]
-        assert targets_N.numel() == 0 or 0 <= targets_N.min() <= targets_N.max() < self.n_vocab
-        logits_N = torch.empty(len(rows))
-        tensors = rows, self.weight_VD, targets_N.contiguous(), logits_N
-        _call("amx_dots", rows.dtype, *tensors, *rows.shape)
+        logits_N = _dots(normed_ND, self.weight_VD, targets_N)
         return logits_N if bias_V is None else logits_N + bias_V[targets_N]
 
 
@@ -153,7 +162,7 @@ class AmxLinear(nn.Module):
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
-        assert fits(weight_OI) and dtype in N_TERMS
+        assert len(weight_OI) and fits(weight_OI) and dtype in N_TERMS
         put_back = dtype == torch.bfloat16
         rounded_OI, self._bias = round_off(weight_OI, bias_O, dtype, CPU, put_back, AmxBias)
         self._dtype = dtype
@@ -173,7 +182,7 @@ class AmxLinear(nn.Module):
 
     def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         rows = self._inputs(inputs)
-        bias = self._added(inputs, bias_O, PADDING_LOGIT)
+        bias = self._added(rows, bias_O, PADDING_LOGIT)
         n_groups = _function("amx_groups", self._dtype)(rows.shape[1], len(self._panels))
         sums_GN = torch.empty(n_groups, len(rows))
         _call(
@@ -193,7 +202,7 @@ class AmxLinear(nn.Module):
     ) -> Tensor:
         rows = self._inputs(inputs)
         out = rows.new_empty(len(rows), len(self._panels) * SIDE)
-        bias = self._added(inputs, bias_O)
+        bias = self._added(rows, bias_O)
         _call(
             name, self._dtype, rows, self._panels, bias, *added, out, *rows.shape, len(self._panels)
         )
@@ -227,6 +236,17 @@ def _rows(states: Tensor, dtype: torch.dtype) -> Tensor:
     """States (…, I) of a format as (N, I), each row after the other in memory."""
     assert states.dtype == dtype and states.is_cpu
     return states.reshape(-1, states.shape[-1]).contiguous()
+
+
+def _dots(inputs_NI: Tensor, weight_OI: Tensor, chosen_N: Tensor) -> Tensor:
+    """The product of each input with the row of a weight that is chosen for it: (N,) float32."""
+    rows = _rows(inputs_NI, weight_OI.dtype)
+    assert chosen_N.dtype == torch.int64 and chosen_N.shape == rows.shape[:1]
+    assert fits(weight_OI) and rows.shape[1] == weight_OI.shape[1]
+    assert len(chosen_N) == 0 or 0 <= chosen_N.min() <= chosen_N.max() < len(weight_OI)
+    out_N = torch.empty(len(rows))
+    _call("amx_dots", rows.dtype, rows, weight_OI, chosen_N.contiguous(), out_N, *rows.shape)
+    return out_N
 
 
 def mix(query_BSD: Tensor, key_value_BTE: Tensor, n_heads: int) -> Tensor:
@@ -275,7 +295,7 @@ def _function(name: str, dtype: torch.dtype) -> Any:
 
 def _for_c(argument: Tensor | int) -> ctypes.c_void_p | ctypes.c_long:
     if isinstance(argument, Tensor):
-        assert argument.is_contiguous()
+        assert argument.is_cpu and argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
     return ctypes.c_long(argument)
 
@@ -359,33 +379,39 @@ def _first_complaint(output: str) -> str:
 
 
 @cache
-def _errors(dtype: torch.dtype) -> tuple[float, float]:
-    """Largest relative errors (of norms) against float64, on some random numbers.
-
-    Of a product, its last steps and a mix, in this format; and of sums of exponentials.
-    """
+def _errors(dtype: torch.dtype) -> Errors:
+    """How far the kernels are from float64 on some random numbers."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(dtype)
+        return torch.randn(shape, generator=generator)
 
-    weight, bias, inputs, residual = (
-        random(1100, 768),
-        random(1100),
-        random(70, 768),
-        random(70, 1100),
+    exact_weight, bias = random(1100, 768) / 16, random(1100).to(dtype)
+    inputs, residual = random(70, 768).to(dtype), random(70, 1100).to(dtype)
+    weight, put_back = round_off(
+        exact_weight, None, dtype, CPU, dtype == torch.bfloat16, bias_class=AmxBias
     )
-    weight /= 16
     layer = AmxLinear(weight, bias, dtype)
     exact = F.linear(inputs.double(), weight.double(), bias.double())
-    query, key_value = random(1, 40, 64), random(1, 70, 128)
+    query, key_value = random(1, 40, 64).to(dtype), random(1, 70, 128).to(dtype)
     queries, (keys, values) = query.double(), key_value.double().chunk(2, dim=2)
     mask = torch.ones(40, 70, dtype=torch.bool).tril(30)
-    pairs = [
+    results = [
         (layer(inputs), exact),
         (layer.gelu(inputs), F.gelu(exact, approximate="tanh")),
         (layer.add_to(residual, inputs), exact + residual),
         (mix(query, key_value, 1), F.scaled_dot_product_attention(queries, keys, values, mask)),
     ]
-    sum_error = relative_error(layer.sum_exp(inputs), exact.exp().sum(dim=1))
-    return max(relative_error(found, wanted) for found, wanted in pairs), sum_error
+    targets = torch.arange(70) * 15
+    dots = _dots(inputs, weight, targets)
+    sums = [
+        (layer.sum_exp(inputs), exact.exp().sum(dim=1)),
+        (dots, (inputs.double() * weight[targets].double()).sum(dim=1)),
+    ]
+    off = (exact_weight.double() - weight.double()) @ inputs.double().mean(dim=0)
+    found = put_back(inputs)
+    return Errors(
+        max(relative_error(*pair) for pair in results),
+        max(relative_error(*pair) for pair in sums),
+        0.0 if found is None else relative_error(found, off),
+    )

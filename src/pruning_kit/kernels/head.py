@@ -34,6 +34,8 @@ CPU_PIECE, GPU_PIECE = (1024, 2048), (8192, 12_544)
 2,048 columns and not 1,024: a product of 1,024 by 1,024 in bfloat16 is one that oneDNN computes on
 a single thread on processors with AMX.
 """
+STABLE_ROWS = 256
+"""Rows at a time where logits must be held: rare, so that memory matters more than speed."""
 
 
 class Head(Protocol):
@@ -93,24 +95,24 @@ class PiecewiseHead:
     def nll(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
         bias_V = self._embedding.bias(normed_ND)
         sums_N = torch.zeros(len(normed_ND), device=normed_ND.device)
-        for rows, piece, bias_of_piece in self._pieces_of(normed_ND, bias_V):
+        for rows, piece, bias_of_piece in self._pieces_of(normed_ND, bias_V, self._piece_rows):
             sums_N[rows] += piece.sum_exp(normed_ND[rows], bias_of_piece)
         log_sums_N = sums_N.log() if sums_N.isfinite().all() else self._stable(normed_ND, bias_V)
         return log_sums_N - self._embedding.target_logits(normed_ND, targets_N, bias_V)
 
     def _stable(self, normed_ND: Tensor, bias_V: Tensor | None) -> Tensor:
         log_sums_N = torch.full((len(normed_ND),), -torch.inf, device=normed_ND.device)
-        for rows, piece, bias_of_piece in self._pieces_of(normed_ND, bias_V):
+        for rows, piece, bias_of_piece in self._pieces_of(normed_ND, bias_V, STABLE_ROWS):
             logits = piece(normed_ND[rows], bias_of_piece)
             log_sums_N[rows] = log_sums_N[rows].logaddexp(logits.float().logsumexp(dim=1))
         return log_sums_N
 
     def _pieces_of(
-        self, normed_ND: Tensor, bias_V: Tensor | None
+        self, normed_ND: Tensor, bias_V: Tensor | None, n_rows: int
     ) -> Iterator[tuple[slice, Linear, Tensor | None]]:
-        """Some rows, and the layer and bias of some columns: one piece of the cache's size each."""
-        starts = range(0, len(normed_ND), self._piece_rows)
-        row_slices = [slice(start, start + self._piece_rows) for start in starts]
+        """So many rows, and the layer and bias of some columns: one piece of the logits each."""
+        starts = range(0, len(normed_ND), n_rows)
+        row_slices = [slice(start, start + n_rows) for start in starts]
         for piece, columns in zip(self._pieces, self._columns, strict=True):
             bias_of_piece = None if bias_V is None else bias_V[columns]
             for rows in row_slices:

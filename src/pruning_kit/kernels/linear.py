@@ -122,7 +122,7 @@ def round_off(
         bias_O: the layer's bias, or None.
         dtype: the format to compute in.
         device: where to compute.
-        put_back: whether to keep what is rounded off, as large as the weight itself.
+        put_back: whether to keep what is rounded off, up to as large as the weight itself.
         bias_class: brings what is rounded off into its layout.
     """
     exact_OI = weight_OI.to(device)
