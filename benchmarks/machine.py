@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,17 +36,29 @@ def once(call: Callable[[], object], device: torch.device) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class MatmulCeiling:
-    """The most floating-point operations per second of any large product tried."""
+class Product:
+    """A large matrix product that can be repeated, and the best rate it reached."""
 
-    library: float
+    call: Callable[[], object]
+    operations: float
+    rate: float
+    """Floating-point operations per second."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulCeiling:
+    """The fastest of the large products tried."""
+
+    library: Product
     """By PyTorch and what comes with it: oneDNN, MKL, cuBLAS."""
-    any: float
+    any: Product
     """By these or the kit's own products."""
 
     def __or__(self, other: MatmulCeiling) -> MatmulCeiling:
-        """The higher one of each."""
-        return MatmulCeiling(max(self.library, other.library), max(self.any, other.any))
+        """The faster one of each."""
+        return MatmulCeiling(
+            _fastest([self.library, other.library]), _fastest([self.any, other.any])
+        )
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> MatmulCeiling:
@@ -62,22 +74,27 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> MatmulCeiling:
     layouts: list[MakeLinear] = [DenseLinear]
     if device.type == "cpu" and packing_is_possible(dtype):
         layouts.append(PackedLinear)
-    library = max(_rate(layout, shape, device, dtype) for layout in layouts for shape in shapes)
+    library = _fastest(_try(layout, shape, device, dtype) for layout in layouts for shape in shapes)
     if device.type != "cpu" or not amx.is_usable(dtype):
         return MatmulCeiling(library, library)
     own = partial(amx.AmxLinear, dtype=dtype)
     return MatmulCeiling(
-        library, max(library, *(_rate(own, shape, device, dtype) for shape in shapes))
+        library, _fastest([library, *(_try(own, shape, device, dtype) for shape in shapes)])
     )
 
 
-def _rate(
+def _try(
     layout: MakeLinear, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype
-) -> float:
+) -> Product:
     rows, inputs, outputs = shape
     x = torch.randn(rows, inputs, device=device, dtype=dtype)
-    layer = layout(torch.randn(outputs, inputs, device=device, dtype=dtype), None)
-    return 2 * rows * inputs * outputs / _least_seconds(partial(layer, x), device)
+    call = partial(layout(torch.randn(outputs, inputs, device=device, dtype=dtype), None), x)
+    operations = 2.0 * rows * inputs * outputs
+    return Product(call, operations, operations / _least_seconds(call, device))
+
+
+def _fastest(products: Iterable[Product]) -> Product:
+    return max(products, key=lambda product: product.rate)
 
 
 def _least_seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -6,7 +6,7 @@
 The model, text and kernel of `benchmarks.sweep`. The floor of a part is its operations at the
 matrix ceiling measured in the same run; operators are listed by their own time, in milliseconds a
 window, and what they do together is the part. With `--alternatives`, what a CPU's kernel is made of
-beside what could stand in its place.
+beside what could stand in its place, and how exact each product is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from benchmarks.sweep import all_subsets, operations, part_calls, random_model, 
 from pruning_kit.kernels import amx, choose_kernel
 from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
 from pruning_kit.kernels.head import CPU_PIECE
-from pruning_kit.kernels.linear import PackedLinear, mean_row, packed, product
+from pruning_kit.kernels.linear import (
+    DenseLinear,
+    MakeLinear,
+    PackedLinear,
+    mean_row,
+    packed,
+    product,
+    relative_error,
+)
 from pruning_kit.walk.batching import choose_batch_size
 
 CALLS, LISTED = 20, 9
@@ -56,7 +64,7 @@ def operator_times(call: Callable[[], object], device: torch.device) -> dict[str
 
 def measure(device: torch.device, dtype: torch.dtype) -> list[str]:
     """One line for each part, and one for each of its longest operators."""
-    ceiling = machine.matmul_ceiling(device, dtype).any
+    ceiling = machine.matmul_ceiling(device, dtype).any.rate
     decoder = random_model(device)
     text = random_text(decoder.model.config.vocab_size)
     middle = len(text.windows) // 2
@@ -118,7 +126,25 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         ways["mean of a feed-forward layer's inputs, of 512"] = partial(mean_row, inner)
     with torch.no_grad():
         times = {name: machine.seconds(call, cpu, repeats=CALLS) for name, call in ways.items()}
-    return [f"{1e3 * took_s:8.2f} ms  {name}" for name, took_s in times.items()]
+    lines = [f"{1e3 * took_s:8.2f} ms  {name}" for name, took_s in times.items()]
+    return [*lines, *_errors(joint, normed)]
+
+
+def _errors(weight: Tensor, states: Tensor) -> list[str]:
+    """How far each product of these is from float64, relative and of norms."""
+    cpu, dtype = torch.device("cpu"), states.dtype
+    weight = weight.to(dtype)
+    layers: dict[str, MakeLinear] = {
+        "PyTorch": DenseLinear,
+        "oneDNN, packed": partial(PackedLinear, dtype=dtype, device=cpu),
+    }
+    if amx.is_usable(dtype):
+        layers["AMX"] = partial(amx.AmxLinear, dtype=dtype)
+    exact = states.double() @ weight.double().t()
+    return [
+        f"{relative_error(make(weight, None)(states), exact):8.1e}     error of a product, {name}"
+        for name, make in layers.items()
+    ]
 
 
 def _amx_ways(
