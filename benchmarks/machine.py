@@ -20,6 +20,8 @@ from pruning_kit.kernels.linear import (
 from pruning_kit.speed.machine import device_name
 from pruning_kit.speed.workload import Stopwatch, device_sync
 
+OWN = "AMX"
+"""Products of the kit itself."""
 CEILING_SECONDS = 1.0
 """How long each product is tried for the ceiling, at least."""
 
@@ -71,16 +73,22 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> MatmulCeiling:
         shapes = [(8192, 8192, 8192)]
     else:
         shapes = [(2048, 2048, 2048), (1024, 768, 3072)]
-    layouts: list[MakeLinear] = [DenseLinear]
+    products = {
+        name: _fastest(_try(layout, shape, device, dtype) for shape in shapes)
+        for name, layout in layouts(device, dtype).items()
+    }
+    library = _fastest(product for name, product in products.items() if name != OWN)
+    return MatmulCeiling(library, _fastest(products.values()))
+
+
+def layouts(device: torch.device, dtype: torch.dtype) -> dict[str, MakeLinear]:
+    """Linear layers that a device computes in a number format, by name."""
+    found: dict[str, MakeLinear] = {"PyTorch": DenseLinear}
     if device.type == "cpu" and packing_is_possible(dtype):
-        layouts.append(PackedLinear)
-    library = _fastest(_try(layout, shape, device, dtype) for layout in layouts for shape in shapes)
-    if device.type != "cpu" or not amx.is_usable(dtype):
-        return MatmulCeiling(library, library)
-    own = partial(amx.AmxLinear, dtype=dtype)
-    return MatmulCeiling(
-        library, _fastest([library, *(_try(own, shape, device, dtype) for shape in shapes)])
-    )
+        found["oneDNN, packed"] = PackedLinear
+    if device.type == "cpu" and amx.is_usable(dtype):
+        found[OWN] = partial(amx.AmxLinear, dtype=dtype)
+    return found
 
 
 def _try(

@@ -24,15 +24,7 @@ from benchmarks.sweep import all_subsets, operations, part_calls, random_model, 
 from pruning_kit.kernels import amx, choose_kernel
 from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
 from pruning_kit.kernels.head import CPU_PIECE
-from pruning_kit.kernels.linear import (
-    DenseLinear,
-    MakeLinear,
-    PackedLinear,
-    mean_row,
-    packed,
-    product,
-    relative_error,
-)
+from pruning_kit.kernels.linear import PackedLinear, mean_row, packed, product, relative_error
 from pruning_kit.walk.batching import choose_batch_size
 
 CALLS, LISTED = 20, 9
@@ -132,18 +124,11 @@ def alternatives(dtype: torch.dtype) -> list[str]:
 
 def _errors(weight: Tensor, states: Tensor) -> list[str]:
     """How far each product of these is from float64, relative and of norms."""
-    cpu, dtype = torch.device("cpu"), states.dtype
-    weight = weight.to(dtype)
-    layers: dict[str, MakeLinear] = {
-        "PyTorch": DenseLinear,
-        "oneDNN, packed": partial(PackedLinear, dtype=dtype, device=cpu),
-    }
-    if amx.is_usable(dtype):
-        layers["AMX"] = partial(amx.AmxLinear, dtype=dtype)
+    weight = weight.to(states.dtype)
     exact = states.double() @ weight.double().t()
     return [
         f"{relative_error(make(weight, None)(states), exact):8.1e}     error of a product, {name}"
-        for name, make in layers.items()
+        for name, make in machine.layouts(torch.device("cpu"), states.dtype).items()
     ]
 
 

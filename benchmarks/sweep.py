@@ -120,6 +120,18 @@ def operations(decoder: Decoder, plans: Sequence[Plan], window: Window) -> dict[
     }
 
 
+def executed_operations(
+    decoder: Decoder, plans: Sequence[Plan], text: Text, groups: Sequence[tuple[int, int]]
+) -> float:
+    """Those of all plans over the groups' windows."""
+    counts = [
+        operations(decoder, plans, text.windows[i])
+        for first, end in groups
+        for i in range(first, end)
+    ]
+    return sum(count["blocks"] + count["heads"] for count in counts)
+
+
 def sweep_sums(
     kernel: Kernel, decoder: Decoder, text: Text, groups: Sequence[tuple[int, int]]
 ) -> Tensor:
@@ -184,6 +196,17 @@ def agreement(
         "no_block_left_nll_error_nats": float(off[-1]),
         "scored_tokens": n_scored,
     }
+
+
+def demo_agreement(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """`agreement` on the trained demo model and its text, on a CPU the start of it."""
+    on_gpu = device.type == "cuda"
+    demo = Decoder(AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).to(device))
+    text = demo_text(10**6 if on_gpu else 33 * DEMO_CONTEXT)
+    kernel = choose_kernel(demo, text.batch(1, 2)[0], dtype, device)
+    if kernel.note:
+        sys.exit(f"the fast path was not used for the demo model: {kernel.note}")
+    return agreement(kernel, demo, text, window_groups(text.windows, 64 if on_gpu else 8))
 
 
 class Alternating:
@@ -298,23 +321,13 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
     rates = part_rates(kernel, text, batch, counts)
     ceilings = ceiling_before | machine.matmul_ceiling(device, dtype)
     ceiling = ceilings.any.rate
-    executed = sum(
-        operations(decoder, plans, text.windows[i])[part]
-        for first, end in groups
-        for i in range(first, end)
-        for part in ("blocks", "heads")
-    )
+    executed = executed_operations(decoder, plans, text, groups)
     alternating = alternate(
         kernel, ceilings.any, lambda used: sweep_sums(used, decoder, text, groups), executed
     )
     usual_windows = 16 if on_gpu else 2
     usual_s = usual_seconds(decoder, text, usual_windows, n_all)
     batched_s = batched_seconds(in_format(decoder, dtype, device), text, batch, n_all)
-    demo = Decoder(AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).to(device))
-    spoken = demo_text(10**6 if on_gpu else 33 * DEMO_CONTEXT)
-    demo_kernel = choose_kernel(demo, spoken.batch(1, 2)[0], dtype, device)
-    if demo_kernel.note:
-        sys.exit(f"the fast path was not used for the demo model: {demo_kernel.note}")
     # a CPU in float32 needs minutes for long windows: there the random model reads short ones
     short = Text(text.tokens, sliding_windows(257, 256, 128))
     close = (text, [(middle, middle + 8)]) if on_gpu else (short, [(0, 1)])
@@ -347,9 +360,7 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
         **{f"{part}_share_of_ceiling": rate / ceiling for part, rate in rates.items()},
         "peak_bytes": peak,
         "agreement_random": agreement(kernel, decoder, *close),
-        "agreement_demo": agreement(
-            demo_kernel, demo, spoken, window_groups(spoken.windows, 64 if on_gpu else 8)
-        ),
+        "agreement_demo": demo_agreement(device, dtype),
     }
 
 

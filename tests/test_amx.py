@@ -37,9 +37,6 @@ needs_amx = pytest.mark.skipif(
     not amx.is_offered() or not any(map(shutil.which, ("c++", "g++", "clang++"))),
     reason="no AMX, or no C++ compiler",
 )
-needs_bfloat16 = pytest.mark.skipif(
-    not packing_is_possible(BFLOAT16), reason="this CPU has no bfloat16"
-)
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = BFLOAT16) -> torch.Tensor:

@@ -48,6 +48,11 @@ constexpr long TERMS<bf16> = 1;
 template <class Number>
 constexpr long PRODUCTS = TERMS<Number> == 3 ? 6 : 1;
 
+/// Numbers of a weight's panel in one step of 32 inputs: two tiles for each term.
+constexpr long TERM = 2 * TILE;
+template <class Number>
+constexpr long STEP = TERMS<Number> * TERM;
+
 inline long divide_up(long number, long by) { return (number + by - 1) / by; }
 inline long round_up(long number, long to) { return divide_up(number, to) * to; }
 
@@ -372,7 +377,6 @@ inline void multiply_new_columns(const bf16* weight) {
 template <class Number, class Meanwhile>
 inline void add_up_block(const Rows& rows, const bf16* weight, long steps,
                          const Meanwhile& meanwhile) {
-  constexpr long TERM = 2 * TILE, STEP = TERMS<Number> * TERM;
   const long bytes = rows.stride * sizeof(bf16);
   before_tiles();
   _tile_zero(0);
@@ -382,7 +386,7 @@ inline void add_up_block(const Rows& rows, const bf16* weight, long steps,
   if constexpr (TERMS<Number> == 3) {
     for (long step = 0; step < steps; ++step) {
       const bf16* large = rows.first + step * SIDE;
-      const bf16* columns = weight + step * STEP;
+      const bf16* columns = weight + step * STEP<Number>;
       multiply_new(large, bytes, columns + 2 * TERM);
       meanwhile();
       multiply_new_columns(columns + TERM);
@@ -396,7 +400,7 @@ inline void add_up_block(const Rows& rows, const bf16* weight, long steps,
     }
   }
   for (long step = 0; step < steps; ++step) {
-    multiply_new(rows.first + step * SIDE, bytes, weight + step * STEP);
+    multiply_new(rows.first + step * SIDE, bytes, weight + step * STEP<Number>);
     meanwhile();
   }
 }
@@ -419,7 +423,7 @@ struct Parts {
   Parts(const Product<Number>& product, long threads) {
     const long steps = product.inputs / SIDE;
     chunks = TERMS<Number> == 1 ? 1 : divide_up(steps, CHUNK_STEPS);
-    const long bytes = divide_up(steps, chunks) * TERMS<Number> * 2 * TILE * sizeof(bf16);
+    const long bytes = divide_up(steps, chunks) * STEP<Number> * sizeof(bf16);
     const long most = std::max(1L, CACHED_BYTES / bytes);
     panels = divide_up(product.panels, divide_up(product.panels, most));
     groups = divide_up(product.panels, panels);
@@ -440,7 +444,7 @@ struct Parts {
 template <class Number, class Step>
 void multiply(const Product<Number>& product, const Parts<Number>& parts, const Part& part,
               const Step& last_step) {
-  constexpr long PANEL_STEP = TERMS<Number> * 2 * TILE, BLOCK = SIDE * SIDE;
+  constexpr long BLOCK = SIDE * SIDE;
   alignas(64) float memory[2][BLOCK];
   Buffer<float> sums(parts.chunks > 1 ? part.n_blocks() * BLOCK : 0);
   Pending<Step> pending{last_step};
@@ -455,7 +459,8 @@ void multiply(const Product<Number>& product, const Parts<Number>& parts, const 
       inputs.start(row);
       for (long panel = part.first_panel; panel < part.end_panel; ++panel, ++block) {
         const long step = panel * (product.inputs / SIDE) + chunk.first_step;
-        add_up_block<Number>(inputs.rows(), product.weight + step * PANEL_STEP, chunk.steps, [&] {
+        const bf16* weight = product.weight + step * STEP<Number>;
+        add_up_block<Number>(inputs.rows(), weight, chunk.steps, [&] {
           inputs.advance(lines_a_call);
           pending.advance(rows_a_call);
         });
@@ -574,7 +579,7 @@ class HeadAttention {
   }
 
  private:
-  static constexpr long C = TERMS<Number>, TERM = 2 * TILE, STEP = C * TERM;
+  static constexpr long C = TERMS<Number>;
 
   /// Some queries, the keys that the first of them sees, panels with all that any sees, and which
   /// half of the memory they have.
@@ -597,7 +602,8 @@ class HeadAttention {
       for (long k = 0; k < padded_width_; k += 2) {
         const long step = t / SIDE * (padded_width_ / SIDE) + k / SIDE;
         const __mmask16 some = k < width_ ? first_of(keys_ - t) : 0;
-        store_pairs<C>(&packed_keys_[step * STEP + t % SIDE / 16 * TILE + k % SIDE / 2 * SIDE],
+        store_pairs<C>(&packed_keys_[step * STEP<Number> + t % SIDE / 16 * TILE +
+                                     k % SIDE / 2 * SIDE],
                        TERM, gather(key + t * stride + k, rows, some));
       }
   }
@@ -610,7 +616,8 @@ class HeadAttention {
     for (long k = 0; k < padded_width_; k += 16)
       for (long t = 0; t < padded_keys_; t += 2) {
         const long step = k / SIDE * (padded_keys_ / SIDE) + t / SIDE;
-        store_pairs<C>(&packed_values_[step * STEP + k % SIDE / 16 * TILE + t % SIDE / 2 * SIDE],
+        store_pairs<C>(&packed_values_[step * STEP<Number> + k % SIDE / 16 * TILE +
+                                       t % SIDE / 2 * SIDE],
                        TERM, {sixteen(t, k), sixteen(t + 1, k)});
       }
   }
@@ -621,7 +628,7 @@ class HeadAttention {
                  width_);
     const long steps = padded_width_ / SIDE;
     for (long panel = 0; panel < now.panels; ++panel) {
-      const bf16* keys = &packed_keys_[panel * steps * STEP];
+      const bf16* keys = &packed_keys_[panel * steps * STEP<Number>];
       add_up_block<Number>({query_.data(), query_stride_, padded_width_}, keys, steps, [] {});
       store_block(scores(now) + panel * SIDE, score_stride_);
     }

@@ -43,7 +43,7 @@ from pruning_kit.kernels.linear import (
     Bias,
     places_of_mean,
     relative_error,
-    round_off,
+    round_layer,
 )
 
 SOURCE = Path(__file__).with_name("amx.cpp")
@@ -152,9 +152,8 @@ class AmxEmbedding(CentredEmbedding):
 
     bias_class = AmxBias
 
-    def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
-        logits_N = _dots(normed_ND, self.weight_VD, targets_N)
-        return logits_N if bias_V is None else logits_N + bias_V[targets_N]
+    def _dots(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
+        return _dots(normed_ND, self.weight_VD, targets_N)
 
 
 class AmxLinear(nn.Module):
@@ -163,8 +162,7 @@ class AmxLinear(nn.Module):
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         assert len(weight_OI) and fits(weight_OI) and dtype in N_TERMS
-        put_back = dtype == torch.bfloat16
-        rounded_OI, self._bias = round_off(weight_OI, bias_O, dtype, CPU, put_back, AmxBias)
+        rounded_OI, self._bias = round_layer(weight_OI, bias_O, dtype, CPU, AmxBias)
         self._dtype = dtype
         self._n_outputs = len(rounded_OI)
         self._n_padding = -self._n_outputs % SIDE
@@ -185,16 +183,7 @@ class AmxLinear(nn.Module):
         bias = self._added(rows, bias_O, PADDING_LOGIT)
         n_groups = _function("amx_groups", self._dtype)(rows.shape[1], len(self._panels))
         sums_GN = torch.empty(n_groups, len(rows))
-        _call(
-            "amx_sum_exp",
-            self._dtype,
-            rows,
-            self._panels,
-            bias,
-            sums_GN,
-            *rows.shape,
-            len(self._panels),
-        )
+        self._multiply("amx_sum_exp", rows, bias, sums_GN)
         return sums_GN.sum(dim=0)
 
     def _product(
@@ -203,10 +192,11 @@ class AmxLinear(nn.Module):
         rows = self._inputs(inputs)
         out = rows.new_empty(len(rows), len(self._panels) * SIDE)
         bias = self._added(rows, bias_O)
-        _call(
-            name, self._dtype, rows, self._panels, bias, *added, out, *rows.shape, len(self._panels)
-        )
+        self._multiply(name, rows, bias, *added, out)
         return out[:, : self._n_outputs].view(*inputs.shape[:-1], self._n_outputs)
+
+    def _multiply(self, name: str, rows: Tensor, *tensors: Tensor) -> None:
+        _call(name, self._dtype, rows, self._panels, *tensors, *rows.shape, len(self._panels))
 
     def _inputs(self, inputs: Tensor) -> Tensor:
         rows = _rows(inputs, self._dtype)
@@ -388,9 +378,7 @@ def _errors(dtype: torch.dtype) -> Errors:
 
     exact_weight, bias = random(1100, 768) / 16, random(1100).to(dtype)
     inputs, residual = random(70, 768).to(dtype), random(70, 1100).to(dtype)
-    weight, put_back = round_off(
-        exact_weight, None, dtype, CPU, dtype == torch.bfloat16, bias_class=AmxBias
-    )
+    weight, put_back = round_layer(exact_weight, None, dtype, CPU, AmxBias)
     layer = AmxLinear(weight, bias, dtype)
     exact = F.linear(inputs.double(), weight.double(), bias.double())
     query, key_value = random(1, 40, 64).to(dtype), random(1, 70, 128).to(dtype)

@@ -20,13 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruning_kit.kernels.linear import (
-    Bias,
-    Linear,
-    MakeLinear,
-    round_off,
-    weight_and_bias,
-)
+from pruning_kit.kernels.linear import Bias, Linear, MakeLinear, round_off, weight_and_bias
 
 CPU_PIECE, GPU_PIECE = (1024, 2048), (8192, 12_544)
 """Rows and columns of logits at a time; on a CPU they stay in the (shared) cache.
@@ -64,9 +58,12 @@ class CentredEmbedding:
 
     def target_logits(self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor | None) -> Tensor:
         """The centred logit of each target, in float32: (N,)."""
+        logits_N = self._dots(normed_ND, targets_N)
+        return logits_N if bias_V is None else logits_N + bias_V[targets_N]
+
+    def _dots(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
         rows_ND = F.embedding(targets_N, self.weight_VD)
-        logits = (normed_ND.float() * rows_ND.float()).sum(dim=1)
-        return logits if bias_V is None else logits + bias_V[targets_N]
+        return (normed_ND.float() * rows_ND.float()).sum(dim=1)
 
 
 class PiecewiseHead:

@@ -135,16 +135,17 @@ def round_off(
     return rounded_OI, bias_class(bias_O, off_OI)
 
 
-def _round_layer(
+def round_layer(
     weight_OI: Tensor,
     bias_O: Tensor | None,
     dtype: torch.dtype | None,
     device: torch.device | None,
+    bias_class: type[Bias] = Bias,
 ) -> tuple[Tensor, Bias]:
     """`round_off` for a layer of a block; float16 rounds too little there to be put back."""
     dtype = dtype or weight_OI.dtype
     put_back = dtype == torch.bfloat16
-    return round_off(weight_OI, bias_O, dtype, device or weight_OI.device, put_back)
+    return round_off(weight_OI, bias_O, dtype, device or weight_OI.device, put_back, bias_class)
 
 
 class DenseLinear(nn.Module):
@@ -158,7 +159,7 @@ class DenseLinear(nn.Module):
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        self._weight_OI, self._bias = _round_layer(weight_OI, bias_O, dtype, device)
+        self._weight_OI, self._bias = round_layer(weight_OI, bias_O, dtype, device)
         self._no_bias_O = self._weight_OI.new_zeros(len(self._weight_OI))
 
     def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -198,7 +199,7 @@ class PackedLinear(nn.Module):
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
-        rounded_OI, self._bias = _round_layer(weight_OI, bias_O, dtype, device)
+        rounded_OI, self._bias = round_layer(weight_OI, bias_O, dtype, device)
         self._packed = packed(rounded_OI)
         self._shift_O = torch.full((len(rounded_OI),), -EXPONENT_SHIFT)
 
