@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check bench clean
+.PHONY: demo test test-avx2 lint check bench clean
 
 demo: .venv/run-installed
 	$(BIN)/python main.py --model demo --mode combinatorial --max-windows 64 --save_results
@@ -18,6 +18,10 @@ lint: .venv/dev-installed
 # lint, the fast suite, and the heavier checks behind the marker `slow`
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
+
+# the suite as on a processor without AVX-512 and bfloat16
+test-avx2: .venv/dev-installed
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 bench: .venv/run-installed
 	$(BIN)/python -m benchmarks.sweep

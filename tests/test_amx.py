@@ -43,6 +43,18 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = BFLOAT16) -> torch.T
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "offered"),
+    [(None, True), ("ALL", True), ("AVX512_CORE_AMX", True), ("avx2", False)],
+)
+def test_the_units_are_left_alone_where_onednn_is_told_to(monkeypatch, allowed, offered):
+    monkeypatch.setattr(amx.processor, "flags", lambda: amx.FLAGS)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
+    assert amx.is_offered() == offered
+
+
 @needs_amx
 @formats
 def test_nothing_speaks_against_the_units_where_there_are_some(dtype):

@@ -17,15 +17,38 @@ from hypothesis import strategies as st
 from tiny import TEXT, save_tiny_gpt2
 from torch.distributed import TCPStore
 
+from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.runs import ranks as ranks_module
 from pruning_kit.runs.ranks import Ranks, current_ranks
 from pruning_kit.runs.results import load_run
 
 
-@given(st.integers(1, 9), st.integers(0, 60))
-def test_every_group_is_taken_by_exactly_one_rank(size, n_groups):
-    takers = [[r for r in range(size) if Ranks(r, size).takes(g)] for g in range(n_groups)]
-    assert all(len(taken) == 1 for taken in takers)
+@given(st.integers(1, 9), st.lists(st.integers(1, 85), max_size=60))
+def test_every_group_is_taken_by_exactly_one_rank(size, sizes):
+    taken = [Ranks(rank, size).takes(sizes) for rank in range(size)]
+    assert sorted(group for groups in taken for group in groups) == list(range(len(sizes)))
+
+
+@given(st.integers(1, 9), st.lists(st.integers(1, 85), min_size=1, max_size=60))
+def test_no_rank_has_more_than_another_by_more_than_one_group(size, sizes):
+    loads = [sum(sizes[g] for g in Ranks(rank, size).takes(sizes)) for rank in range(size)]
+    assert max(loads) - min(loads) <= max(sizes)
+
+
+@given(st.integers(1, 3000), st.integers(1, 100), st.integers(2, 16))
+def test_a_shared_run_has_as_many_batches_for_each_process(n_windows, largest, n_processes):
+    batch = even_batch_size(n_windows, largest, n_processes)
+    assert 1 <= batch <= largest
+    each = -(-n_windows // (largest * n_processes))
+    assert (each * n_processes - 1) * batch < n_windows + each * n_processes
+    assert -(-n_windows // batch) <= each * n_processes
+
+
+def test_batches_of_a_shared_run():
+    assert even_batch_size(490, 85, 1) == 85
+    assert even_batch_size(490, 85, 2) == 82
+    assert even_batch_size(490, 85, 4) == 62
+    assert even_batch_size(3, 85, 4) == 1
 
 
 def test_one_process_alone_needs_no_store(monkeypatch):

@@ -59,6 +59,7 @@ def settings(model_folder, text_file, tmp_path):
             "model": str(model_folder),
             "dataset": str(text_file),
             "batch_size": 3,
+            "device": "cpu",  # whose sums are exact; a GPU would be taken in float16
             "threads": 1,
             "output": tmp_path / "run",
         }
@@ -141,18 +142,25 @@ def test_resuming_computes_only_what_is_missing(settings, monkeypatch):
 def test_any_number_of_ranks_gives_the_same_bits(settings, tmp_path):
     alone = measured(settings()).nll()
     together = settings(output=tmp_path / "ranks", resume=True)
+    said = {}
     for rank in (1, 0, 2):
-        sweep = Sweep(together, SilentObserver(), RankWithoutStore(rank=rank, size=3))
+        sweep = Sweep(together, SilentObserver(), RankInTurn(rank=rank, size=3, store=said))
         sweep.measure()
     np.testing.assert_array_equal(load_run(tmp_path / "ranks").nll(), alone)
 
 
-class RankWithoutStore(Ranks):
-    """One of several processes, run one after the other in this one."""
+class RankInTurn(Ranks):
+    """One of several processes, run one after the other in this one; the first to come leads."""
 
     @property
     def leads(self):
         return True
+
+    def share(self, name, value):
+        return self.store.setdefault(name, value)
+
+    def wait_for_all(self, name):
+        """The others have been here, or will come."""
 
 
 def test_a_second_run_never_overwrites_a_first(settings):
@@ -397,3 +405,37 @@ def test_timing_that_does_not_fit_the_model_is_refused_before_any_work(settings)
     with pytest.raises(TimingError, match="the model's context is 32"):
         Sweep(asked, SilentObserver(), Ranks())
     assert not asked.output.exists()
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+
+
+@needs_gpu
+def test_what_a_gpu_measures_by_default_is_what_a_cpu_does_but_for_its_format(settings, tmp_path):
+    exact = measured(settings(output=tmp_path / "cpu"))
+    found = measured(settings(device="auto", output=tmp_path / "gpu"))
+    assert (found.info["numerics"]["device"], found.info["numerics"]["dtype"]) == (
+        "cuda",
+        "float16",
+    )
+    np.testing.assert_allclose(found.nll(), exact.nll(), rtol=1e-3)
+
+
+@needs_two_gpus
+@pytest.mark.parametrize("mode", ["eager", "compile", "cuda-graph"])
+def test_the_second_gpu_measures_and_times_as_the_first_does(settings, tmp_path, mode):
+    protocol = LatencyProtocol(
+        prompt_tokens=4, new_tokens=2, end_to_end_tokens=31, mode=mode, budget_s=5
+    )
+    runs = []
+    for device in ("cuda:0", "cuda:1"):
+        folder = tmp_path / device.replace(":", "-")
+        sweep = Sweep(
+            settings(device=device, timing=protocol, output=folder), SilentObserver(), Ranks()
+        )
+        sweep.measure()
+        sweep.time()
+        runs.append(load_run(folder))
+    np.testing.assert_array_equal(runs[0].nll(), runs[1].nll())
+    assert all(run.timings is not None for run in runs)

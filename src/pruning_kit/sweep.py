@@ -6,6 +6,7 @@ the window groups that are not on the disk yet, time the pruned models.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from pruning_kit.errors import CorpusError, PlanError, RunError
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
+from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.plan import Plan
 from pruning_kit.runs import opening, provenance, store
@@ -66,11 +68,7 @@ class Sweep:
     def measure(self) -> None:
         """Walk every window group that this process takes and that is not on the disk yet."""
         for split, text in self.texts.items():
-            todo = [
-                (group, first, end)
-                for group, (first, end) in enumerate(self.run.info["windows"][split]["groups"])
-                if self.ranks.takes(group) and not self.run.has_part(split, group)
-            ]
+            todo = self._groups_to_measure(split)
             self._announce(text, sum(end - first for _, first, end in todo))
             with self.observer.track(
                 f"perplexity, {text.corpus.title}",
@@ -80,6 +78,19 @@ class Sweep:
                     self._measure_group(split, group, first, end)
                     advance(len(self.plans) * (end - first))
         self.ranks.wait_for_all("measured")
+
+    def _groups_to_measure(self, split: str) -> list[tuple[int, int, int]]:
+        """This process's share of the groups that are not on the disk: (group, first, end).
+
+        Which these are is what the first process saw, lest one that looks later leave a group that
+        another counts as its own.
+        """
+        groups = self.run.info["windows"][split]["groups"]
+        left = [g for g in range(len(groups)) if not self.run.has_part(split, g)]
+        seen = self.ranks.share(f"left/{split}", json.dumps(left) if self.ranks.leads else None)
+        left = json.loads(seen)
+        mine = self.ranks.takes([groups[group][1] - groups[group][0] for group in left])
+        return [(left[piece], *groups[left[piece]]) for piece in mine]
 
     def time(self) -> None:
         """Time the really cut models, if asked for and not done yet; only one process does."""
@@ -287,9 +298,7 @@ class Sweep:
 
     def _info(self, identity: Mapping[str, Any]) -> dict[str, Any]:
         """Everything needed to repeat the run, for `run.json`."""
-        batch_size = self.settings.batch_size or choose_batch_size(
-            self.kernel, self.plans, *self.texts["test"].typical_window()
-        )
+        batch_size = self._choose_batch_size()
         return {
             "command": self.settings.command,
             "created": provenance.now(),
@@ -324,6 +333,14 @@ class Sweep:
             "versions": provenance.versions(),
             "git_commit": provenance.git_commit(),
         }
+
+    def _choose_batch_size(self) -> int:
+        """Windows at a time: what was asked for, or what memory allows, the same for each rank."""
+        if self.settings.batch_size:
+            return self.settings.batch_size
+        text = self.texts["test"]
+        largest = choose_batch_size(self.kernel, self.plans, *text.typical_window())
+        return even_batch_size(len(text.windows), largest, self.ranks.size)
 
     def _threads(self) -> int:
         """Threads of each process; torchrun's default of one would leave cores idle."""

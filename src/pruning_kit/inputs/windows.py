@@ -91,3 +91,14 @@ def window_groups(windows: Sequence[Window], batch_size: int) -> list[tuple[int,
             groups.append((first, index))
             first = index
     return groups
+
+
+def even_batch_size(n_windows: int, largest: int, n_processes: int) -> int:
+    """A batch of at most `largest` windows, such that several processes get as many batches each.
+
+    One process alone takes the largest: its last batch may be smaller.
+    """
+    if n_processes == 1:
+        return largest
+    batches_each = -(-n_windows // (largest * n_processes))
+    return -(-n_windows // (batches_each * n_processes))

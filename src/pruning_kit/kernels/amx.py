@@ -87,8 +87,12 @@ class UnavailableError(Exception):
 
 
 def is_offered() -> bool:
-    """Whether the processor has the units and the system names them."""
-    return processor.flags() >= FLAGS
+    """Whether the processor has the units, the system names them and the user leaves them on.
+
+    oneDNN's own setting is heeded, so that a lesser processor can be imitated.
+    """
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    return processor.flags() >= FLAGS and ("AMX" in allowed or allowed in ("ALL", "DEFAULT"))
 
 
 def refusal(dtype: torch.dtype) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ def _candidates(
     def head() -> tuple[Head | None, str]:
         if not reference.exact_head:
             return _NO_HEAD
-        return _make_head(decoder, make_linear, layout, dtype, device)
+        return _make_head(decoder, make_linear, layout, dtype, device, notes)
 
     def gpt2() -> Kernel:
         made, how = head()
@@ -137,7 +138,8 @@ def _choose_linear(
         notes.append(f"AMX refused: {reason}")
     if not packing_is_possible(dtype):
         notes.append(
-            f"oneDNN packed refused: no {dtype_name(dtype)} products in this PyTorch or CPU"
+            f"oneDNN packed refused: no {dtype_name(dtype)} products in this PyTorch or CPU, "
+            "where float32 is faster"
         )
         return dense, "unpacked"
     if dtype == torch.float32:
@@ -186,28 +188,33 @@ def _make_head(
     layout: str,
     dtype: torch.dtype,
     device: torch.device,
+    notes: list[str],
 ) -> tuple[Head, str]:
     layer = decoder.model.get_output_embeddings()
     if layout == TILED:
         own = amx.AmxEmbedding(layer, dtype, device)
         return PiecewiseHead(own, make_linear, amx.PIECE), "head by pieces"
     embedding = CentredEmbedding(layer, dtype, device)
-    if _can_fuse(embedding):
-        from pruning_kit.kernels.fused import FusedHead  # needs Triton
+    if device.type == "cuda" and dtype != torch.float32:
+        reason = fusing_is_refused(embedding.weight_VD)
+        if reason is None:
+            from pruning_kit.kernels.fused import FusedHead  # needs Triton
 
-        return FusedHead(embedding), "fused head"
+            return FusedHead(embedding), "fused head"
+        notes.append(f"fused head refused: {reason}")
     return PiecewiseHead(embedding, make_linear), "head by pieces"
 
 
-def _can_fuse(embedding: CentredEmbedding) -> bool:
-    """The fused head is written for 16 bits on NVIDIA's Hopper GPUs."""
-    weight = embedding.weight_VD
-    return (
-        weight.device.type == "cuda"
-        and torch.cuda.get_device_capability(weight.device)[0] == 9
-        and weight.dtype != torch.float32
-        and weight.shape[1] % 8 == 0
-    )
+def fusing_is_refused(weight_VD: Tensor) -> str | None:
+    """Why the fused head, written in Triton for 16 bits on NVIDIA's Hopper GPUs, is not used."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if torch.cuda.get_device_capability(weight_VD.device)[0] != 9:
+        name = torch.cuda.get_device_name(weight_VD.device)
+        return f"it is written for NVIDIA's Hopper GPUs, this is {name}"
+    if weight_VD.shape[1] % 8:
+        return f"a width of {weight_VD.shape[1]} is no multiple of 8"
+    return None
 
 
 def _doubt(kernel: Kernel, reference: ReferenceKernel, tokens_BT: Tensor) -> str | None:

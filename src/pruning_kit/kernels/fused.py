@@ -90,6 +90,10 @@ class FusedHead:
         self._n_padding = self._n_tiles * COLUMNS - embedding.n_vocab
 
     def nll(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
+        with torch.cuda.device(normed_ND.device):  # Triton launches on the current one
+            return self._nll(normed_ND, targets_N)
+
+    def _nll(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
         bias_V = self._embedding.bias(normed_ND)
         assert bias_V is not None, "16 bits always have one"
         bias_V = F.pad(bias_V, (0, self._n_padding))

@@ -7,6 +7,7 @@ to learn which folder the first one opened, and to wait for the last group.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -34,9 +35,19 @@ class Ranks:
         """Whether this process prints, creates the folder and derives the results."""
         return self.rank == 0
 
-    def takes(self, group: int) -> bool:
-        """Whether this process computes a window group."""
-        return group % self.size == self.rank
+    def takes(self, sizes: Sequence[int]) -> list[int]:
+        """Which of some pieces of work this process does; every process asks with the same sizes.
+
+        The largest pieces are dealt out first, each to the process that has least so far.
+        """
+        loads = [0] * self.size
+        mine = []
+        for piece in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+            taker = loads.index(min(loads))
+            loads[taker] += sizes[piece]
+            if taker == self.rank:
+                mine.append(piece)
+        return sorted(mine)
 
     def share(self, name: str, value: str | None) -> str:
         """Give every process the value that the first one has."""

@@ -45,6 +45,7 @@ from pruning_kit.speed.workload import (
     Stopwatch,
     Sync,
     check_protocol,
+    current_device,
     device_sync,
     option,
 )
@@ -145,7 +146,12 @@ def _measure_one_batch(
     started = clock()
     pools = pool_plans(decoder, plans)
     entries = choose_entries(pools, protocol.per_plan)
-    with _quiet_collector(), _compiler_limit(len(entries)), _memory_errors(protocol.batch_size):
+    with (
+        current_device(decoder.device),
+        _quiet_collector(),
+        _compiler_limit(len(entries)),
+        _memory_errors(protocol.batch_size),
+    ):
         cuts = [entry.plan for entry in entries]
         workload = Workload(decoder, cuts, prompt_ids, protocol, stopwatch, turns)
         _warm_up(workload, protocol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -184,6 +185,11 @@ class Stopwatch:
         call()
         self.sync()
         return self.clock() - start
+
+
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU the one on which this thread launches, captures graphs and records events."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def device_sync(device: torch.device) -> Sync:
