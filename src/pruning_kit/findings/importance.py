@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations, islice, pairwise
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from pruning_kit.findings.scores import Interval, Scores, exp
 from pruning_kit.findings.statistics import LEVEL, Array
@@ -274,7 +274,7 @@ def _sampled_shapley(scores: Scores, n_blocks: int, pairs: list[tuple[int, ...]]
     used = sorted(row.values())
     series_LN = weights_LP[:, used] @ scores.nll_PN[used]
     error_L = values_ML.std(axis=0, ddof=1) / math.sqrt(len(pairs))
-    factor = float(student_t.ppf((1 + LEVEL) / 2, len(pairs) - 1))
+    factor = float(stdtrit(len(pairs) - 1, (1 + LEVEL) / 2))
     values = [
         _widen(interval, factor * error)
         for interval, error in zip(
