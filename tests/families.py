@@ -42,11 +42,15 @@ _FALCON = {
 }
 _ALTERNATING = ["sliding_attention", "full_attention"] * (N_BLOCKS // 2)
 _SLIDING = {"sliding_window": 8, "layer_types": _ALTERNATING}
+_EXPERTS = {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+_SHARED = {**_EXPERTS, "shared_expert_intermediate_size": 24}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "bloom": _BLOOM,
+    "cohere": {**_LLAMA, "logit_scale": 0.25},
     "cohere2": {**_LLAMA, **_SLIDING, "head_dim": 8, "logit_scale": 0.25},
     "falcon": {**_FALCON, "alibi": False},
+    "gemma": {**_LLAMA, "head_dim": 8},
     "gemma2": {
         **_LLAMA,
         **_SLIDING,
@@ -77,6 +81,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "llama": _LLAMA,
     "mistral": {**_LLAMA, "sliding_window": 8},
+    "mixtral": {**_LLAMA, "sliding_window": 8, "num_local_experts": 4},
     "mpt": {
         "d_model": 16,
         "n_heads": 2,
@@ -84,7 +89,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "max_seq_len": CONTEXT,
         "expansion_ratio": 2,
     },
+    "olmo": _LLAMA,
     "olmo2": _LLAMA,
+    "olmo3": {**_LLAMA, **_SLIDING},
     "opt": {
         "hidden_size": 16,
         "ffn_dim": 24,
@@ -97,8 +104,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "pad_token_id": 0,
     },
     "phi": {**_LLAMA, "num_key_value_heads": 2},
+    "phi3": {**_LLAMA, "sliding_window": 8},
     "qwen2": {**_LLAMA, **_SLIDING, "use_sliding_window": True},
+    "qwen2_moe": {**_SHARED, **_SLIDING, "use_sliding_window": True, "mlp_only_layers": [1]},
     "qwen3": {**_LLAMA, **_SLIDING, "use_sliding_window": True, "head_dim": 8},
+    "qwen3_moe": {**_EXPERTS, "head_dim": 8, "mlp_only_layers": [1, 2]},
     "smollm3": {
         **_LLAMA,
         **_SLIDING,
@@ -117,9 +127,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2-untied": ("gpt2", {**_GPT2, "tie_word_embeddings": False}),
     "gpt_bigcode-multihead": ("gpt_bigcode", {**_GPT2, "multi_query": False}),
     "llama-tied": ("llama", {**_LLAMA, "tie_word_embeddings": True}),
+    "mixtral-routers": (
+        "mixtral",
+        {**_LLAMA, "num_local_experts": 4, "output_router_logits": True},
+    ),
     "opt-projected": (
         "opt",
         {**SETTINGS["opt"], "do_layer_norm_before": False, "word_embed_proj_dim": 8},
+    ),
+    "qwen2_moe-step": ("qwen2_moe", {**_SHARED, "decoder_sparse_step": 2}),
+    "qwen3_moe-step": (
+        "qwen3_moe",
+        {**_EXPERTS, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
     ),
     "stablelm-parallel": ("stablelm", {**_LLAMA, "use_parallel_residual": True}),
 }
@@ -131,6 +150,8 @@ WIDTHS = (
     "hidden_size",
     "d_model",
     "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
     "ffn_dim",
     "word_embed_proj_dim",
     "head_dim",

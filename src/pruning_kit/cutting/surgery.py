@@ -93,7 +93,23 @@ def trim_config(config: PretrainedConfig, kept: Sequence[int], n_blocks: int) ->
         setattr(config, name, [values[block] for block in kept])
     if config.model_type == "gpt_neo":  # it rebuilds attention_layers from the shorthand
         config.attention_types = [[[kind], 1] for kind in config.attention_layers]
+    if config.model_type in ("qwen2_moe", "qwen3_moe"):
+        _renumber_dense_blocks(config, kept)
     config.num_hidden_layers = len(kept)
+
+
+def _renumber_dense_blocks(config: PretrainedConfig, kept: Sequence[int]) -> None:
+    """Name the kept blocks without experts by their new numbers.
+
+    Such a config gives experts to every `decoder_sparse_step`-th block that `mlp_only_layers`, a
+    list of block numbers, does not name. Both go by numbers that a cut moves; the list alone can
+    say the same of any blocks, with a step of 1.
+    """
+    step, dense = config.decoder_sparse_step, config.mlp_only_layers
+    config.mlp_only_layers = [
+        new for new, old in enumerate(kept) if old in dense or (old + 1) % step
+    ]
+    config.decoder_sparse_step = 1
 
 
 def per_block_lists(config: PretrainedConfig, n_blocks: int) -> list[str]:

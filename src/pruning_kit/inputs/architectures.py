@@ -40,8 +40,10 @@ _LLAMA_STYLE = Family("model.layers", "model.norm")
 
 FAMILIES: dict[str, Family] = {
     "bloom": _GPT2_STYLE,
+    "cohere": _LLAMA_STYLE,
     "cohere2": _LLAMA_STYLE,
     "falcon": _GPT2_STYLE,
+    "gemma": _LLAMA_STYLE,
     "gemma2": _LLAMA_STYLE,
     "gemma3_text": _LLAMA_STYLE,
     "gpt2": _GPT2_STYLE,
@@ -52,12 +54,18 @@ FAMILIES: dict[str, Family] = {
     "granite": _LLAMA_STYLE,
     "llama": _LLAMA_STYLE,
     "mistral": _LLAMA_STYLE,
+    "mixtral": _LLAMA_STYLE,
     "mpt": Family("transformer.blocks", "transformer.norm_f"),
+    "olmo": _LLAMA_STYLE,
     "olmo2": _LLAMA_STYLE,
+    "olmo3": _LLAMA_STYLE,
     "opt": Family("model.decoder.layers", "model.decoder.final_layer_norm"),
     "phi": Family("model.layers", "model.final_layernorm"),
+    "phi3": _LLAMA_STYLE,
     "qwen2": _LLAMA_STYLE,
+    "qwen2_moe": _LLAMA_STYLE,
     "qwen3": _LLAMA_STYLE,
+    "qwen3_moe": _LLAMA_STYLE,
     "smollm3": _LLAMA_STYLE,
     "stablelm": _LLAMA_STYLE,
     "starcoder2": _LLAMA_STYLE,
@@ -115,7 +123,11 @@ class Decoder:
         self.family = family_of(model.config.model_type)
         self.stack = self._find_stack()
         self.norm = _submodule(model, self.family.norm) or nn.Identity()
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        options = inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in options
+        self._options = {"use_cache": False}
+        if "output_router_logits" in options:  # the blocks would have to return theirs
+            self._options["output_router_logits"] = False
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -218,8 +230,8 @@ class Decoder:
     def _forward(self, tokens_BT: Tensor, keep: Tensor) -> Tensor:
         """The model's own forward without cache; logits at the positions `keep`."""
         if self._keeps_logits:
-            return self.model(tokens_BT, use_cache=False, logits_to_keep=keep).logits
-        return self.model(tokens_BT, use_cache=False).logits[:, keep]
+            return self.model(tokens_BT, logits_to_keep=keep, **self._options).logits
+        return self.model(tokens_BT, **self._options).logits[:, keep]
 
     def _wrap(self, hidden: Tensor) -> Any:
         """The hidden state as this family's blocks return it."""
@@ -258,7 +270,7 @@ class Decoder:
         try:
             with torch.no_grad():
                 tokens = torch.zeros((1, 2), dtype=torch.long, device=self.device)
-                self.model(tokens, use_cache=False)
+                self.model(tokens, **self._options)
         finally:
             for hook in hooks:
                 hook.remove()
