@@ -29,7 +29,8 @@ from pruning_kit.cutting.recipe import Recipe, read_recipe, render_card
 from pruning_kit.cutting.surgery import count_parameters, recut, stored_copy
 from pruning_kit.cutting.verification import Check
 from pruning_kit.errors import ExportError, ModelError, PlanError, VerificationError
-from pruning_kit.inputs.models import LoadedModel, ModelSource, find_model, load_model, weights_hash
+from pruning_kit.inputs.models import LoadedModel, ModelSource, find_model, load_model
+from pruning_kit.inputs.weights import weights_hash
 from pruning_kit.plan import Plan
 
 COMMAND = "pruning-kit prune --model base --remove 1,3 --out pruned"

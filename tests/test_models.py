@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny_gpt2
 
 from pruning_kit.errors import ArchitectureError, DeviceError, ModelError, first_line
-from pruning_kit.inputs import hub, models
+from pruning_kit.inputs import hub
 from pruning_kit.inputs.models import (
     DEMO_FOLDER,
     ModelSource,
@@ -18,6 +18,7 @@ from pruning_kit.inputs.models import (
     find_model,
     load_model,
 )
+from pruning_kit.inputs.weights import weights_hash
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def broken(tiny_folder, tmp_path):
 @pytest.fixture
 def no_hub(monkeypatch):
     reason = "the Hugging Face Hub did not answer within 4 seconds"
-    monkeypatch.setattr(hub, "cached_model", lambda _: None)
+    monkeypatch.setattr(hub, "cached_folder", lambda _: None)
     monkeypatch.setattr(hub, "refusal", lambda _: reason)
 
 
@@ -116,7 +117,7 @@ def test_a_near_miss_that_no_model_on_the_hub_can_have_is_asked_about():
 
 
 def test_offline_mode_is_named_as_the_reason(monkeypatch):
-    monkeypatch.setattr(hub, "cached_model", lambda _: None)
+    monkeypatch.setattr(hub, "cached_folder", lambda _: None)
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     hub.silence.cache_clear()
     hub.refusal.cache_clear()
@@ -158,11 +159,11 @@ def test_weights_run_in_float32_whatever_they_are_stored_in(tiny_folder):
 
 
 def test_the_weights_hash_changes_with_a_weight(tiny_folder, broken):
-    assert models.weights_hash(broken) == models.weights_hash(tiny_folder)
+    assert weights_hash(broken) == weights_hash(tiny_folder)
     weights = load_file(broken / "model.safetensors")
     weights["transformer.wte.weight"][0, 0] += 1
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    assert models.weights_hash(broken) != models.weights_hash(tiny_folder)
+    assert weights_hash(broken) != weights_hash(tiny_folder)
 
 
 def change_config(folder, **changes):
@@ -295,15 +296,22 @@ def test_a_folder_without_config_is_refused(tmp_path):
 def test_pickled_weights_are_not_read(broken):
     (broken / "model.safetensors").unlink()
     torch.save({}, broken / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="cannot load model"):
+    with pytest.raises(ModelError) as error:
         load_model(find_model(str(broken)))
+    assert str(error.value) == (
+        f"cannot load model {str(broken)!r}: it has weights only as a pickle "
+        "('pytorch_model.bin'), which can run code when it is read. Where you trust it, save it as "
+        "safetensors: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)."
+    )
 
 
 def test_damaged_weights_are_named(broken):
     whole = (broken / "model.safetensors").read_bytes()
     for content in (b"", b"\0" * 100, whole[: len(whole) // 2]):
         (broken / "model.safetensors").write_bytes(content)
-        with pytest.raises(ModelError, match=r"cannot load model .*broken': .*header: .+\. The"):
+        with pytest.raises(
+            ModelError, match=r"broken': 'model\.safetensors' cannot be read as safe"
+        ):
             load_model(find_model(str(broken)))
 
 

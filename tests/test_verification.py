@@ -21,7 +21,7 @@ from pruning_kit.cutting.recipe import Recipe, write_recipe
 from pruning_kit.cutting.surgery import count_parameters, cut, stored_copy
 from pruning_kit.cutting.verification import Check, _behaviour, require, verify_folder, verify_model
 from pruning_kit.errors import ArchitectureError, ModelError, VerificationError
-from pruning_kit.inputs.models import weights_hash
+from pruning_kit.inputs.weights import weights_hash
 from pruning_kit.plan import Plan
 
 
@@ -248,8 +248,8 @@ class TestNoModel:
         ("damage", "reason"),
         [
             (no_config, "holds no config.json"),
-            (no_weights, "no file named model.safetensors"),
-            (only_pickle, "no file named model.safetensors"),
+            (no_weights, "it has no weights"),
+            (only_pickle, "it has weights only as a pickle"),
             (half_of_the_weights, "Error while deserializing header"),
             (broken_config, "its config.json cannot be used"),
         ],

@@ -22,7 +22,8 @@ from pruning_kit.cutting.surgery import count_parameters, predicted_parameters, 
 from pruning_kit.cutting.verification import Check, require, verify_folder
 from pruning_kit.errors import ExportError, PlanError, first_line
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.models import LoadedModel, weights_hash
+from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.inputs.weights import weights_hash
 from pruning_kit.plan import Plan
 from pruning_kit.runs.provenance import now, versions
 

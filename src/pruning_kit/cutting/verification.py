@@ -27,7 +27,8 @@ from pruning_kit.cutting.surgery import (
 )
 from pruning_kit.errors import ModelError, VerificationError
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.models import ModelSource, context_limit, load_weights, weights_hash
+from pruning_kit.inputs.checkpoints import Checkpoint, load_checkpoint
+from pruning_kit.inputs.models import context_limit
 
 PROBE_TOKENS = 24
 """Tokens read by the teacher-forced checks."""
@@ -65,25 +66,26 @@ def verify_folder(
     Raises:
         ModelError: if the folder holds no model that can be loaded.
     """
-    source = ModelSource(str(folder), Path(folder))
+    name, folder = str(folder), Path(folder)
     if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for very long names
         raise ModelError(
-            f"cannot verify {source.name!r}: there is no such folder. "
+            f"cannot verify {name!r}: there is no such folder. "
             "Give the folder that pruning-kit prune wrote."
         )
     where, dtype, attention = device, torch.float32, None
     if reference is not None:
         where, dtype = reference.device, reference.dtype
         attention = reference.config._attn_implementation
-    weights = load_weights(source, where, dtype, attention)
-    checks = [_check_weights(weights.missing, weights.unused), *_structure(weights.model)]
-    if (source.folder / RECIPE_FILE).exists():
-        checks.append(_check_recipe(source.folder, weights.model))
+    checkpoint = load_checkpoint(name, folder, where, dtype, attention)
+    model = checkpoint.model
+    checks = [_check_weights(checkpoint.missing, checkpoint.unused), *_structure(model)]
+    if (folder / RECIPE_FILE).exists():
+        checks.append(_check_recipe(folder, checkpoint))
     if not all(check.passed for check in checks):
         return checks
     if reference is None:
-        reference = load_weights(source, where, dtype, attention).model
-    return [*checks, *_behaviour(weights.model), _check_reload(reference, weights.model)]
+        reference = load_checkpoint(name, folder, where, dtype, attention).model
+    return [*checks, *_behaviour(model), _check_reload(reference, model)]
 
 
 def verify_model(model: PreTrainedModel) -> list[Check]:
@@ -99,9 +101,10 @@ def verify_model(model: PreTrainedModel) -> list[Check]:
         return checks
     with tempfile.TemporaryDirectory() as folder:
         stored_copy(model, model.dtype).save_pretrained(folder)
-        source = ModelSource("the saved copy", Path(folder))
         attention = model.config._attn_implementation
-        reloaded = load_weights(source, model.device, model.dtype, attention).model
+        reloaded = load_checkpoint(
+            "the saved copy", Path(folder), model.device, model.dtype, attention
+        ).model
         return [*checks, *_behaviour(model), _check_reload(model, reloaded)]
 
 
@@ -168,19 +171,20 @@ def _check_numbering(decoder: Decoder) -> Check:
     return Check("numbering", not stale, detail)
 
 
-def _check_recipe(folder: Path, model: PreTrainedModel) -> Check:
+def _check_recipe(folder: Path, checkpoint: Checkpoint) -> Check:
     """The recipe can be read, agrees with itself, and is about these files."""
     try:
         recipe = read_recipe(folder)
     except ModelError as error:
         return Check("recipe", False, str(error))
     faults = recipe.contradictions()
+    model = checkpoint.model
     n_blocks, parameters = Decoder(model).n_blocks, count_parameters(model)
     if len(recipe.kept) != n_blocks:
         faults.append(f"it keeps {len(recipe.kept)} blocks, the model has {n_blocks}")
     if recipe.parameters != parameters:
         faults.append(f"it says {recipe.parameters:,} parameters, the model has {parameters:,}")
-    if recipe.weights_sha256 != weights_hash(folder):
+    if recipe.weights_sha256 != checkpoint.files.sha256():
         faults.append("config or weights were changed after the recipe was written")
     told = f"{recipe.base} without {recipe.plan}: {n_blocks} blocks, {parameters:,} parameters"
     return Check("recipe", not faults, "; ".join(faults) or told)

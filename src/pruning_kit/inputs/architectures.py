@@ -227,6 +227,19 @@ class Decoder:
         normed = self.norm(hidden_BTD[:, outputs])
         return untouched and _close(given[:, -logits.shape[1] :], normed)
 
+    @torch.no_grad()
+    def sees_the_future(self, length: int) -> bool:
+        """Whether logits depend on later tokens: two calls that differ in the last one tell.
+
+        No setting of a config is believed: there are several, and not every family reads them.
+        """
+        tokens_BT = torch.arange(length, device=self.device)[None] % self.model.config.vocab_size
+        changed_BT = tokens_BT.clone()
+        changed_BT[:, -1] = (changed_BT[:, -1] + 1) % self.model.config.vocab_size
+        earlier = torch.arange(length - 1, device=self.device)
+        logits, again = (self._forward(ids, earlier) for ids in (tokens_BT, changed_BT))
+        return not _close(again.nan_to_num(), logits.nan_to_num())
+
     def _forward(self, tokens_BT: Tensor, keep: Tensor) -> Tensor:
         """The model's own forward without cache; logits at the positions `keep`."""
         if self._keeps_logits:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from functools import cache
+from glob import escape
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
@@ -19,12 +20,16 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     validate_repo_id,
 )
 
-from pruning_kit.errors import first_line
+from pruning_kit.errors import ModelError, first_line
+from pruning_kit.inputs.weights import check_config, choose_files, find_weights
 
 DEADLINE_S = 4.0
 ANY_PAGE = "api/models?limit=1"
-MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+"""Config, index and tokenizer. The weights are asked for by their names."""
 CARD = "README.md"
+ELSEWHERE = ["*/*"]
+"""Sub-folders hold copies for other programs."""
 
 
 def is_repo_id(name: str) -> bool:
@@ -58,6 +63,8 @@ def refusal(repo_id: str) -> str | None:
     if answer in (401, 403):
         hint = "a private or gated model needs a token, see hf auth login"
         return f"the Hugging Face Hub does not give it to us (HTTP status {answer}: {hint})"
+    if answer == 404 and _ask(f"api/models/{repo_id}") == 200:
+        return None  # it lacks a config only: what it has instead is said when it is listed
     if answer >= 400:
         return f"the Hugging Face Hub does not give it to us (HTTP status {answer})"
     return None
@@ -92,23 +99,48 @@ def _head(path: str) -> int | str:
     return response.status_code
 
 
-def cached_model(repo_id: str) -> Path | None:
-    """Folder of a complete model in the local cache, or None."""
+def cached_folder(repo_id: str) -> Path | None:
+    """Folder of what the local cache has of a model, whole or not; None if it has nothing."""
     try:
-        folder = Path(snapshot_download(repo_id, allow_patterns=MODEL_FILES, local_files_only=True))
+        return _snapshot(repo_id, SMALL_FILES, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
-    complete = (folder / "config.json").exists() and any(folder.glob("*.safetensors"))
-    return folder if complete else None
+
+
+def cached_model(repo_id: str) -> Path | None:
+    """Folder of a model whose weights are all in the local cache, or None."""
+    folder = cached_folder(repo_id)
+    try:
+        return folder and find_weights(repo_id, folder).folder
+    except ModelError:
+        return None
 
 
 def download_model(repo_id: str) -> Path:
-    """Fetch config, tokenizer, safetensors and card of a model; the folder they lie in.
+    """Fetch config, tokenizer, card and the weights of a model; the folder they lie in.
 
     Raises:
         OSError: if the Hub refuses or the transfer breaks off.
+        ModelError: if the repository holds no weights that the kit reads.
     """
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=[*MODEL_FILES, CARD]))
+        present = HfApi().list_repo_files(repo_id)
+        check_config(repo_id, "the repository", present)
+        folder = _snapshot(repo_id, SMALL_FILES)
+        shards = choose_files(repo_id, folder, present).shards
+        return _snapshot(repo_id, [*SMALL_FILES, CARD, *map(escape, shards)])
+    except ModelError:
+        raise
     except Exception as error:  # its own kinds and those of its HTTP client; few are OSErrors
         raise OSError(first_line(error)) from error
+
+
+def _snapshot(repo_id: str, patterns: list[str], local_files_only: bool = False) -> Path:
+    return Path(
+        snapshot_download(
+            repo_id,
+            allow_patterns=patterns,
+            ignore_patterns=ELSEWHERE,
+            local_files_only=local_files_only,
+        )
+    )

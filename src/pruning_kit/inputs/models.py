@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoTokenizer, PreTrainedModel
 
 from pruning_kit.errors import DeviceError, ModelError, first_line
 from pruning_kit.inputs import hub
-from pruning_kit.inputs.architectures import Decoder, family_of
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.checkpoints import check_agreement, load_checkpoint
+from pruning_kit.inputs.weights import find_weights
 
 DEFAULT_MODEL = "distilgpt2"
 DEFAULT_MODEL_ALIASES = (DEFAULT_MODEL, "distilbert/distilgpt2")
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 MAX_DEFAULT_CONTEXT = 2048
+PROBE_TOKENS = 16
+"""Tokens that tell whether a model sees the future."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,6 @@ class ModelSource:
     revision: str | None = None
     note: str | None = None
     """What was substituted and why; None if the model is the one asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedWeights:
-    """A model as its folder gives it, and how far config and weight files agree."""
-
-    model: PreTrainedModel
-    missing: list[str]
-    """Tensors the config asks for and the files lack, or hold in another shape: random now."""
-    unused: list[str]
-    """Tensors in the files that the config has no place for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +124,7 @@ def _hub_model(name: str) -> ModelSource:
     if folder is None:
         reason = hub.refusal(name)
         if reason:
+            _say_why_cached_copy_is_useless(name)
             remedy = _near_miss(name) or "Check the name or the network, or use --model demo."
             raise ModelError(
                 f"cannot load model {name!r}: there is no folder of that name, it is not in the "
@@ -148,6 +138,13 @@ def _hub_model(name: str) -> ModelSource:
                 "Check the network and the disk, or use --model demo."
             ) from error
     return ModelSource(name, folder, folder.name)
+
+
+def _say_why_cached_copy_is_useless(name: str) -> None:
+    """Raise what is wrong with the weights in the local cache, if it has the model's config."""
+    folder = hub.cached_folder(name)
+    if folder is not None:
+        find_weights(name, folder)
 
 
 def choose_device(name: str) -> torch.device:
@@ -208,87 +205,27 @@ def load_model(
     Raises:
         ModelError: if the folder holds no usable causal language model.
     """
-    weights = load_weights(source, device, dtype, attention)
-    _check_agreement(source, weights)
+    checkpoint = load_checkpoint(source.name, source.folder, device, dtype, attention)
+    check_agreement(source.name, checkpoint)
+    _check_causal(source, checkpoint.model)
     return LoadedModel(
-        weights.model,
+        checkpoint.model,
         _load_tokenizer(source),
         source,
-        stored_dtype=_stored_dtype(source.folder),
-        weights_sha256=weights_hash(source.folder),
+        stored_dtype=checkpoint.stored_dtype,
+        weights_sha256=checkpoint.files.sha256(),
     )
 
 
-def load_weights(
-    source: ModelSource,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    attention: str | None = None,
-) -> LoadedWeights:
-    """Load a model without its tokenizer, whether or not config and weight files agree.
-
-    Raises:
-        ModelError: if the folder holds no causal language model that can be loaded.
-    """
-    _quiet()
-    config = _read_config(source)
-    options = {} if attention is None else {"attn_implementation": attention}
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the caller tells about them, in its own words
-            **options,
-        )
-    except Exception as error:  # a wrong file or setting shows as nearly any kind of error
-        raise _unusable(source, error) from error
-    mismatched = {name for name, *_shapes in info["mismatched_keys"]}
-    return LoadedWeights(
-        model.to(device).eval(),
-        missing=sorted(info["missing_keys"] | mismatched),
-        unused=sorted(info["unexpected_keys"]),
-    )
-
-
-def _check_agreement(source: ModelSource, weights: LoadedWeights) -> None:
-    """Refuse weights that are not all there, or that hold blocks the config leaves out.
-
-    Other tensors without a place are let be: old checkpoints carry buffers and heads of training.
-    """
-    if weights.missing:
-        count = len(weights.missing)
+def _check_causal(source: ModelSource, model: PreTrainedModel) -> None:
+    """Refuse a model whose perplexity would mean nothing, since it sees the tokens it predicts."""
+    length = min(PROBE_TOKENS, context_limit(model.config) or PROBE_TOKENS)
+    if Decoder(model).sees_the_future(length):
         raise ModelError(
-            f"cannot use model {source.name!r}: its weights lack {count} tensor{'s' * (count > 1)} "
-            f"that its config asks for (such as {weights.missing[0]}), which would be random. "
-            "Mend the checkpoint."
+            f"cannot measure model {source.name!r}: its predictions change with later tokens, so "
+            "it sees what it is to predict (its attention is bidirectional). Use a causal "
+            "language model."
         )
-    n_blocks = Decoder(weights.model).n_blocks
-    if n_blocks == 0:
-        raise ModelError(
-            f"cannot use model {source.name!r}: its config.json asks for 0 blocks. "
-            "Give a model that has blocks to remove."
-        )
-    if left_out := _blocks_left_out(weights):
-        plural = "s" * (len(left_out) > 1)
-        raise ModelError(
-            f"cannot use model {source.name!r}: its weights hold block{plural} "
-            f"{', '.join(map(str, left_out))} for which its config.json, which asks for "
-            f"{n_blocks}, has no place. Mend the checkpoint."
-        )
-
-
-def _blocks_left_out(weights: LoadedWeights) -> list[int]:
-    """Numbers of the blocks whose weights lie in the files without a place in the stack."""
-    decoder = Decoder(weights.model)
-    stack = decoder.family.stack
-    names = {stack, stack.removeprefix(f"{weights.model.base_model_prefix}.")}
-    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, names))})\.(\d+)\.")
-    numbers = {int(match[1]) for name in weights.unused if (match := pattern.match(name))}
-    return sorted(number for number in numbers if number >= decoder.n_blocks)
 
 
 def _load_tokenizer(source: ModelSource) -> Any:
@@ -311,64 +248,5 @@ def _load_tokenizer(source: ModelSource) -> Any:
             f"cannot load model {source.name!r}: {type(tokenizer).__name__} cannot tell where in "
             "the text its tokens lie. Save a fast tokenizer there, as tokenizer.json."
         )
+    tokenizer.init_kwargs.pop("auto_map", None)  # code that a saved copy would not have
     return tokenizer
-
-
-def _unusable(source: ModelSource, error: Exception) -> ModelError:
-    return ModelError(
-        f"cannot load model {source.name!r}: {first_line(error)}. The folder needs "
-        "config.json, safetensors weights and a tokenizer."
-    )
-
-
-def _quiet() -> None:
-    """Keep the libraries' progress bars and advice off the terminal; errors still raise."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-def _read_config(source: ModelSource) -> Any:
-    """The model's config, if it is that of a decoder whose family the kit knows."""
-    if not (source.folder / "config.json").exists():
-        raise ModelError(
-            f"cannot load model {source.name!r}: {source.folder} holds no config.json. "
-            "Give a folder that a Hugging Face model was saved to."
-        )
-    try:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-    except Exception as error:  # the config classes check their values, each in its own way
-        raise ModelError(
-            f"cannot load model {source.name!r}: its config.json cannot be used "
-            f"({first_line(error)}). Mend the file or give another folder."
-        ) from error
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"cannot prune model {source.name!r}: {config.model_type} is an encoder-decoder. "
-            "Use a decoder-only language model such as distilgpt2."
-        )
-    family_of(config.model_type)
-    return config
-
-
-def _stored_dtype(folder: Path) -> str:
-    """The most frequent number format in the folder's weight files, by bytes."""
-    sizes: dict[str, int] = {}
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                sizes[entry["dtype"]] = sizes.get(entry["dtype"], 0) + end - begin
-    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-    stored = max(sizes, key=lambda dtype: sizes[dtype])
-    return names.get(stored, stored)
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over config and safetensors files, in the order of their names."""
-    digest = hashlib.sha256()
-    for file in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
