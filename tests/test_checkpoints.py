@@ -134,6 +134,16 @@ class TestConfigs:
             "(configuration_files: ['config.5.0.0.json']). Make the right one config.json."
         )
 
+    def test_a_config_that_sets_up_single_blocks_by_number_is_refused(self, tmp_path: Path) -> None:
+        tiny_model("llama").save_pretrained(tmp_path)
+        change_config(tmp_path, per_layer_config={"1": {"intermediate_size": 12}})
+        with pytest.raises(ModelError) as error:
+            load_checkpoint("mixed", tmp_path)
+        assert str(error.value) == (
+            "cannot prune model 'mixed': its config.json sets up single blocks by their numbers "
+            "(per_layer_config), which change when blocks are removed. Use a model of equal blocks."
+        )
+
     def test_an_export_names_no_code_that_it_does_not_hold(self, folder: Path) -> None:
         code = {"AutoModelForCausalLM": "modeling_x.X", "AutoConfig": "configuration_x.X"}
         change_config(folder, auto_map=code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,14 @@ def snapshot(model: Any) -> tuple[Any, ...]:
 
 def test_every_known_family_is_under_contract() -> None:
     assert set(FAMILIES) == set(NAMES) - set(VARIANTS)
+
+
+def test_the_documentation_lists_every_family() -> None:
+    document = (Path(__file__).parents[1] / "docs/architectures.md").read_text(encoding="utf-8")
+    said = re.search(r"drives (\d+) families .* by `config.model_type`:\s([^.]*)\.", document)
+    assert said is not None
+    assert int(said[1]) == len(FAMILIES)
+    assert re.split(r",\s", said[2]) == list(FAMILIES)
 
 
 class TestFamily:

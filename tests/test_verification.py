@@ -194,6 +194,25 @@ class TestFolder:
             "recipe": "config or weights were changed after the recipe was written"
         }
 
+    @pytest.mark.parametrize("how", ["index", "config"])
+    def test_weights_swapped_for_others_of_another_name_fail(self, folder: Path, how: str) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        if how == "index":
+            (folder / "model.safetensors").rename(folder / "other.safetensors")
+            content = {"weight_map": dict.fromkeys(tensors, "other.safetensors")}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+        else:
+            other = {name: tensor * 2 for name, tensor in tensors.items()}
+            save_file(other, folder / "other.safetensors", metadata={"format": "pt"})
+            edit_json(folder / "config.json", transformers_weights="other.safetensors")
+        assert failed(verify_folder(folder)) == {
+            "recipe": "config or weights were changed after the recipe was written"
+        }
+
+    def test_files_beside_the_weights_change_nothing(self, folder: Path) -> None:
+        (folder / "stray.safetensors").write_bytes(b"damaged")
+        assert not failed(verify_folder(folder))
+
     def test_a_recipe_that_contradicts_itself_fails(self, folder: Path) -> None:
         edit_json(folder / "pruning.json", removed=[1])
         assert failed(verify_folder(folder)) == {
@@ -229,6 +248,10 @@ def no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def with_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+
+
 def only_pickle(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     no_weights(folder)
@@ -249,6 +272,7 @@ class TestNoModel:
         [
             (no_config, "holds no config.json"),
             (no_weights, "it has no weights"),
+            (with_adapter, "it holds a PEFT adapter"),
             (only_pickle, "it has weights only as a pickle"),
             (half_of_the_weights, "Error while deserializing header"),
             (broken_config, "its config.json cannot be used"),

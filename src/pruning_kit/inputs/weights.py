@@ -102,7 +102,7 @@ class StoredTensor:
 
 
 def stored_dtype(tensors: Mapping[str, StoredTensor]) -> str:
-    """The format of most numbers in the tensors that were read.
+    """The format of most numbers in the tensors that were read; `none` if none was.
 
     What a model has no place for, such as the masks of old checkpoints, was not.
     """
@@ -110,7 +110,7 @@ def stored_dtype(tensors: Mapping[str, StoredTensor]) -> str:
     for tensor in tensors.values():
         if tensor.was_read:
             counts[tensor.get_dtype()] += prod(tensor.get_shape())
-    [(most, _)] = counts.most_common(1)
+    most = max(counts, key=lambda dtype: counts[dtype], default="none")
     return DTYPES.get(most, most)
 
 
