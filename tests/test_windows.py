@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning_kit.errors import WindowError
-from pruning_kit.inputs.windows import Window, sliding_windows, window_groups
+from pruning_kit.inputs.windows import (
+    Window,
+    count_windows,
+    sliding_windows,
+    tokens_read,
+    window_groups,
+)
 
 
 @st.composite
@@ -37,6 +43,19 @@ def test_a_scored_token_has_at_least_context_minus_stride_tokens_before_it(case)
     n_tokens, context, stride = case
     for window in sliding_windows(n_tokens, context, stride)[1:]:
         assert window.first_target - window.start >= max(context - stride, 1)
+
+
+@given(sizes())
+def test_windows_are_counted_without_being_cut(case):
+    assert count_windows(*case) == len(sliding_windows(*case))
+
+
+@given(sizes(), st.integers(1, 20))
+def test_the_first_windows_are_those_of_the_tokens_that_they_read(case, n_windows):
+    n_tokens, context, stride = case
+    first = sliding_windows(n_tokens, context, stride)[:n_windows]
+    needed = min(n_tokens, tokens_read(n_windows, context, stride))
+    assert sliding_windows(needed, context, stride) == first
 
 
 @given(sizes(), st.integers(1, 9))

@@ -109,6 +109,15 @@ Stride = Annotated[
     int | None,
     typer.Option(help="Tokens windows advance by. Default: half.", rich_help_panel=WHERE),
 ]
+Bos = Annotated[
+    bool | None,
+    typer.Option(
+        "--bos/--no-bos",
+        help="Begin every window with the BOS token. Default: where the tokenizer begins texts "
+        "with it (Llama, Gemma).",
+        rich_help_panel=WHERE,
+    ),
+]
 MaxWindows = Annotated[
     int | None,
     typer.Option(help="A quick look: only the first N windows.", rich_help_panel=WHERE),

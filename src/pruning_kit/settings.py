@@ -45,6 +45,8 @@ class SweepSettings:
     context: int | None = None
     stride: int | None = None
     max_windows: int | None = None
+    bos: bool | None = None
+    """Whether each window begins with the BOS token; None: where the tokenizer begins texts so."""
     device: str = "auto"
     dtype: str = "auto"
     attention: str | None = None

@@ -290,6 +290,7 @@ class Sweep:
         return {
             "context": context,
             "stride": stride,
+            "bos": self.texts["test"].bos,
             **provenance.identity(self.loaded, self.texts, self.plans),
             "dtype": models.dtype_name(self.dtype),
             "device": self.device.type,
@@ -308,6 +309,7 @@ class Sweep:
             "protocol": {
                 "context": identity["context"],
                 "stride": identity["stride"],
+                "bos": identity["bos"],
                 "max_windows": self.settings.max_windows,
             },
             "numerics": {
@@ -385,7 +387,15 @@ def _prepare_texts(
                 f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
                 "reported on. Give --select-on another text."
             )
-    return {
-        split: prepare_text(text, loaded, settings.context, settings.stride, settings.max_windows)
-        for split, text in chosen.items()
+    sizes = (settings.context, settings.stride, settings.max_windows)
+    prepared = {
+        split: prepare_text(text, loaded, *sizes, settings.bos) for split, text in chosen.items()
     }
+    for text in prepared.values():
+        if text.at_once:
+            observer.say(
+                f"{text.corpus.title}: much of it was tokenised at once, since this tokenizer does "
+                "not give shorter pieces the same tokens. That takes memory: about 150 bytes for "
+                "each byte of text."
+            )
+    return prepared

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.reporting.wording import change, format_ppl
+from pruning_kit.reporting.wording import change, format_ppl, format_windows
 from pruning_kit.runs.results import Run
 
 MAX_ROWS = 80
@@ -77,14 +77,13 @@ def describe_run(run: Run) -> list[str]:
     model, text, numerics = info["model"], info["texts"]["test"], info["numerics"]
     part = f", {text['part']}" if text["part"] else ""
     tokens = int(run.targets().sum())
-    protocol = info["protocol"]
     count = numerics["threads"]
     threads = f", {count} thread{'s' * (count != 1)}" if numerics["device"] == "cpu" else ""
     return [
         f"Model: {model['name']} ({model['model_type']}, {run.n_blocks} blocks, "
         f"weights {model['weights_sha256'][:8]})",
         f"Text: {text['title']}{part}; {tokens:,} tokens scored, "
-        f"context {protocol['context']}, stride {protocol['stride']}",
+        f"{format_windows(info['protocol'])}",
         f"On: {numerics['device_name']}, {numerics['dtype']}{threads}",
     ]
 

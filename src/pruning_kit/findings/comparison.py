@@ -178,12 +178,16 @@ def why_unpaired(first: Run, second: Run) -> str:
     texts = [run.info["texts"]["test"] for run in (first, second)]
     if texts[0]["sha256"] != texts[1]["sha256"]:
         return "the texts differ"
-    if texts[0]["n_tokens"] != texts[1]["n_tokens"]:
+    if len({text["n_tokens"] for text in texts} - {None}) > 1:
         return "the tokenizers differ"
     if any(first.info["protocol"][k] != second.info["protocol"][k] for k in ("context", "stride")):
         return "context or stride differ"
+    if first.info["protocol"].get("bos") != second.info["protocol"].get("bos"):
+        return "the windows of one begin with BOS"
     if first.targets().tolist() != second.targets().tolist():
         return "different parts of the text were scored"
+    if texts[0]["n_bytes"] != texts[1]["n_bytes"]:
+        return "the tokenizers differ"
     return ""
 
 
@@ -233,6 +237,7 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
         ("tokens scored", f"{int(run.targets().sum()):,}"),
         ("context", info["protocol"]["context"]),
         ("stride", info["protocol"]["stride"]),
+        ("BOS", "none" if info["protocol"].get("bos") is None else info["protocol"]["bos"]),
         *((name, numerics[name]) for name in ("dtype", "device", "device_name", "kernel")),
         *((name, numerics[name]) for name in ("attention", "batch_size", "threads")),
         *((name, versions.get(name)) for name in ("pruning_kit", "torch", "transformers")),

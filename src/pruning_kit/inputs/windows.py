@@ -42,6 +42,33 @@ class Window:
         return self.n_inputs, self.first_output, self.n_targets
 
 
+def check_sizes(context: int, stride: int) -> None:
+    """Refuse sizes that do not fit together.
+
+    Raises:
+        WindowError: naming them.
+    """
+    if context < 2:
+        raise WindowError(f"cannot use a context of {context}: it needs at least 2 tokens.")
+    if stride < 1:
+        raise WindowError(f"cannot use a stride of {stride}: it needs to be at least 1.")
+    if stride > context:
+        raise WindowError(
+            f"cannot use stride {stride} with context {context}: tokens between the windows would "
+            f"never be scored. Choose a stride of at most {context}."
+        )
+
+
+def tokens_read(n_windows: int, context: int, stride: int) -> int:
+    """Tokens that the first `n_windows` windows of a long text read or score."""
+    return context + (n_windows - 1) * stride
+
+
+def count_windows(n_tokens: int, context: int, stride: int) -> int:
+    """How many windows `sliding_windows` cuts."""
+    return 1 + max(0, -((context - n_tokens) // stride))
+
+
 def sliding_windows(n_tokens: int, context: int, stride: int) -> list[Window]:
     """Cover a text so that every token but the first is scored exactly once.
 
@@ -55,15 +82,7 @@ def sliding_windows(n_tokens: int, context: int, stride: int) -> list[Window]:
 
     Source: https://huggingface.co/docs/transformers/perplexity
     """
-    if context < 2:
-        raise WindowError(f"cannot use a context of {context}: it needs at least 2 tokens.")
-    if stride < 1:
-        raise WindowError(f"cannot use a stride of {stride}: it needs to be at least 1.")
-    if stride > context:
-        raise WindowError(
-            f"cannot use stride {stride} with context {context}: tokens between the windows would "
-            f"never be scored. Choose a stride of at most {context}."
-        )
+    check_sizes(context, stride)
     if n_tokens < 2:
         raise WindowError(
             f"cannot score a text of {n_tokens} token{'s' * (n_tokens != 1)}: at least 2 are "

@@ -18,9 +18,11 @@ from pruning_kit.reporting import budget_in_words
 from pruning_kit.reporting.choices_in_words import where
 from pruning_kit.reporting.sentences import section_sentences
 from pruning_kit.reporting.wording import (
+    format_bos,
     format_nats,
     format_ppl,
     format_ratio,
+    format_windows,
     listed,
     name_blocks,
 )
@@ -135,7 +137,8 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
     return Document(
         f"Removing blocks from {name}",
         f"{_what_was_measured(analysis)} on {analysis.reported.title}: "
-        f"{analysis.reported.n_tokens:,} tokens{_chosen_on(analysis)}; "
+        f"{analysis.reported.n_tokens:,} tokens{_chosen_on(analysis)}"
+        f"{format_bos(run.info['protocol'])}; "
         f"{run.info['created'][:10]}",
         tuple(notes(run)),
         tuple(_without_repetition(sections)),
@@ -404,13 +407,13 @@ def _doubted(run: Run) -> tuple[str, ...]:
 def provenance_table(run: Run) -> Table:
     """What the run was made from and with."""
     info = run.info
-    model, protocol, numerics = info["model"], info["protocol"], info["numerics"]
+    model, numerics = info["model"], info["numerics"]
     facts: list[tuple[str, Any]] = [
         ("Model", f"{model['name']} ({model['model_type']}, {run.n_blocks} blocks)"),
         ("Revision", model["revision"]),
         ("Weights SHA-256", model["weights_sha256"]),
         *(fact for split in run.splits for fact in _text_facts(run, split)),
-        ("Windows", f"context {protocol['context']}, stride {protocol['stride']}"),
+        ("Windows", format_windows(info["protocol"])),
         ("Device", f"{numerics['device_name']} ({numerics['device']})"),
         ("Arithmetic", _arithmetic(numerics)),
         ("Kernel", numerics.get("note")),

@@ -27,7 +27,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
 from pruning_kit.reporting.choices_in_words import what_is_the_front
-from pruning_kit.reporting.wording import change, format_ppl
+from pruning_kit.reporting.wording import change, format_ppl, format_windows
 from pruning_kit.runs import store
 from pruning_kit.runs.results import Run
 
@@ -68,12 +68,12 @@ def new_figure(height_in: float, title: str) -> tuple[Figure, Axes]:
 
 def caption(run: Run, split: str = "test") -> list[str]:
     """Model, text and protocol of a figure, and what was substituted."""
-    model, text, protocol = run.info["model"], run.info["texts"][split], run.info["protocol"]
+    model, text = run.info["model"], run.info["texts"][split]
     part = f", {text['part']}" if text.get("part") else ""
     lines = [
         f"Model: {model['name']} ({run.n_blocks} blocks). Text: {text['title']}{part}; "
-        f"{int(run.targets(split).sum()):,} tokens scored, context {protocol['context']}, "
-        f"stride {protocol['stride']}."
+        f"{int(run.targets(split).sum()):,} tokens scored, "
+        f"{format_windows(run.info['protocol'])}."
     ]
     if model["name"] == "demo":
         lines.append("This is the kit's small embedded demo model, not distilgpt2.")

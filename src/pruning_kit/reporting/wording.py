@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,16 @@ def format_ppl(ppl: float) -> str:
     if ppl < 100:
         return f"{ppl:.2f}"
     return f"{ppl:,.0f}" if ppl < 1e6 else f"{ppl:.2e}"
+
+
+def format_bos(protocol: Mapping[str, Any]) -> str:
+    """That windows begin with BOS, to be added to a list; empty where they do not."""
+    return "" if protocol.get("bos") is None else ", BOS first in each window"
+
+
+def format_windows(protocol: Mapping[str, Any]) -> str:
+    """What the windows of a run are: `context 1024, stride 512`."""
+    return f"context {protocol['context']}, stride {protocol['stride']}{format_bos(protocol)}"
 
 
 def format_change(ratio: Interval) -> str:

@@ -24,8 +24,8 @@ def identity(
     return {
         "weights_sha256": loaded.weights_sha256,
         "texts_sha256": {split: text.corpus.sha256 for split, text in texts.items()},
-        "tokens_sha256": {split: text.ids_sha256 for split, text in texts.items()},
         "windows": {split: len(text.windows) for split, text in texts.items()},
+        "tokens_sha256": {split: text.ids_sha256 for split, text in texts.items()},
         "plans_sha256": hash_plans(plans),
         "attention": str(loaded.model.config._attn_implementation),
         "versions": versions(),
@@ -54,12 +54,14 @@ def describe_model(loaded: LoadedModel, n_blocks: int) -> dict[str, Any]:
 def describe_text(text: PreparedText) -> dict[str, Any]:
     """A text, for `run.json`."""
     whole = len(text.windows) == text.n_windows_in_all
-    part = f"first {len(text.windows)} of {text.n_windows_in_all} windows"
+    of_all = f" of {text.n_windows_in_all}" if text.n_windows_in_all is not None else ""
+    count = len(text.windows)
+    part = f"first {count}{of_all} window{'s' * (count != 1 or bool(of_all))}"
     return {
         "name": text.corpus.name,
         "title": text.corpus.title,
         "sha256": text.corpus.sha256,
-        "n_tokens": len(text.ids),
+        "n_tokens": text.n_tokens_in_all,
         "n_bytes": text.n_bytes,
         "n_windows_in_all": text.n_windows_in_all,
         "part": None if whole else part,

@@ -262,6 +262,7 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
     return {
         "text": text["title"] + (f", {text['part']}" if text["part"] else ""),
         "context and stride": f"{protocol['context']} and {protocol['stride']}",
+        **({} if protocol.get("bos") is None else {"first token of each window": "BOS"}),
         "tokens scored": pruned["tokens"],
         "perplexity": pruned["ppl"],
         "perplexity of the whole model": whole["ppl"],

@@ -69,7 +69,7 @@ TEXT = {
     "name": str,
     "title": str,
     "sha256": str,
-    "n_tokens": int,
+    "n_tokens": int | None,
     "n_bytes": int,
     "part": str | None,
 }
