@@ -93,6 +93,13 @@ def test_a_run_longer_than_a_piece_gives_the_tokens_of_the_whole(kind, unit):
     assert same_as_whole(text, KINDS[kind](), size=1024, overlap=256)
 
 
+def test_pieces_are_not_joined_within_a_word_that_depends_on_its_beginning():
+    tokenizer = KINDS["cased"]()
+    with_beginning, without = "a" + "中" * 900 + "ABcd", "中" * 900 + "ABcd"
+    assert tokenizer(with_beginning)["input_ids"][-3:] != tokenizer(without)["input_ids"][-3:]
+    assert same_as_whole(with_beginning + DEMO[:1000], tokenizer, size=512, overlap=128)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_prose_is_joined_at_every_overlap_and_only_odd_tokenizers_need_longer_pieces(kind):
     stretches = in_pieces(DEMO[:20_000], KINDS[kind](), size=1000, overlap=200)

@@ -23,6 +23,10 @@ LLAMA3_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+CASED_WORDS = (
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+|\p{N}{1,3}|\s+|[^\s\p{L}\p{N}]+"
+)
 ALPHABET = pre_tokenizers.ByteLevel.alphabet()
 
 
@@ -53,7 +57,21 @@ def llama3():
     words = pre_tokenizers.Split(Regex(LLAMA3_WORDS), "isolated")
     bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
-    return _trained(backend, trainers.BpeTrainer(vocab_size=900, initial_alphabet=ALPHABET), "<b>")
+    return _trained(
+        backend,
+        trainers.BpeTrainer(show_progress=False, vocab_size=900, initial_alphabet=ALPHABET),
+        "<b>",
+    )
+
+
+def cased():
+    """Words that end before a capital, where what a capital ends depends on how the word began."""
+    backend = Tokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(CASED_WORDS), "isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
+    trainer = trainers.BpeTrainer(show_progress=False, vocab_size=900, initial_alphabet=ALPHABET)
+    return _trained(backend, trainer, more=["中ABcd\n"] * 1000)
 
 
 def composed():
@@ -61,14 +79,19 @@ def composed():
     backend = Tokenizer(models.BPE())
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    return _trained(backend, trainers.BpeTrainer(vocab_size=900, initial_alphabet=ALPHABET))
+    return _trained(
+        backend, trainers.BpeTrainer(show_progress=False, vocab_size=900, initial_alphabet=ALPHABET)
+    )
 
 
 def word_piece():
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=30))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return _trained(backend, trainers.WordPieceTrainer(vocab_size=900, special_tokens=["[UNK]"]))
+    return _trained(
+        backend,
+        trainers.WordPieceTrainer(show_progress=False, vocab_size=900, special_tokens=["[UNK]"]),
+    )
 
 
 def unigram():
@@ -103,6 +126,7 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
         llama,
         gemma,
         llama3,
+        cased,
         composed,
         word_piece,
         unigram,
@@ -114,16 +138,18 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
 
 def _merges(bytes_too):
     special = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256) if bytes_too)]
-    return trainers.BpeTrainer(vocab_size=1100, special_tokens=special)
+    return trainers.BpeTrainer(show_progress=False, vocab_size=1100, special_tokens=special)
 
 
 def _unigrams():
-    return trainers.UnigramTrainer(vocab_size=600, unk_token="<unk>", special_tokens=["<unk>"])
+    return trainers.UnigramTrainer(
+        show_progress=False, vocab_size=600, unk_token="<unk>", special_tokens=["<unk>"]
+    )
 
 
-def _trained(backend, trainer, bos=None):
+def _trained(backend, trainer, bos=None, more=()):
     lines = islice(raw_rows(demo_corpus("demo-calibration").read()), 1500)
-    backend.train_from_iterator(list(lines), trainer)
+    backend.train_from_iterator([*lines, *more], trainer)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=bos, model_max_length=512
