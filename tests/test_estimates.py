@@ -1,8 +1,13 @@
 """Estimates of how long a sweep takes."""
 
-import torch
+import math
 
-from pruning_kit.walk.estimates import measure_cost
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pruning_kit.walk.estimates import in_words, measure_cost
 
 
 class KernelElsewhere:
@@ -42,3 +47,28 @@ def test_a_window_is_timed_on_the_kernels_device():
     assert kernel.devices == {kernel.device}
     assert (cost.block_s, cost.head_s) == (1.0, 1.5)
     assert cost.seconds(n_windows=10, block_calls=7, plans=8) == 10 * (7 * 1.0 + 8 * 1.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "1 s"),
+        (40.2, "40 s"),
+        (360, "6 min"),
+        (12_000, "3 h 20 min"),
+        (12 * 86_400, "12 days"),
+        (700 * 86_400, "700 days"),
+        (4 * 365.25 * 86_400, "4 years"),
+        (999 * 365.25 * 86_400, "999 years"),
+        (1e40, "more than a thousand years"),
+        (math.inf, "more than a thousand years"),
+        (math.nan, "an unknown time"),
+    ],
+)
+def test_a_duration_is_said_in_words(seconds, words):
+    assert in_words(seconds) == words
+
+
+@given(st.floats(min_value=0))
+def test_no_duration_is_a_row_of_digits(seconds):
+    assert sum(map(str.isdigit, in_words(seconds))) <= 5

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from benchmarks.reference import naive_nll_sums
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan, subsets
+from pruning_kit.plan import Plan, count_block_calls, subsets
 from pruning_kit.walk.perplexity import (
     ReferenceKernel,
-    count_block_calls,
     nll_sums,
     token_nll,
     walk,

@@ -8,6 +8,8 @@ from itertools import islice
 
 from pruning_kit.plan import Plan
 
+MAX_PERMUTATIONS = 10_000  # more are not used
+
 
 def shapley_permutations(n_blocks: int, seed: int = 0) -> Iterator[tuple[int, ...]]:
     """An endless stream of orders of the blocks, each followed by its reverse (antithetic)."""
@@ -21,6 +23,16 @@ def shapley_permutations(n_blocks: int, seed: int = 0) -> Iterator[tuple[int, ..
 def prefix_plans(order: tuple[int, ...]) -> list[Plan]:
     """The plans met when blocks are added in this order, from no block to the whole model."""
     return [Plan(order[count:]) for count in range(len(order) + 1)]
+
+
+def count_shapley_plans(n_blocks: int, n_permutations: int) -> int:
+    """Plans of `shapley_plans` at most: the orders share their ends, and may share others."""
+    return (n_permutations + n_permutations % 2) * (n_blocks - 1) + 2
+
+
+def permutations_within(n_blocks: int, n_plans: int) -> int:
+    """The most permutations, an even number, that need no more than `n_plans` plans."""
+    return max(0, n_plans - 2) // max(1, n_blocks - 1) // 2 * 2
 
 
 def shapley_plans(n_blocks: int, n_permutations: int, seed: int = 0) -> list[Plan]:

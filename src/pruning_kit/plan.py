@@ -11,6 +11,9 @@ from itertools import combinations
 
 from pruning_kit.errors import PlanError
 
+MAX_DIGITS = 5  # no model has blocks of longer numbers
+MAX_ECHO = 40
+
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -34,7 +37,7 @@ class Plan:
 
     @classmethod
     def parse(cls, text: str, option: str = "a plan") -> Plan:
-        """Read `1+3`, `1,3`, `1-3` or `none`; the inverse of `str`.
+        """Read `1+3`, `1,3`, `1-3` or `none`; the inverse of `str` and of `short`.
 
         Raises:
             PlanError: if a part is neither a block number nor a range.
@@ -43,28 +46,36 @@ class Plan:
             return cls()
         blocks: list[int] = []
         for part in re.split(r"[+,]", text):
+            where = f"cannot read {_echo(part.strip())!r} in {option} {_echo(text)!r}"
             match = _RANGE.fullmatch(part.strip())
             if match is None:
-                raise PlanError(
-                    f"cannot read {part.strip()!r} in {option} {text!r}: "
-                    "write block numbers and ranges, such as 3,7-9."
-                )
-            low, high = int(match[1]), int(match[2] or match[1])
+                raise PlanError(f"{where}: write block numbers and ranges, such as 3,7-9.")
+            first, last = match[1], match[2] or match[1]
+            if max(len(first), len(last)) > MAX_DIGITS:
+                raise PlanError(f"{where}: no model has that many blocks. Write smaller numbers.")
+            low, high = int(first), int(last)
             if high < low:
-                raise PlanError(
-                    f"cannot read {part.strip()!r} in {option} {text!r}: "
-                    f"a range goes upwards. Write {high}-{low}."
-                )
-            if high - low > 10_000:
-                raise PlanError(
-                    f"cannot read {part.strip()!r} in {option} {text!r}: "
-                    "no model has that many blocks."
-                )
+                raise PlanError(f"{where}: a range goes upwards. Write {high}-{low}.")
             blocks.extend(range(low, high + 1))
         return cls(tuple(blocks))
 
     def __str__(self) -> str:
         return "+".join(map(str, self.removed)) or "none"
+
+    @property
+    def short(self) -> str:
+        """The plan for people, with ranges where they are shorter: `0+3-5+9`.
+
+        `Plan.parse` reads it back. Stored results and keys have the long form, `str`.
+        """
+        runs: list[list[int]] = []
+        for block in self.removed:
+            if runs and runs[-1][-1] == block - 1:
+                runs[-1].append(block)
+            else:
+                runs.append([block])
+        parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else "+".join(map(str, run)) for run in runs]
+        return "+".join(parts) or str(self)
 
     def __lt__(self, other: Plan) -> bool:
         """Order by number of removed blocks, then by the blocks themselves."""
@@ -96,13 +107,22 @@ class Plan:
                 f"cannot remove block {self.removed[-1]}: the model has {n_blocks} blocks, "
                 f"numbered 0 to {n_blocks - 1}."
             )
-        if self.size >= n_blocks:
-            every = "the only block" if n_blocks == 1 else f"all {n_blocks} blocks"
+        if self.size >= n_blocks == 1:
             raise PlanError(
-                f"cannot remove {every}: a model needs at least one. "
+                "cannot remove the only block: a model needs at least one. "
+                "Give a model of two blocks or more."
+            )
+        if self.size >= n_blocks:
+            raise PlanError(
+                f"cannot remove all {n_blocks} blocks: a model needs at least one. "
                 "Leave one block out of the plan."
             )
         return self
+
+
+def _echo(text: str) -> str:
+    """A word of the user's as a message shows it."""
+    return text if len(text) <= MAX_ECHO else f"{text[: MAX_ECHO - 1]}…"
 
 
 def parse_plans(texts: Iterable[str]) -> list[Plan]:
@@ -121,9 +141,18 @@ def subsets(n_blocks: int, sizes: Iterable[int]) -> Iterator[Plan]:
         yield from (Plan(blocks) for blocks in combinations(range(n_blocks), size))
 
 
-def count_subsets(n_blocks: int, sizes: Iterable[int]) -> int:
-    """Number of plans that `subsets` yields."""
-    return sum(math.comb(n_blocks, size) for size in set(sizes))
+def count_block_calls(plans: Iterable[Plan], n_blocks: int) -> int:
+    """Block calls of a walk that shares kept prefixes: the number of distinct ones.
+
+    In their order, a plan adds those prefixes that it does not share with the one before.
+    """
+    calls, before = 0, tuple[int, ...]()
+    for kept in sorted({plan.kept(n_blocks) for plan in plans}):
+        pairs = enumerate(zip(before, kept, strict=False))
+        shared = next((at for at, (a, b) in pairs if a != b), min(len(before), len(kept)))
+        calls += len(kept) - shared
+        before = kept
+    return calls
 
 
 def remove_first(n_blocks: int, count: int) -> Plan:

@@ -1,7 +1,8 @@
 """A sweep: many plans measured on the same windows, stored as they come.
 
-The order of work: find model and text, cut windows, choose the plans, open the run folder, walk
-the window groups that are not on the disk yet, time the pruned models.
+The order of work: find the model, choose the plans by its config, load it, cut the text into
+windows, open the run folder, walk the window groups that are not on the disk yet, time the pruned
+models. What can be refused without the weights is refused before they are read.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from typing import Any
 
 import torch
 
-from pruning_kit.choosing import count_subset_block_calls
 from pruning_kit.cutting.surgery import parameters_by_plan, recut
-from pruning_kit.errors import CorpusError, PlanError, RunError
+from pruning_kit.errors import CorpusError, RunError
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.checkpoints import read_n_blocks
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.kernels import choose_kernel
-from pruning_kit.plan import Plan
+from pruning_kit.plan import Plan, count_block_calls
 from pruning_kit.runs import opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import LATENCY_FILE, load_run, read_timings
@@ -32,9 +33,10 @@ from pruning_kit.speed.machine import available_cores, device_name
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol, check_protocol
 from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
 from pruning_kit.walk.estimates import WindowCost, in_words, measure_cost
-from pruning_kit.walk.perplexity import Kernel, count_block_calls
+from pruning_kit.walk.perplexity import Kernel
 
 LONG_S = 60.0
+MUCH = 1.5  # times as fast, for advice to be worth its line
 
 
 class Sweep:
@@ -51,7 +53,10 @@ class Sweep:
         self.ranks = ranks
         self.device = _choose_device(settings, ranks)
         self.dtype = models.choose_dtype(settings.dtype, self.device)
-        self.loaded = _load_model(settings, observer)
+        source = _find_model(settings, observer)
+        self.plans = settings.choice.resolve(read_n_blocks(source.name, source.folder))
+        # In float32 on the host: the kernel makes its own copy where and how it computes.
+        self.loaded = models.load_model(source, attention=settings.attention)
         self.decoder = Decoder(self.loaded.model)
         if settings.timing:
             check_protocol(settings.timing, self.loaded.model, self.device, len(self._prompt_ids))
@@ -60,7 +65,6 @@ class Sweep:
         self.kernel = self._choose_kernel(self.dtype)
         if self.kernel.note:
             observer.warn(f"Kernel: {self.kernel.name}. {self.kernel.note}.")
-        self.plans = self._choose_plans()
         self.run = self._open_run()
         if settings.timing:
             self._refuse_other_timings(settings.timing)
@@ -198,22 +202,6 @@ class Sweep:
         tokens_BT, _, _ = self.texts["test"].tensors(0, 1)
         return choose_kernel(self.decoder, tokens_BT, dtype, self.device)
 
-    def _choose_plans(self) -> list[Plan]:
-        """The plans asked for, unless there are too many of them."""
-        choice, n_blocks = self.settings.choice, self.decoder.n_blocks
-        count = choice.count(n_blocks)
-        if count <= choice.max_plans:
-            return choice.resolve(n_blocks)
-        sizes = {0, 1, *choice.sizes_for(n_blocks)}
-        cost = self._cost_per_window(self.texts["test"])
-        calls = count_subset_block_calls(n_blocks, sizes)
-        seconds = cost.seconds(len(self.texts["test"].windows), calls, count)
-        raise PlanError(
-            f"cannot measure {count:,} plans of {n_blocks} blocks without your word: that is more "
-            f"than {choice.max_plans:,} and would take about {in_words(seconds)}. Choose fewer "
-            f"with --sizes 2 or --max-removed, or ask for all with --max-plans {count}."
-        )
-
     def _cost_per_window(self, text: PreparedText) -> WindowCost:
         return measure_cost(self.kernel, *text.typical_window())
 
@@ -222,15 +210,28 @@ class Sweep:
         if not n_windows or not self.ranks.leads:
             return
         calls = count_block_calls(self.plans, self.decoder.n_blocks)
-        seconds = self._cost_per_window(text).seconds(n_windows, calls, len(self.plans))
-        if seconds > LONG_S:
-            shared = f" shared by {self.ranks.size} processes" if self.ranks.size > 1 else ""
-            fewer = max(1, int(self.ranks.size * n_windows * LONG_S / seconds))
+        per_window = self._cost_per_window(text).seconds(1, calls, len(self.plans))
+        if n_windows * per_window > LONG_S:
+            every = self.ranks.size * n_windows
+            shared = f" shared by {self.ranks.size} processes" * (self.ranks.size > 1)
+            shorter = [] if self.settings.resume else self._shorter(n_windows, per_window)
             self.observer.say(
-                f"{len(self.plans)} plans on {self.ranks.size * n_windows} windows{shared} will "
-                f"take about {in_words(seconds)}. Shorter: --max-windows {fewer} (about a minute)"
-                + (", --sizes or --max-removed (fewer plans)." if len(self.plans) > 10 else ".")
+                f"{len(self.plans):,} plan{'s' * (len(self.plans) > 1)} on {every:,} "
+                f"window{'s' * (every > 1)}{shared} will take about "
+                f"{in_words(n_windows * per_window)}."
+                + f" Shorter: {', or '.join(shorter)}."
+                * bool(shorter)
             )
+
+    def _shorter(self, n_windows: int, per_window_s: float) -> list[str]:
+        """Options that would make a new run much shorter, and how long or large it would be."""
+        found = []
+        fewer = max(1, int(LONG_S / per_window_s))
+        if fewer <= n_windows / MUCH:
+            took = in_words(fewer * per_window_s)
+            found.append(f"--max-windows {fewer * self.ranks.size} (about {took})")
+        at_most = int(len(self.plans) / MUCH)
+        return found + self.settings.choice.narrower(self.decoder.n_blocks, at_most)
 
     # --- the run folder ----------------------------------------------------------------------
 
@@ -361,15 +362,15 @@ def _choose_device(settings: SweepSettings, ranks: Ranks) -> torch.device:
     return device
 
 
-def _load_model(settings: SweepSettings, observer: Observer) -> models.LoadedModel:
-    """The model in float32 on the host: the kernel makes its own copy where and how it computes."""
+def _find_model(settings: SweepSettings, observer: Observer) -> models.ModelSource:
+    """The model asked for, and a warning where another one stands in."""
     source = models.find_model(settings.model)
     if source.note:
         observer.warn(
             f"{source.note}. This run uses the embedded demo model (a small GPT-2 of 6 blocks) "
             "and NOT distilgpt2."
         )
-    return models.load_model(source, attention=settings.attention)
+    return source
 
 
 def _prepare_texts(

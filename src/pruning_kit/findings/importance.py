@@ -15,14 +15,13 @@ from itertools import combinations, islice, pairwise
 import numpy as np
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
+from pruning_kit.choosing import shapley_options
 from pruning_kit.findings.scores import Interval, Scores, exp
 from pruning_kit.findings.statistics import LEVEL, Array
-from pruning_kit.permutations import prefix_plans, shapley_permutations
+from pruning_kit.permutations import MAX_PERMUTATIONS, prefix_plans, shapley_permutations
 from pruning_kit.plan import Plan
 
 MAX_EXACT_BLOCKS = 20
-MAX_SWEPT_BLOCKS = 8  # up to 256 plans: all of them cost less than sampled orders
-MAX_PERMUTATION_PAIRS = 5_000
 
 
 @dataclass(frozen=True)
@@ -197,13 +196,12 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
 def _how_many(scores: Scores, n_blocks: int) -> str:
     count = len(scores.row)
     was = "was" if count == 1 else "were"
-    return f"{count:,} of {2**n_blocks:,} sets of blocks {was} measured in full"
+    every = f"{2**n_blocks:,}" if n_blocks <= MAX_EXACT_BLOCKS else f"2^{n_blocks}"
+    return f"{count:,} of {every} sets of blocks {was} measured in full"
 
 
 def _not_available(reason: str, n_blocks: int) -> NotAvailable:
-    every = n_blocks <= MAX_SWEPT_BLOCKS
-    what = "--mode combinatorial" if every else f"--plans shapley:{16 * n_blocks}"
-    return NotAvailable(reason, what)
+    return NotAvailable(reason, shapley_options(n_blocks))
 
 
 def exact_weights(plans: tuple[Plan, ...], n_blocks: int) -> Array:
@@ -250,7 +248,7 @@ def _shapley(
 def _measured_pairs(scores: Scores, n_blocks: int) -> list[tuple[int, ...]]:
     """The first orders of all pairs whose plans the run holds; the second is the reverse."""
     found: list[tuple[int, ...]] = []
-    stream = islice(shapley_permutations(n_blocks), 0, 2 * MAX_PERMUTATION_PAIRS, 2)
+    stream = islice(shapley_permutations(n_blocks), 0, MAX_PERMUTATIONS, 2)
     for order in stream:
         needed = prefix_plans(order) + prefix_plans(order[::-1])
         if not scores.row.keys() >= set(needed):

@@ -107,6 +107,25 @@ def load_checkpoint(
     )
 
 
+def read_n_blocks(name: str, folder: Path) -> int:
+    """Number of blocks of a model, by its config alone: no weight is read.
+
+    Raises:
+        ModelError: if the config cannot be used, or asks for no block.
+    """
+    n_blocks = int(_read_config(name, folder).num_hidden_layers)
+    _refuse_no_blocks(name, n_blocks)
+    return n_blocks
+
+
+def _refuse_no_blocks(name: str, n_blocks: int) -> None:
+    if n_blocks < 1:
+        raise ModelError(
+            f"cannot use model {name!r}: its config.json asks for {n_blocks} blocks. "
+            "Give a model that has blocks to remove."
+        )
+
+
 def _quiet() -> None:
     """Keep the libraries' progress bars and advice off the terminal; errors still raise."""
     transformers_logging.set_verbosity_error()
@@ -184,11 +203,7 @@ def check_agreement(name: str, checkpoint: Checkpoint) -> None:
             "Mend the checkpoint."
         )
     n_blocks = Decoder(checkpoint.model).n_blocks
-    if n_blocks == 0:
-        raise ModelError(
-            f"cannot use model {name!r}: its config.json asks for 0 blocks. "
-            "Give a model that has blocks to remove."
-        )
+    _refuse_no_blocks(name, n_blocks)
     if left_out := _blocks_left_out(checkpoint):
         plural = "s" * (len(left_out) > 1)
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from pruning_kit.speed.workload import device_sync
 from pruning_kit.walk.perplexity import Kernel
+
+YEAR_S = 365.25 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,11 @@ def measure_cost(
 
 
 def in_words(seconds: float) -> str:
-    """A duration as a person says it: `40 s`, `6 min`, `3 h 20 min`, `12 days`."""
+    """A duration as a person says it: `40 s`, `6 min`, `3 h 20 min`, `12 days`, `4 years`."""
+    if math.isnan(seconds):
+        return "an unknown time"
+    if seconds > 1000 * YEAR_S:
+        return "more than a thousand years"
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -58,4 +65,6 @@ def in_words(seconds: float) -> str:
     hours, rest = divmod(minutes, 60)
     if hours < 48:
         return f"{hours} h {rest} min" if rest else f"{hours} h"
-    return f"{round(hours / 24):,} days"
+    if seconds < 2 * YEAR_S:
+        return f"{round(hours / 24)} days"
+    return f"{round(seconds / YEAR_S):,} years"

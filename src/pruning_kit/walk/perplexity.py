@@ -87,20 +87,6 @@ def _removes_all_after(plan: Plan, block: int, n_blocks: int) -> bool:
     )
 
 
-def count_block_calls(plans: Sequence[Plan], n_blocks: int) -> int:
-    """Block calls that `walk` makes for these plans: the number of distinct kept prefixes."""
-    calls = 0
-
-    def count(_index: int, state: Tensor, _last: bool) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return state
-
-    for _ in walk(torch.empty(0), count, plans, n_blocks):
-        pass
-    return calls
-
-
 def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """NLL in nats of each target, reduced in float32 whatever the dtype of the logits: (N,)."""
     return F.cross_entropy(logits_NV.float(), targets_N, reduction="none")

@@ -1,0 +1,285 @@
+"""Advice: whatever the kit tells a person to type, it takes.
+
+Commands are run on a model folder without weights: what is accepted gets as far as these.
+"""
+
+import re
+import shlex
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from tiny import TEXT, save_tiny_gpt2
+from transformers import AutoTokenizer, GPT2Config
+
+from pruning_kit import cli
+from pruning_kit.choosing import MAX_PLANS, Mode, PlanChoice, shapley_options
+from pruning_kit.findings.analysis import analyse
+from pruning_kit.inputs.models import DEMO_FOLDER
+from pruning_kit.plan import Plan, singles
+from pruning_kit.reporting.sentences import section_sentences
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.results import load_run
+from pruning_kit.settings import SweepSettings
+from pruning_kit.sweep import Sweep
+from pruning_kit.terminal import SilentObserver
+from tests.synthetic_runs import write_run
+
+ADVICE = re.compile(r"(--[a-z-]+ [\w:]+)((?: without (?:--[a-z-]+(?: and )?)+)?)")
+
+
+@pytest.fixture
+def without_weights(tmp_path):
+    """A model folder that holds config and tokenizer, and no weights."""
+
+    def make(n_blocks):
+        folder = tmp_path / f"bare-{n_blocks}"
+        GPT2Config(n_layer=n_blocks, n_embd=16, n_head=2, vocab_size=6144).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(DEMO_FOLDER).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def sweep(capsys, monkeypatch, tmp_path):
+    """What `sweep` says on stderr, on one line; it must end with exit code 2."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def call(folder, *words):
+        code = cli.main(["sweep", "--model", str(folder), "--no-speed", *words])
+        assert code == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    return call
+
+
+def accepted(said):
+    """Whether a sweep was refused for nothing but its missing weights."""
+    return "cannot load model" in said and "model.safetensors" in said
+
+
+def following(words, option, without):
+    """The words that were typed, with an advised option in place of their own."""
+    name, value = option.split()
+    dropped = {name, *re.findall(r"--[a-z-]+", without)}
+    pairs = [words[i : i + 2] for i in range(0, len(words), 2) if words[i] not in dropped]
+    return [word for pair in pairs for word in pair] + [name, value]
+
+
+@pytest.mark.parametrize(
+    ("n_blocks", "words", "said", "n_options"),
+    [
+        (
+            16,
+            "--mode combinatorial",
+            "cannot measure 65,536 plans of 16 blocks without your word: that is more than 5,000. "
+            "Choose fewer, such as with --sizes 2 (137 plans) or --max-removed 4 (2,517 plans) or "
+            "--mode sequential (17 plans), or ask for all with --max-plans 65536.",
+            4,
+        ),
+        (
+            48,
+            "--mode combinatorial",
+            "cannot measure all that was asked for of 48 blocks: that is more than 1,048,576 "
+            "plans, and a sweep holds no more. Choose fewer, such as with --sizes 2 (1,177 plans) "
+            "or --mode sequential (49 plans).",
+            2,
+        ),
+        (
+            48,
+            "--plans shapley:120",
+            "cannot measure 5,480 plans of 48 blocks without your word: that is more than 5,000, "
+            "in 61,016 block calls for each window. Choose fewer, such as with --plans shapley:106 "
+            "(4,848 plans), or ask for all with --max-plans 5480.",
+            2,
+        ),
+        (
+            120,
+            "--mode combinatorial --sizes 2",
+            "cannot measure 7,261 plans of 120 blocks without your word: that is more than 5,000, "
+            "in 288,100 block calls for each window. Choose fewer, such as with --mode sequential "
+            "without --sizes (121 plans), or ask for all with --max-plans 7261.",
+            2,
+        ),
+        (48, "--mode combinatorial --sizes 8", "blocks: that is more than 1,048,576 plans", 2),
+        (48, "--mode combinatorial --max-removed 9", "that is more than 1,048,576 plans", 2),
+        (12, "--mode combinatorial --max-plans 100", "cannot measure 4,096 plans of 12", 3),
+        (12, "--strategies first,last --max-plans 9", "cannot measure 23 plans of 12 blocks", 3),
+        (12, "--strategies first --ratios 0.2,0.9 --max-plans 2", "cannot measure 3 plans", 2),
+        (12, "--mode sequential --plans 1+2 --max-plans 5", "cannot measure 14 plans of 12", 1),
+        (3, "--mode combinatorial --max-plans 4", "cannot measure 8 plans of 3 blocks", 2),
+    ],
+)
+def test_too_many_plans_are_refused_without_weights_and_each_option_advised_is_taken(
+    sweep, without_weights, n_blocks, words, said, n_options
+):
+    folder, words = without_weights(n_blocks), words.split()
+    refusal = sweep(folder, *words)
+    assert said in refusal and " day" not in refusal
+    advised = ADVICE.findall(refusal.split("Choose fewer")[1])
+    assert len(advised) == n_options
+    for option, without in advised:
+        assert accepted(sweep(folder, *following(words, option, without))), option
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--mode combinatorial --sizes 6", "cannot remove 6 of 6 blocks: choose 1 to 5."),
+        (
+            "--mode combinatorial --max-removed 6",
+            "cannot remove 6 of 6 blocks: choose 1 to 5.",
+        ),
+        (
+            "--plans 7",
+            "cannot remove block 7: the model has 6 blocks, numbered 0 to 5.",
+        ),
+        (
+            "--strategies middle",
+            "cannot use strategy 'middle': the strategies are first, last, alternate, contiguous, "
+            "random.",
+        ),
+        (
+            "--strategies first --ratios 0.9 --max-removed 2",
+            "cannot remove 5 blocks or more: --max-removed allows 2. Raise it or choose smaller "
+            "ratios.",
+        ),
+        ("--mode baseline --max-plans 0", "cannot measure at most 0 plans: give --max-plans 1"),
+        (
+            "--plans shapley:10001",
+            "cannot sample 10,001 orders of the blocks: no more than 10,000 are used. Write "
+            "--plans shapley:10000 or less.",
+        ),
+    ],
+)
+def test_plans_that_cannot_be_are_refused_without_weights(sweep, without_weights, words, said):
+    refusal = sweep(without_weights(6), *words.split())
+    assert said in refusal and not accepted(refusal)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "--mode baseline --sizes 2",
+            "Give --mode combinatorial in place of --mode baseline, or add --strategies "
+            "first,last.",
+        ),
+        ("--plans 1 --max-removed 2", "Give --mode combinatorial, or add --strategies first,last."),
+        ("--mode baseline --ratios 0.5", "Add for example --strategies first,last."),
+        (
+            "--mode combinatorial --ratios 0.5",
+            "Add for example --strategies first,last, or choose by --sizes.",
+        ),
+    ],
+)
+def test_an_option_that_nothing_uses_is_refused_with_what_would_use_it(
+    sweep, without_weights, words, said
+):
+    folder, words = without_weights(6), words.split()
+    assert said in sweep(folder, *words)
+    for option in re.findall(r"--mode combinatorial|--strategies first,last", said):
+        name, value = option.split()
+        assert accepted(sweep(folder, *following(words, f"{name} {value}", "")))
+
+
+@pytest.mark.parametrize("n_blocks", [0, -1])
+def test_a_config_without_blocks_is_refused_without_weights(sweep, without_weights, n_blocks):
+    folder = without_weights(2)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"n_layer": 2', f'"n_layer": {n_blocks}'))
+    said = sweep(folder, "--mode", "baseline")
+    assert f"its config.json asks for {n_blocks} blocks. Give a model that has blocks" in said
+
+
+def test_a_refusal_of_plans_reads_no_text_either(sweep, without_weights, tmp_path):
+    said = sweep(without_weights(6), "--plans", "7", "--dataset", str(tmp_path / "nowhere.txt"))
+    assert "cannot remove block 7" in said
+
+
+@pytest.mark.parametrize("n_blocks", [4, 9, 18, 19, 30, 48, 80, 1000, 2000])
+def test_the_sweep_that_shapley_values_ask_for_is_taken(n_blocks, sweep, without_weights):
+    assert accepted(sweep(without_weights(n_blocks), *shapley_options(n_blocks).split()))
+
+
+def test_a_report_of_a_deep_model_advises_a_sweep_that_is_taken(tmp_path, sweep, without_weights):
+    run = load_run(write_run(tmp_path / "run", 48, [Plan(), *singles(48)], timed=False))
+    (said,) = section_sentences(analyse(run))["shapley"]
+    assert "49 of 2^48 sets of blocks were measured in full" in said
+    command = shlex.split(re.search("`([^`]+)`", said)[1])
+    options = command[command.index("distilgpt2") + 1 :]
+    assert options == ["--plans", "shapley:106"]
+    assert accepted(sweep(without_weights(48), *options))
+
+
+class Listener(SilentObserver):
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture
+def announced(tmp_path, monkeypatch):
+    """What a sweep of three blocks announces if a window takes so many seconds."""
+    model = save_tiny_gpt2(tmp_path / "model")
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT * 6, encoding="utf-8")
+
+    def announce(choice, window_s, **options):
+        def cost_per_window(_sweep, _text):
+            return SimpleNamespace(seconds=lambda n_windows, _calls, _plans: n_windows * window_s)
+
+        monkeypatch.setattr(Sweep, "_cost_per_window", cost_per_window)
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        settings = SweepSettings(
+            choice, str(model), str(text), output=tmp_path / "run", threads=1, **options
+        )
+        observer = Listener()
+        Sweep(settings, observer, Ranks()).measure()
+        return observer.said
+
+    return announce
+
+
+ALL = PlanChoice(mode=Mode.COMBINATORIAL)
+
+
+def test_a_long_sweep_says_what_fewer_windows_would_really_take(announced):
+    (said,) = announced(ALL, 20.0)
+    assert re.fullmatch(
+        r"8 plans on \d+ windows will take about \d+ min\. Shorter: --max-windows 3 \(about "
+        r"60 s\), or --mode sequential \(4 plans\)\.",
+        said,
+    )
+    (said,) = announced(ALL, 180.0)
+    assert "--max-windows 1 (about 3 min)" in said
+    assert announced(ALL, 0.001) == []
+
+
+def test_fewer_windows_are_not_advised_where_there_is_but_one(announced):
+    (said,) = announced(ALL, 180.0, max_windows=1)
+    assert said == (
+        "8 plans on 1 window will take about 3 min. Shorter: --mode sequential (4 plans)."
+    )
+
+
+def test_a_mode_is_not_advised_what_it_refuses(announced):
+    for choice in (PlanChoice(mode=Mode.SEQUENTIAL), PlanChoice(plans=tuple(singles(3)))):
+        (said,) = announced(choice, 180.0)
+        assert re.findall("--[a-z-]+", said) == ["--max-windows"]
+
+
+def test_a_run_that_goes_on_is_not_advised_what_would_start_another(announced):
+    (said,) = announced(ALL, 180.0, resume=True)
+    assert "Shorter" not in said
+
+
+def test_advice_stays_within_the_limit_for_every_depth():
+    for n_blocks in range(2, 200):
+        for advice in PlanChoice(mode=Mode.COMBINATORIAL).narrower(n_blocks, MAX_PLANS):
+            count = int(re.search(r"\(([\d,]+) plan", advice)[1].replace(",", ""))
+            assert 0 < count <= MAX_PLANS
