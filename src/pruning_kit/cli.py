@@ -324,7 +324,7 @@ def prune(
         numbers = measured_numbers(run, plan, loaded.weights_sha256) if run else None
         checks = export(loaded, plan, out_folder, numbers, ctx.obj)
         _print_checks(checks)
-        out.print(f"{source.name} without {plan} is saved in {out_folder}.", highlight=False)
+        out.print(f"{source.name} without {plan.short} is saved in {out_folder}.", highlight=False)
 
 
 @app.command()

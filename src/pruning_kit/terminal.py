@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 import pandas as pd
 from rich import box
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.reporting.wording import change, format_ppl, format_windows
+from pruning_kit.plan import Plan
+from pruning_kit.reporting.wording import change, format_ppl, format_windows, in_lines
 from pruning_kit.runs.results import Run
 
 MAX_ROWS = 80
@@ -29,6 +30,7 @@ HEADINGS = [
     "Time\nvs whole",
 ]
 UNCLEAR = "unclear"
+NAME_WIDTH = 18
 
 
 class TerminalObserver:
@@ -103,7 +105,8 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
     rows = rows.assign(rank=rows["removed"].map(ratio))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for index, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if index == 0 else "right", vertical="bottom")
+        justify: JustifyMethod = "left" if index == 0 else "right"
+        table.add_column(heading, justify=justify, overflow="fold", vertical="bottom")
     for _, row in base.iterrows():
         table.add_row(*_cells(row), style="bold", end_section=True)
     limit = len(rows) if len(rows) <= MAX_ROWS else BEST_OF_EACH_SIZE
@@ -126,7 +129,7 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
 
 def _cells(row: pd.Series, mark: str = "") -> list[str]:
     return [
-        f"{row['removed']}{mark}",
+        in_lines(f"{Plan.parse(row['removed']).short}{mark}", NAME_WIDTH),
         str(row["blocks"]),
         format_ppl(row["ppl"]),
         _number(row["speed_ms"], ".1f"),

@@ -74,7 +74,7 @@ def export(
             write_recipe(recipe, partial)
             write_card(recipe, partial)
             checks = verify_folder(partial, reference=model)
-            require(checks, f"{loaded.source.name} without {plan}")
+            require(checks, f"{loaded.source.name} without {plan.short}")
     return checks
 
 

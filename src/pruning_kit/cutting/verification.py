@@ -186,7 +186,9 @@ def _check_recipe(folder: Path, checkpoint: Checkpoint) -> Check:
         faults.append(f"it says {recipe.parameters:,} parameters, the model has {parameters:,}")
     if recipe.weights_sha256 != checkpoint.files.sha256():
         faults.append("config or weights were changed after the recipe was written")
-    told = f"{recipe.base} without {recipe.plan}: {n_blocks} blocks, {parameters:,} parameters"
+    told = (
+        f"{recipe.base} without {recipe.plan.short}: {n_blocks} blocks, {parameters:,} parameters"
+    )
     return Check("recipe", not faults, "; ".join(faults) or told)
 
 

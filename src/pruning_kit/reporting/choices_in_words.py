@@ -43,7 +43,9 @@ def best_of_each_size(analysis: Analysis) -> list[str]:
         if ratio.value > COLLAPSE_RATIO and shown:
             collapsed = size
             break
-        shown.append(f"{size.n_removed} removed: {size.best} ({format_change(ratio)}{_ties(size)})")
+        shown.append(
+            f"{size.n_removed} removed: {size.best.short} ({format_change(ratio)}{_ties(size)})"
+        )
     if not shown:
         return []
     found = [f"{_scope(analysis)}: {'; '.join(shown)}."]
@@ -73,7 +75,7 @@ def _ties(size: Size) -> str:
     others = len(size.group) - 1
     if others == 0 or size.increase.low is None:
         return ""
-    names = f" {size.group[1]}" if others == 1 else f" {others:,} others"
+    names = f" {size.group[1].short}" if others == 1 else f" {others:,} others"
     return f", not distinguishable from{names}"
 
 
@@ -348,7 +350,7 @@ def to_avoid(analysis: Analysis) -> list[str]:
     if not items:
         return _worst(analysis)
     singles = [f"block {item.blocks[0]}" for item in items if len(item.blocks) == 1]
-    pairs = [str(Plan(item.blocks)) for item in items if len(item.blocks) == 2]
+    pairs = [Plan(item.blocks).short for item in items if len(item.blocks) == 2]
     rest = len(pairs) - MAX_NAMED
     pairs = pairs[:MAX_NAMED] + ([f"{rest:,} more pairs"] if rest > 0 else [])
     named = [listed(singles, "or")] if singles else []
@@ -382,6 +384,6 @@ def _worst(analysis: Analysis) -> list[str]:
     if worst is None or len(ranked) < 2 or worst.selection_ratio < AVOID_FACTOR:
         return []
     return [
-        f"Worst of the measured sets: {worst.plan} ({change(worst.selection_ratio)})"
+        f"Worst of the measured sets: {worst.plan.short} ({change(worst.selection_ratio)})"
         f"{where(analysis)}."
     ]

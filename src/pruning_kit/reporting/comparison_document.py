@@ -146,7 +146,7 @@ def _speed_sentence(comparison: Comparison) -> str:
     disagreeing = comparison.speed.disagreeing
     if not disagreeing:
         return f"{compared}: the runs nowhere differ clearly."
-    named = first_few([f"{NAMES[quantity]} without {plan}" for quantity, plan in disagreeing])
+    named = first_few([f"{NAMES[quantity]} without {plan.short}" for quantity, plan in disagreeing])
     return (
         f"{compared}: {len(disagreeing)} of {len(comparison.speed.differences)} ratios differ"
         f"{'s' * (len(disagreeing) == 1)} clearly between the runs, by intervals that hold for all "
@@ -159,7 +159,7 @@ def _paired_table(rows: Sequence[PlanComparison]) -> Table:
         ("Removed", "PPL first", "PPL second", "Second to first", "95 % interval", "Differs"),
         tuple(
             (
-                str(row.plan),
+                row.plan.short,
                 format_ppl(row.first.ppl),
                 format_ppl(row.second.ppl),
                 *split_ratio(row.ratio),
@@ -175,7 +175,7 @@ def _unpaired_table(rows: Sequence[PlanComparison]) -> Table:
         ("Removed", "PPL first", "second", "Change first", "second", "Bits/byte first", "second"),
         tuple(
             (
-                str(row.plan),
+                row.plan.short,
                 *(format_ppl(side.ppl) for side in (row.first, row.second)),
                 *(_own_change(row.plan, side.change) for side in (row.first, row.second)),
                 *(f"{side.bits_per_byte:.3f}" for side in (row.first, row.second)),
@@ -221,7 +221,7 @@ def _published_table(rows: Sequence[PublishedComparison]) -> Table:
         ("Removed", "Published", "Measured", "Ratio", "M published", "M measured", "ms published"),
         tuple(
             (
-                str(row.published.plan),
+                row.published.plan.short,
                 format_ppl(row.published.ppl),
                 "" if row.ppl is None else format_ppl(row.ppl),
                 "" if row.ratio is None else factor(row.ratio),

@@ -204,7 +204,7 @@ def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list
         return []
     choice = analysis.choose(budget)
     plan = None if choice.row is None else choice.row.plan
-    command = "" if plan in (None, Plan()) else prune_command(run, str(plan))
+    command = "" if plan is None or plan == Plan() else prune_command(run, plan.short)
     said = tuple(budget_in_words.sentences(analysis, choice))
     return [Section("budget", "Within your budget", said, None, (), command)]
 
@@ -214,11 +214,11 @@ def recommended_command(run: Run, analysis: Analysis) -> str:
     plan = analysis.recommended
     if plan == Plan():
         return ""
-    return f"# makes the model without {name_blocks(plan)}\n{prune_command(run, str(plan))}"
+    return f"# makes the model without {name_blocks(plan)}\n{prune_command(run, plan.short)}"
 
 
 def prune_command(run: Run, plan: str) -> str:
-    """The command that cuts a plan out of the model and saves it."""
+    """The command that cuts a plan, in its short form, out of the model and saves it."""
     model = shlex.quote(str(run.info["model"]["name"]))
     return f"pruning-kit prune --model {model} --remove {plan} --out pruned-{plan}"
 
@@ -244,7 +244,7 @@ def sizes_table(analysis: Analysis) -> Table | None:
         tuple(headings + latency_headings),
         tuple(
             (
-                f"{row.plan}{' *' * star}",
+                f"{row.plan.short}{' *' * star}",
                 format_ppl(row.ppl.value),
                 *split_ratio(row.ppl_ratio, row.plan),
                 format_params(row),

@@ -34,6 +34,7 @@ ALT_TEXTS = {
 }
 DIGITS = 6
 PLAN_MARK = "PLAN"
+LONG_NAME = 24
 
 
 def render_page(run: Run, analysis: Analysis, document: Document) -> str:
@@ -60,6 +61,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["words"] = _words
+    environment.filters["breakable"] = _breakable
     return environment.get_template("report.html.j2")
 
 
@@ -70,6 +72,12 @@ def _resource(name: str) -> str:
 def _words(sentence: str) -> Markup:
     """A sentence as HTML, with commands in backticks set as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(sentence))))
+
+
+def _breakable(name: str) -> Markup:
+    """The name of a plan; a long one may be broken behind plus signs, as report.js does it too."""
+    text = str(escape(name))
+    return Markup(text.replace("+", "+<wbr>") if len(name) > LONG_NAME else text)
 
 
 def _images(run: Run, analysis: Analysis) -> dict[str, str]:
@@ -97,9 +105,10 @@ def _data(run: Run, analysis: Analysis) -> dict[str, Any]:
         "across": [
             [quantity.name, quantity.label] for quantity in plots.quantities_across(analysis)
         ],
-        "recommended": str(analysis.recommended),
+        "recommended": analysis.recommended.short,
         "command": prune_command(run, PLAN_MARK),
         "planMark": PLAN_MARK,
+        "longName": LONG_NAME,
         "plans": [_record(row) for row in analysis.rows],
     }
 
@@ -108,7 +117,7 @@ def _record(row: PlanRow) -> list[Any]:
     """One plan, in the order that report.js names in its FIELDS."""
     latency_ms = None if row.latency is None else 1e3 * row.latency.median_s
     return [
-        str(row.plan),
+        row.plan.short,
         row.plan.size,
         _rounded(row.ppl.value),
         _ppl_text(row),

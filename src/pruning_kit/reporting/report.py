@@ -17,11 +17,13 @@ from pruning_kit.findings.analysis import Analysis, analyse
 from pruning_kit.findings.budgets import Budget
 from pruning_kit.reporting import page
 from pruning_kit.reporting.document import Document, Section, Table, build_document
+from pruning_kit.reporting.wording import in_lines
 from pruning_kit.runs import store
 from pruning_kit.runs.results import Run
 
 TERMINAL_WIDTH = 80
-MIN_FIRST_COLUMN = 10
+MIN_FIRST_COLUMN = 8
+EDGES = 2
 
 
 class Format(StrEnum):
@@ -120,7 +122,8 @@ def _rich_table(table: Table) -> RichTable:
         max(len(row[i]) for row in (table.headings, *table.rows))
         for i in range(len(table.headings))
     ]
-    fits = sum(width + 2 for width in widths[1:]) + MIN_FIRST_COLUMN <= TERMINAL_WIDTH
+    room = TERMINAL_WIDTH - EDGES - sum(width + 2 for width in widths[1:])
+    fits = room >= MIN_FIRST_COLUMN
     for index, heading in enumerate(table.headings):
         right = headed and index > 0
         grid.add_column(
@@ -131,7 +134,8 @@ def _rich_table(table: Table) -> RichTable:
             min_width=min(widths[0], MIN_FIRST_COLUMN) if index == 0 else None,
         )
     for number, row in enumerate(table.rows):
-        grid.add_row(*map(Text, row), style="bold" if number in table.bold else None)
+        first = in_lines(row[0], max(room, MIN_FIRST_COLUMN)) if headed else row[0]
+        grid.add_row(*map(Text, (first, *row[1:])), style="bold" if number in table.bold else None)
     if table.caption:
         grid.caption = Text(table.caption, style="dim")
         grid.caption_justify = "left"

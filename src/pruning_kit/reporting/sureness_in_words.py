@@ -43,7 +43,7 @@ def _separation(analysis: Analysis, size: Size) -> str:
     )
     return (
         f"{name} {_is(size)} clearly {what}, by a test against all others at once (next: "
-        f"{runner_up.plan}, {change(runner_up.selection_ratio)})"
+        f"{runner_up.plan.short}, {change(runner_up.selection_ratio)})"
     )
 
 
@@ -57,7 +57,7 @@ def _kind(size: Size) -> str:
 
 
 def _some(plans: list[Plan]) -> str:
-    return listed(first_few(plans))
+    return listed(first_few([plan.short for plan in plans]))
 
 
 def _elsewhere(analysis: Analysis, size: Size) -> str:
@@ -67,7 +67,7 @@ def _elsewhere(analysis: Analysis, size: Size) -> str:
     on_text = f" on {analysis.reported.short}"
     if size.best_reported == size.best:
         return f", and the cheapest{on_text} too"
-    return f"; {on_text.strip()} {size.best_reported} is cheaper"
+    return f"; {on_text.strip()} {size.best_reported.short} is cheaper"
 
 
 def of_every_size(analysis: Analysis) -> list[str]:
@@ -83,7 +83,7 @@ def of_every_size(analysis: Analysis) -> list[str]:
             f"once{on_text}: {_some(clear)}."
         )
     if tied:
-        named = [f"{size.best} ({_tie(size)})" for size in tied]
+        named = [f"{size.best.short} ({_tie(size)})" for size in tied]
         found.append(
             f"Best but not distinguishable from others{on_text}: {listed(first_few(named))}."
         )
@@ -92,7 +92,7 @@ def of_every_size(analysis: Analysis) -> list[str]:
 
 def _tie(size: Size) -> str:
     others = size.group[1:]
-    return f"from {others[0]}" if len(others) == 1 else f"from {len(others):,} others"
+    return f"from {others[0].short}" if len(others) == 1 else f"from {len(others):,} others"
 
 
 def on_both_texts(analysis: Analysis) -> list[str]:
@@ -109,7 +109,9 @@ def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
         (size, analysis.row[size.best_reported].ppl.value / analysis.row[size.best].ppl.value)
         for size in missed
     ]
-    names = [(s.n_removed, f"{s.best_reported} ({percent(ratio, 2)} %)") for s, ratio in gains]
+    names = [
+        (s.n_removed, f"{s.best_reported.short} ({percent(ratio, 2)} %)") for s, ratio in gains
+    ]
     return (
         f"In hindsight another set is best on {analysis.reported.short} (in brackets its "
         f"perplexity relative to the chosen one's), by blocks removed: {series(names)}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -87,13 +88,22 @@ def listed(words: Iterable[object], last: str = "and") -> str:
 
 
 def name_blocks(plan: Plan) -> str:
-    """A plan in a sentence: `block 4`, `blocks 1+3`."""
-    return f"block{'s' * (plan.size != 1)} {plan}"
+    """A plan in a sentence: `block 4`, `blocks 1+3`, `blocks 2-5`."""
+    return f"block{'s' * (plan.size != 1)} {plan.short}"
+
+
+def in_lines(name: str, width: int) -> str:
+    """A plan's name in lines of at most `width` letters, broken behind plus signs only."""
+    words = name.replace(" ", "\xa0").replace("+", "+ ")
+    lines = textwrap.wrap(words, width, break_on_hyphens=False)
+    return "\n".join(line.replace("+ ", "+").replace("\xa0", " ") for line in lines)
 
 
 def some_plans(plans: Sequence[Plan]) -> str:
     """At most six plans by name, and how many more there are."""
-    return listed(first_few(["the whole model" if plan == Plan() else plan for plan in plans]))
+    return listed(
+        first_few(["the whole model" if plan == Plan() else plan.short for plan in plans])
+    )
 
 
 def first_few(words: Sequence[object]) -> list[str]:

@@ -251,10 +251,11 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
             f"cannot take numbers from {run.folder}: it measured {run.info['model']['name']!r} "
             "with other weights. Give a run of the model that is pruned."
         )
+    plan.check(run.n_blocks)
     if plan not in run.plans:
         raise RunError(
-            f"cannot take numbers from {run.folder}: it did not measure plan {plan}. "
-            f"Measure it with sweep --plans {plan}."
+            f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "
+            f"Measure it with sweep --plans {plan.short}."
         )
     rows = {row["removed"]: row for row in run.frame().to_dict("records") if row["split"] == "test"}
     text, protocol = run.info["texts"]["test"], run.info["protocol"]

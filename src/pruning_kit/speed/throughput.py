@@ -50,7 +50,7 @@ def sentences(timings: Timings) -> Iterator[str]:
     """For each plan, tokens per second and milliseconds a step at every batch size."""
     points = batch_points(timings)
     for plan in dict.fromkeys(point.plan for point in points):
-        name = f"plan {plan}" if plan.size else "the whole model"
+        name = f"plan {plan.short}" if plan.size else "the whole model"
         steps = "; ".join(
             f"{point.batch_size}: {point.decode_tokens_per_s:,.0f} tokens/s, "
             f"{1000 * point.decode_s_per_step:.3g} ms a step"

@@ -202,7 +202,8 @@ def _depth_sentences(timings: Timings) -> Iterator[str]:
         if test.differ:
             yield (
                 f"Plans of equal work differ in {NAMES[quantity]} (p = {test.p_value:.2g}); "
-                f"clearest is {test.plan} at {_interval(test.deviation)} of the mean of its equals."
+                f"clearest is {test.plan.short} at {_interval(test.deviation)} of the mean of its "
+                "equals."
             )
 
 
@@ -254,9 +255,9 @@ def _pool(timings: Timings, plan: Plan) -> str:
         return "the whole model against itself"
     pools = [pool for pool in timings.pools if pool[0].size == plan.size]
     if len(pools) > 1:
-        return f"models that do the same work as the one without {plan}"
+        return f"models that do the same work as the one without {plan.short}"
     if len(pools[0]) == 1:
-        return f"the model without {plan}"
+        return f"the model without {plan.short}"
     left = timings.n_blocks - plan.size
     return f"models with {left} block{'s' * (left != 1)} left"
 
@@ -294,7 +295,7 @@ def _depth_warnings(timings: Timings) -> Iterator[str]:
     for quantity, test in timings.depth_test.items():
         if test.differ:
             yield (
-                f"plans that do the same work differ in {NAMES[quantity]}: {test.plan} is at "
+                f"plans that do the same work differ in {NAMES[quantity]}: {test.plan.short} is at "
                 f"{_interval(test.deviation)} of the mean of its equals (p = {test.p_value:.3f}). "
                 "Try --per-plan."
             )

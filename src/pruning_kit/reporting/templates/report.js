@@ -8,10 +8,14 @@
   const NAME_OVERHANG_PX = 60;
   const PRINT_PX = 620;
   const data = JSON.parse(document.getElementById("data").textContent);
+  const blocks = (part) => {  // the blocks of "4" or "4-7"
+    const [first, last = first] = part.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  };
   const plans = data.plans.map((record, order) => {
     const plan = Object.fromEntries(FIELDS.map((field, i) => [field, record[i]]));
     plan.order = order;
-    plan.removed = new Set(plan.name === "none" ? [] : plan.name.split("+").map(Number));
+    plan.removed = new Set(plan.name === "none" ? [] : plan.name.split("+").flatMap(blocks));
     return plan;
   });
   const byId = (id) => document.getElementById(id);
@@ -26,6 +30,12 @@
     if (text !== null) node.textContent = text;
     parent.append(node);
     return node;
+  }
+
+  // A name; a long one may be broken behind plus signs.
+  function breakable(parent, name) {
+    const parts = name.length > data.longName ? name.split(/(?<=\+)/) : [name];
+    for (const part of parts) parent.append(part, document.createElement("wbr"));
   }
 
   // --- table ---------------------------------------------------------------------------------
@@ -79,7 +89,8 @@
       if (plan === selected) row.className = "selected";
       columns.forEach(([heading, , write], i) => {
         if (i === 0) {
-          make(make(row, "th", { scope: "row", title: write(plan) }), "button", { type: "button" }, write(plan));
+          const button = make(make(row, "th", { scope: "row" }), "button", { type: "button" });
+          breakable(button, write(plan));
         } else {
           const mark = heading === "Front" ? { class: "front" } : {};
           if (mark.class && plan.front) mark["aria-label"] = "on the Pareto front";
