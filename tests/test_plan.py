@@ -24,6 +24,23 @@ blocks = st.sets(st.integers(0, 60), max_size=12)
 def test_text_and_plan_are_inverse(removed):
     plan = Plan(tuple(removed))
     assert Plan.parse(str(plan)) == plan
+    assert Plan.parse(plan.short) == plan
+    assert len(plan.short) <= len(str(plan))
+
+
+@pytest.mark.parametrize(
+    ("removed", "short"),
+    [
+        ((), "none"),
+        ((1, 3), "1+3"),
+        ((1, 2), "1+2"),
+        ((1, 2, 3), "1-3"),
+        ((0, 3, 4, 5, 9), "0+3-5+9"),
+        (range(12, 18), "12-17"),
+    ],
+)
+def test_the_short_form_has_ranges_where_they_are_shorter(removed, short):
+    assert Plan(tuple(removed)).short == short
 
 
 @given(blocks, st.integers(0, 5))
@@ -61,6 +78,10 @@ def test_every_written_form_is_read(text, removed):
         ("1++2", "cannot read '' in --remove '1++2'"),
         ("1.5", "cannot read '1.5'"),
         ("0-99999999", "no model has that many blocks"),
+        (
+            "1" * 5000,
+            f"cannot read '{'1' * 39}…' in --remove '{'1' * 39}…': no model has that many",
+        ),
     ],
 )
 def test_a_malformed_plan_is_named(text, message):

@@ -184,9 +184,12 @@ def test_the_table_of_sizes_holds_the_best_set_of_each_and_stars_the_recommended
     analysis = analyse(run)
     table = sizes_table(analysis)
     names = [row[0].removesuffix(" *") for row in table.rows]
-    assert names == ["none", *(str(size.best) for size in analysis.sizes)]
+    assert names == ["none", *(size.best.short for size in analysis.sizes)]
     starred = [row[0] for row in table.rows if row[0].endswith("*")]
-    assert starred == [f"{analysis.recommended} *"] and table.rows[table.bold[0]][0] == starred[0]
+    assert (
+        starred == [f"{analysis.recommended.short} *"]
+        and table.rows[table.bold[0]][0] == starred[0]
+    )
     assert table.headings.index("Params M") == 4 and table.rows[1][4] == "74.82"
     assert table.headings[5:] == ("ms", "Ratio", "95 % interval")
     milliseconds, ratio, bounds = table.rows[1][5:]
@@ -238,7 +241,7 @@ def test_a_budget_gets_a_section_with_the_command_that_makes_the_model(run_of):
 def test_a_budget_that_nothing_meets_says_why(run_of):
     text = report.render(run_of("all plans"), "md", Budget(max_params=1_000))
     assert "No choice: none of the 63 measured models keeps to at most 1,000 parameters." in text
-    assert "Nearest: without blocks 1+2+3+4+5 (perplexity " in text
+    assert "Nearest: without blocks 1-5 (perplexity " in text
     limits = Budget(max_params=50_000_000, max_ppl_increase_pct=10)
     text = report.render(run_of("all plans"), "md", limits)
     assert "At most 50,000,000 parameters alone: remove blocks " in text
@@ -384,6 +387,29 @@ def test_reports_import_no_torch():
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("form", ["terminal", "md"])
+def test_sets_of_deep_models_are_named_with_ranges_and_never_cut(tmp_path, form):
+    sets = [Plan(tuple(range(5, 29))), Plan(tuple(range(1, 47, 2))), Plan((4, 5, 6, 7))]
+    costs = {plan: 0.02 * plan.size for plan in sets}
+    run = load_run(
+        write_run(
+            tmp_path / "run",
+            48,
+            [Plan(), *singles(48), *sets],
+            cost=lambda plan: costs.get(plan, 0.3 * plan.size),
+        )
+    )
+    text = report.render(run, form)
+    triples = [found[0] for found in re.finditer(r"(?:\d+\+){2}\d+", text)]
+    assert triples
+    for blocks in (Plan.parse(triple).removed for triple in triples):
+        assert blocks[2] - blocks[0] > 2
+    assert "4-7" in text and "--remove 5-28 --out pruned-5-28" in text
+    if form == "terminal":
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= 80
 
 
 def test_tables_of_deep_models_end_where_even_the_best_set_collapses(tmp_path):

@@ -1,6 +1,7 @@
 """The table at the end of a sweep."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -44,6 +45,18 @@ def test_of_many_plans_the_best_of_each_size_are_shown_in_every_mode(run_of):
         found = names(shown(run, mode))
         assert len(found) == 15 and sum(name.endswith("*") for name in found) == 3
         assert [found[i].endswith("*") for i in (0, 5, 10)] == [True] * 3
+
+
+def test_a_deep_set_is_whole_in_its_row_and_broken_behind_plus_signs_only(run_of):
+    scattered, together = Plan(tuple(range(1, 48, 2))), Plan(tuple(range(12, 36)))
+    run = run_of([Plan(), *singles(48), scattered, together], n_blocks=48)
+    text = shown(run, "combinatorial")
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert "\n 12-35" in text
+    first = [line[1:20].split(" ")[0] for line in text.splitlines() if line[1:2].isdigit()]
+    assert scattered.short in "".join(first)
+    assert all(re.fullmatch(r"[\d+-]+", line) for line in first)
+    assert "+1\n" not in "\n".join(first[:-1])
 
 
 def test_the_star_belongs_to_the_text_chosen_on(run_of):

@@ -114,8 +114,8 @@ def _which_plans(timings: Timings) -> str:
     if not plans:
         return "no other plan"
     if len(plans) == len(timings.plans) - 1:
-        return "every plan" if len(plans) > 1 else f"plan {plans[0]}"
-    few = ", ".join(map(str, plans[:MAX_NAMED]))
+        return "every plan" if len(plans) > 1 else f"plan {plans[0].short}"
+    few = ", ".join(plan.short for plan in plans[:MAX_NAMED])
     more = f" and {len(plans) - MAX_NAMED} more" if len(plans) > MAX_NAMED else ""
     return (
         f"{len(plans)} plan{'s' * (len(plans) > 1)}, {few}{more}, which stand for all that do the "
