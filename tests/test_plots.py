@@ -9,7 +9,7 @@ import pytest
 
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting import pictures, plots
+from pruning_kit.reporting import bars, pictures, plots, scales
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, write_run
 
@@ -34,7 +34,7 @@ def analysis(full):
     return analyse(full)
 
 
-def bars(figure):
+def lengths(figure):
     return [patch.get_width() for patch in figure.axes[0].patches]
 
 
@@ -54,7 +54,7 @@ def test_bars_have_the_length_of_the_perplexities_and_say_them(run_of):
     run = run_of(plans=FEW, cost=lambda plan: 0.1 * plan.size)
     figure = plots.perplexity_bars(run)
     frame = run.frame().sort_values(["blocks", "ppl"], ascending=[False, True])
-    assert bars(figure) == pytest.approx(frame["ppl"].tolist())
+    assert lengths(figure) == pytest.approx(frame["ppl"].tolist())
     assert ticks(figure.axes[0].yaxis)[0] == "whole model"
     assert labels(figure)[0] == f"{frame['ppl'].iloc[0]:.2f}"
     assert "(+10." in labels(figure)[1] and figure.axes[0].get_xscale() == "linear"
@@ -69,22 +69,47 @@ def test_exploding_perplexities_get_a_logarithmic_axis_with_bars_from_the_whole_
 
 def test_of_many_plans_the_singles_and_the_best_of_each_size_are_shown(full):
     names = ticks(plots.perplexity_bars(full).axes[0].yaxis)
-    assert 18 <= len(names) <= plots.MAX_BARS
-    assert set(map(str, range(6))) < set(names) and {"1+3", "1+2+3+4+5"} < set(names)
+    assert 18 <= len(names) <= bars.MAX_BARS
+    assert set(map(str, range(6))) < set(names) and {"1+3", "1-5"} < set(names)
     assert "and every single block, out of 63 plans" in caption(plots.perplexity_bars(full))
 
 
-def test_deep_models_also_get_at_most_24_bars(run_of):
-    run = run_of(n_blocks=30, plans=[Plan(), *singles(30), Plan(tuple(range(1, 29)))], timed=False)
-    names = ticks(plots.perplexity_bars(run).axes[0].yaxis)
-    assert len(names) == plots.MAX_BARS and "1-28" in names
+@pytest.mark.parametrize("n_blocks", [30, 80])
+def test_deep_models_have_every_single_block_in_a_panel_of_its_own(run_of, n_blocks):
+    deep = Plan(tuple(range(1, n_blocks - 1)))
+    run = run_of(n_blocks=n_blocks, plans=[Plan(), *singles(n_blocks), deep], timed=False)
+    figure = plots.perplexity_bars(run)
+    above, below = figure.axes
+    frame = run.frame().set_index("removed")["ppl"]
+    centres = [patch.get_x() + patch.get_width() / 2 for patch in above.patches]
+    tops = [patch.get_y() + patch.get_height() for patch in above.patches]
+    assert centres == pytest.approx(range(n_blocks))
+    assert tops == pytest.approx([frame[str(block)] for block in range(n_blocks)])
+    assert f"{frame['0']:,.0f}" in [text.get_text() for text in above.texts]
+    assert ticks(below.yaxis) == ["whole model", "5", f"1-{n_blocks - 2}"]
+    assert "and every single block" not in caption(figure) or "best plans" in caption(figure)
+
+
+def test_single_blocks_alone_need_no_second_panel(run_of):
+    figure = plots.perplexity_bars(run_of(n_blocks=30, plans=[Plan(), *singles(30)], timed=False))
+    (axes,) = figure.axes
+    assert len(axes.patches) == 30 and "best plan" not in caption(figure)
+
+
+def test_of_more_sizes_than_bars_the_smallest_are_shown_and_said(run_of):
+    first = [Plan(tuple(range(1, 1 + size))) for size in range(2, 40)]
+    figure = plots.perplexity_bars(run_of(n_blocks=48, plans=[Plan(), *singles(48), *first]))
+    assert len(ticks(figure.axes[1].yaxis)) == bars.MAX_BARS
+    assert "The best plan of each of the 24 smallest sizes and every single block" in caption(
+        figure
+    )
 
 
 def test_a_failed_plan_has_a_name_and_no_bar(run_of):
     run = run_of(plans=FEW, failed=[Plan((0,))])
     figure = plots.perplexity_bars(run)
     at = ticks(figure.axes[0].yaxis).index("0")
-    assert bars(figure)[at] == 0 and labels(figure)[at] == "failed: not finite"
+    assert lengths(figure)[at] == 0 and labels(figure)[at] == "failed: not finite"
     scatter = plots.speed_against_perplexity(run, analyse(run))
     assert "1 failed plans are not drawn." in caption(scatter)
 
@@ -94,15 +119,39 @@ def test_a_failed_plan_has_a_name_and_no_bar(run_of):
     [
         ("none", "whole model"),
         ("1+3", "1+3"),
-        ("0+1+2+3", "0+1+2+3"),
+        ("0+1+2+3", "0-3"),
         ("1+2+3+5+6+8+9+10", "1-3+5+6+8-10"),
-        ("0+2+4+6+8+10+12+14+16+18+20", "0+2+4+6+8+10+12+14+16+…"),
+        (
+            "0+2+4+6+8+10+12+14+16+18+20+22+24",
+            "0+2+4+6+8+10+12+14+16+\n18+20+22+24",
+        ),
     ],
 )
-def test_long_plans_are_written_with_ranges(removed, label):
-    assert plots.plan_label(removed) == label
-    if removed != "none" and "…" not in label:
-        assert Plan.parse(label) == Plan.parse(removed)
+def test_plans_are_written_whole_and_with_ranges(removed, label):
+    assert bars.plan_label(removed) == label
+
+
+def test_colours_are_those_of_the_sizes_that_occur(run_of):
+    run = run_of(n_blocks=80, plans=[Plan(), *singles(80), Plan((3, 9)), Plan(tuple(range(40)))])
+    figure = plots.speed_against_perplexity(run, analyse(run))
+    points, legend = figure.axes[0].collections[0], figure.axes[1]
+    colours = {tuple(points.cmap(points.norm(size))) for size in (0, 1, 2, 40)}
+    assert len(colours) == 4
+    apart = [matplotlib.colors.rgb_to_hsv(c[:3])[2] for c in sorted(colours)]
+    assert max(apart) - min(apart) > 0.5
+    assert ticks(legend.yaxis) == ["0", "1", "2", "40"]
+    slope = plots.colour_scale(range(3, 60))
+    assert (slope(3), slope(59)) == (0, 1)
+
+
+def test_a_long_name_beside_a_point_gives_way_to_the_number_of_blocks(run_of):
+    scattered = Plan(tuple(range(1, 48, 2)))
+    run = run_of(
+        n_blocks=48,
+        plans=[Plan(), Plan((4,)), Plan((4, 5, 6)), scattered, Plan(tuple(range(1, 42)))],
+    )
+    axes = plots.speed_against_perplexity(run, analyse(run)).axes[0]
+    assert {"24 blocks", "4-6"} <= {text.get_text() for text in axes.texts}
 
 
 def test_the_scatter_rings_the_front_with_its_intervals(full, analysis):
@@ -245,7 +294,7 @@ def test_shapley_bars_stand_in_their_order_with_intervals(full, analysis):
     figure = pictures.shapley_values(full, analysis)
     order = analysis.shapley.ranking.blocks
     assert ticks(figure.axes[0].yaxis) == [str(block) for block in order]
-    assert bars(figure) == pytest.approx([analysis.shapley.values[b].value for b in order])
+    assert lengths(figure) == pytest.approx([analysis.shapley.values[b].value for b in order])
     assert "Exact, from all plans." in caption(figure)
 
 
@@ -253,7 +302,7 @@ def test_sizes_are_drawn_from_the_text_chosen_on(run_of):
     run = run_of(calibration=True)
     analysis = analyse(run)
     figure = pictures.perplexity_by_size(run, analysis)
-    best = next(line for line in figure.axes[0].lines if line.get_color() == plots.BLUE)
+    best = next(line for line in figure.axes[0].lines if line.get_color() == scales.BLUE)
     expected = [1.0, *(analysis.row[size.best].selection_ratio for size in analysis.sizes)]
     assert list(best.get_ydata()) == pytest.approx(expected)
     assert "Text: WikiText-2 raw, valid; 61,539 tokens scored" in caption(figure)
@@ -269,7 +318,7 @@ def test_sizes_of_one_measured_set_each_are_not_drawn(run_of):
 
 def test_fixed_strategies_stand_beside_each_other(full, analysis):
     axes = pictures.perplexity_by_size(full, analysis).axes[0]
-    marked = [line for line in axes.lines if line.get_color() == plots.GREEN]
+    marked = [line for line in axes.lines if line.get_color() == scales.GREEN]
     aside = [round(float(line.get_xdata()[0]) - 1, 6) for line in marked]
     assert aside == [-0.2, -0.1, 0, 0.1, 0.2]
 

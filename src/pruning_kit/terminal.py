@@ -30,7 +30,7 @@ HEADINGS = [
     "Time\nvs whole",
 ]
 UNCLEAR = "unclear"
-NAME_WIDTH = 18
+NAME_WIDTH = 16
 
 
 class TerminalObserver:

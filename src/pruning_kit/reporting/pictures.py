@@ -21,8 +21,8 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.importance import Interaction, Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
-from pruning_kit.reporting import plots
-from pruning_kit.reporting.plots import BLUE, GREEN, GREY, ORANGE, RED
+from pruning_kit.reporting import bars, plots, scales
+from pruning_kit.reporting.scales import BLUE, GREEN, GREY, ORANGE, RED
 from pruning_kit.reporting.sentences import ruined_pairs
 from pruning_kit.reporting.wording import first_few, format_ppl, listed
 from pruning_kit.runs.results import Run
@@ -43,53 +43,16 @@ def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
     rows = [analysis.row[Plan((item.block,))] for item in items]
     ppl = [row.ppl for row in rows]
     base = analysis.row[Plan()].ppl.value
-    figure, axes = plots.new_figure(3.6, "Perplexity when one block is removed")
-    values = np.array([interval.value for interval in ppl])
-    logarithmic = plots.scale_perplexity(axes, [*values, base], "y")
-    start = base if logarithmic else 0.0
-    values = np.where(np.isfinite(values), values, start)
     blocks = [item.block for item in items]
-    axes.bar(blocks, values - start, bottom=start, color=BLUE, width=0.7)
+    labelled = blocks if len(blocks) <= MAX_CELL_TEXT else analysis.importance.ranking.most[:1]
+    figure, axes = plots.new_figure(3.6, "Perplexity when one block is removed")
+    values = [interval.value for interval in ppl]
+    tops = [interval.value if interval.high is None else interval.high for interval in ppl]
+    logarithmic = bars.block_bars(axes, blocks, values, base, tops, labelled)
     _error_bars(axes, blocks, ppl, "y")
-    axes.axhline(base, color=GREY, linewidth=1, linestyle="--")
-    axes.annotate(
-        f"whole model {format_ppl(base)}",
-        (1, base),
-        (-2, -3),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=8,
-        color=GREY,
-    )
-    for block, interval in zip(blocks, ppl, strict=True):
-        if len(items) <= MAX_CELL_TEXT or block == analysis.importance.ranking.most[0]:
-            top = interval.value if interval.high is None else interval.high
-            axes.annotate(
-                format_ppl(interval.value),
-                (block, max(top, start) if math.isfinite(top) else start),
-                (0, 3),
-                textcoords="offset points",
-                ha="center",
-            )
-    _margins(axes, min(start, *values), max(base, *values), logarithmic)
-    axes.set_xticks(blocks[:: math.ceil(len(blocks) / (2 * MAX_CELL_TEXT))])
-    axes.grid(axis="x", visible=False)
-    axes.set_xlabel("Block removed")
-    axes.set_ylabel(f"Perplexity{' (logarithmic axis)' if logarithmic else ''}")
     notes = ["Bars start at the whole model: their height is the cost."] * logarithmic
     plots.add_caption(figure, [*plots.caption(run), *notes, _interval_note(ppl[0])])
     return figure
-
-
-def _margins(axes: Axes, low: float, high: float, logarithmic: bool) -> None:
-    """Room for labels above the highest bar and for a name below the baseline."""
-    if logarithmic:
-        spread = high / low
-        axes.set_ylim(low / spread**0.12, high * spread**0.12)
-    else:
-        axes.set_ylim(0, 1.14 * high)
 
 
 def _error_bars(axes: Axes, at: Sequence[float], values: Sequence[Interval], which: str) -> None:
@@ -118,7 +81,7 @@ def pair_heatmap(run: Run, analysis: Analysis) -> Figure | None:
     title = "Perplexity when two blocks are removed (diagonal: one)"
     figure, axes = plots.new_figure(4.2, title)
     low, high = float(finite.min()), float(finite.max())
-    norm = LogNorm(low, high) if plots.explodes(finite) else Normalize(low, high)
+    norm = LogNorm(low, high) if scales.explodes(finite) else Normalize(low, high)
     _draw_matrix(figure, axes, ppl_LL, norm, "cividis_r", "Perplexity", format_ppl)
     plots.add_caption(figure, [*plots.caption(run), _blank_note(ppl_LL)])
     return figure
@@ -143,7 +106,7 @@ def _draw_matrix(
     n_blocks = len(values_LL)
     image = axes.imshow(values_LL, cmap=colours, norm=norm, aspect="auto")
     bar = figure.colorbar(image, ax=axes, label=label, pad=0.02)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plots.short_number(value)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scales.short_number(value)))
     bar.ax.yaxis.set_minor_formatter(FuncFormatter(lambda _value, _: ""))
     if n_blocks <= MAX_CELL_TEXT:
         _write_cells(axes, values_LL, norm, image.cmap, write)
@@ -287,7 +250,7 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     title = f"Perplexity{_text_chosen_on(analysis)} by number of blocks removed"
     figure, axes = plots.new_figure(4.6, title)
     everything = [value for _, values in lines.values() for value in values]
-    logarithmic = plots.scale_perplexity(axes, everything, "y")
+    logarithmic = scales.scale_perplexity(axes, everything, "y")
     at, upper_is_wider = _widest_gap([values for _, values in lines.values()])
     for name, (colour, values) in lines.items():
         above = name == "worst" or (name == "median" and upper_is_wider)

@@ -1,8 +1,8 @@
 """Pictures of a run, one function each, for print, for the page and for notebooks.
 
-Colours are those of Okabe and Ito (2008) and the maps cividis and PuOr, which colour-blind people
-can read; every figure also reads in grey by its labels. Names of models and texts are drawn as
-they are: a dollar sign in them starts no formula.
+Colour-blind people can read their colours and the maps cividis and PuOr; every figure also reads
+in grey by its labels. Names of models and texts are drawn as they are: a dollar sign in them
+starts no formula.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,27 @@ import numpy as np
 import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import BoundaryNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
+from pruning_kit.reporting import bars
 from pruning_kit.reporting.choices_in_words import what_is_the_front
-from pruning_kit.reporting.wording import change, format_ppl, format_windows
+from pruning_kit.reporting.scales import GREY, RED, scale_perplexity
+from pruning_kit.reporting.wording import format_windows
 from pruning_kit.runs import store
 from pruning_kit.runs.results import Run
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 WIDTH_IN = 7.2
 CAPTION_COLUMNS = 118
-MAX_BARS = 24
 MIN_PLACES = 3
-LOG_ABOVE = 8.0
-MAX_LABEL = 24
+SINGLES_IN = 3.0
+MAX_STEPS = 12
+MAX_POINT_LABEL = 24
 LABEL_HEIGHT, LETTER_WIDTH = 0.04, 0.0145  # of the axes
 IMAGE_FORMATS = ("png", "svg")
 STYLE: dict[str, Any] = {
@@ -59,9 +63,16 @@ STYLE: dict[str, Any] = {
 
 def new_figure(height_in: float, title: str) -> tuple[Figure, Axes]:
     """An empty figure in the kit's style, without a window."""
+    figure, (axes,) = new_panels([height_in], title)
+    return figure, axes
+
+
+def new_panels(heights_in: Sequence[float], title: str) -> tuple[Figure, list[Axes]]:
+    """An empty figure of panels one above the other."""
     with style.context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(WIDTH_IN, sum(heights_in)), layout="constrained")
+        parts = figure.subfigures(len(heights_in), 1, height_ratios=heights_in, squeeze=False)
+        axes = [part.subplots() for part in parts[:, 0]]
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
     return figure, axes
 
@@ -88,36 +99,6 @@ def add_caption(figure: Figure, lines: Sequence[str]) -> None:
     figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=GREY, parse_math=False)
 
 
-def explodes(values: Sequence[float] | np.ndarray) -> bool:
-    """Whether positive values spread so far that only a logarithmic axis shows them all."""
-    finite = np.asarray(values, dtype=np.float64)
-    finite = finite[np.isfinite(finite) & (finite > 0)]
-    return finite.size > 1 and bool(finite.max() / finite.min() > LOG_ABOVE)
-
-
-def scale_perplexity(axes: Axes, values: Sequence[float] | np.ndarray, which: str) -> bool:
-    """Make an axis logarithmic where perplexities explode; tells whether it is."""
-    logarithmic = explodes(values)
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    if logarithmic:
-        (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-        finite = np.asarray(values, dtype=np.float64)
-        finite = finite[np.isfinite(finite) & (finite > 0)]
-        decades = math.log10(finite.max() / finite.min())
-        # numbers need more room beside each other than above each other
-        subs = (1.0, 2.0, 5.0) if decades < (2 if which == "x" else 3) else (1.0,)
-        axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-        axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-    return logarithmic
-
-
-def short_number(value: float) -> str:
-    """An axis number: 40, 2,000, 1e+06."""
-    huge = value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-3)
-    return f"{value:.0e}" if huge else f"{value:,.10g}".replace("-", "−")
-
-
 def measured(run: Run) -> pd.DataFrame:
     """The rows of the reported text but for the empty stack, plans that failed included."""
     frame = run.frame()
@@ -127,105 +108,61 @@ def measured(run: Run) -> pd.DataFrame:
 def perplexity_bars(run: Run) -> Figure | None:
     """Perplexity of each plan; of more than 24, every single block and the best of each size.
 
-    On a logarithmic axis bars start at the whole model, so that their length is the cost. None
+    Where so many blocks have no room among the plans they stand above them, in their order. None
     where there is but one plan.
     """
     frame = measured(run)
     if len(frame) < 2:
         return None
-    rows = _rows_to_show(frame)
+    shown = bars.choose_bars(frame)
     base = _baseline(frame)
-    figure, axes = new_figure(1.5 + 0.24 * len(rows), "Perplexity by removed blocks")
-    ppl = rows["ppl"].to_numpy(dtype=np.float64)
-    logarithmic = scale_perplexity(axes, ppl, "x")
-    start = base if logarithmic and math.isfinite(base) else 0.0
-    end = np.where(np.isfinite(ppl), ppl, start)
-    at = np.arange(len(rows))
-    colours = [GREY if name == "none" else BLUE for name in rows["removed"]]
-    axes.barh(at, end - start, left=start, color=colours, height=0.72)
-    if math.isfinite(base):
-        axes.axvline(base, color=GREY, linewidth=1, linestyle="--")
-    for position, row in enumerate(rows.to_dict("records")):
-        label_at = (max(float(end[position]), start), position)
-        axes.annotate(_bar_label(row), label_at, (4, 0), textcoords="offset points", va="center")
-    _room_for_labels(axes, ppl, start, logarithmic)
-    axes.set_yticks(at, [plan_label(name) for name in rows["removed"]])
-    axes.set_ylim(max(len(rows), 3) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
-    axes.set_ylabel("Blocks removed")
-    axes.set_xlabel(f"Perplexity, lower is better{' (logarithmic axis)' if logarithmic else ''}")
-    notes = []
-    if len(rows) < len(frame):
-        singles = [int((table["mode"] == "sequential").sum()) for table in (rows, frame)]
-        too = " and every single block" if singles[0] == singles[1] else ""
-        notes.append(f"The best plans of each size{too}, out of {len(frame):,} plans.")
-    if logarithmic:
+    panels = [SINGLES_IN] * (shown.singles is not None)
+    if shown.singles is None or (shown.rows["blocks"] < run.n_blocks - 1).any():
+        panels.append(1.0 + bars.rows_height_in(shown.rows))
+    figure, axes = new_panels(panels, "Perplexity by removed blocks")
+    logarithmic = []
+    if shown.singles is not None:
+        logarithmic.append(_draw_singles(axes.pop(0), shown.singles, base))
+    logarithmic += [bars.plan_bars(rest, shown.rows, base) for rest in axes]
+    notes = _bar_notes(frame, shown, below=bool(axes))
+    if any(logarithmic):
         notes.append("Bars start at the whole model: their length is the cost.")
     add_caption(figure, [*caption(run), *notes])
     return figure
 
 
-def _rows_to_show(frame: pd.DataFrame) -> pd.DataFrame:
-    """At most 24 rows, sizes in order and the best first; single blocks all, if they fit."""
-    ranked = frame.sort_values(
-        ["blocks", "ppl"], ascending=[False, True], kind="stable", na_position="last"
-    )
-    if len(ranked) <= MAX_BARS:
-        return ranked
-    place = ranked.groupby("blocks").cumcount()
-    single = ranked["mode"] == "sequential"
-    n_sizes = ranked["blocks"].nunique()
-    if single.sum() + n_sizes - 1 <= MAX_BARS:
-        place = place.where(~single, 0)
-    for depth in range(MAX_BARS, 0, -1):
-        if (place < depth).sum() <= MAX_BARS:
-            return ranked[place < depth]
-    return ranked[place < 1].head(MAX_BARS)
+def _draw_singles(axes: Axes, singles: pd.DataFrame, base: float) -> bool:
+    """Every single block, the costliest with its perplexity."""
+    by_block = {
+        int(name): ppl for name, ppl in zip(singles["removed"], singles["ppl"], strict=True)
+    }
+    blocks = sorted(by_block)
+    ppl = [by_block[block] for block in blocks]
+    ranked = sorted((b for b in blocks if math.isfinite(by_block[b])), key=by_block.__getitem__)
+    return bars.block_bars(axes, blocks, ppl, base, ppl, ranked[-1:])
+
+
+def _bar_notes(frame: pd.DataFrame, shown: bars.Shown, below: bool) -> list[str]:
+    """What of many plans is drawn."""
+    if not below:
+        return []
+    rows = shown.rows
+    if len(rows) == len(frame):
+        return []
+    sizes, every = rows["blocks"].nunique(), frame["blocks"].nunique()
+    best = "The best plans of each size"
+    if sizes < every:
+        best = f"The best plan of each of the {sizes} smallest sizes"
+    singles = [int((table["mode"] == "sequential").sum()) for table in (rows, frame)]
+    all_singles = shown.singles is not None or singles[0] == singles[1]
+    too = " and every single block" if all_singles else ""
+    return [f"{best}{too}, out of {len(frame):,} plans."]
 
 
 def _baseline(frame: pd.DataFrame) -> float:
     """Perplexity of the whole model; NaN where it was not measured."""
     found = frame.loc[frame["removed"] == "none", "ppl"]
     return float(found.iloc[0]) if len(found) else math.nan
-
-
-def plan_label(removed: str) -> str:
-    """A plan for a tick; a long one with ranges, as `--plans` also reads them."""
-    if removed == "none":
-        return "whole model"
-    if len(removed) <= MAX_LABEL // 2:
-        return removed
-    runs: list[list[int]] = []
-    for block in Plan.parse(removed).removed:
-        if runs and runs[-1][-1] == block - 1:
-            runs[-1].append(block)
-        else:
-            runs.append([block])
-    parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else "+".join(map(str, run)) for run in runs]
-    label = "+".join(parts)
-    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1].rpartition('+')[0]}+…"
-
-
-def _bar_label(row: dict[Any, Any]) -> str:
-    if not math.isfinite(row["ppl"]):
-        return "failed: not finite" if row["status"] == "failed" else "too large to write"
-    if row["removed"] == "none":
-        return format_ppl(row["ppl"])
-    return f"{format_ppl(row['ppl'])}  ({change(1 + row['ppl_change_pct'] / 100)})"
-
-
-def _room_for_labels(axes: Axes, ppl: np.ndarray, start: float, logarithmic: bool) -> None:
-    """Leave a third of the width to the right of the longest bar."""
-    finite = ppl[np.isfinite(ppl)]
-    if not finite.size:
-        axes.set_xlim(0, 1)
-        return
-    top = float(finite.max())
-    if logarithmic and start > 0:
-        low = min(start, float(finite.min())) / 1.1
-        axes.set_xlim(low, top * (top / low) ** 0.5)
-    else:
-        axes.set_xlim(0, top * 1.4)
 
 
 @dataclass(frozen=True)
@@ -285,29 +222,51 @@ def speed_against_perplexity(run: Run, analysis: Analysis) -> Figure | None:
     x = np.array([across.value(row) for row in rows], dtype=np.float64)
     y = np.array([row.ppl.value for row in rows])
     logarithmic = scale_perplexity(axes, y, "y")
+    sizes = [row.plan.size for row in rows]
     points = axes.scatter(
         x,
         y,
-        c=[row.plan.size for row in rows],
+        c=sizes,
         cmap="cividis",
-        vmin=0,
-        vmax=max(1, run.n_blocks - 1),
+        norm=colour_scale(sizes),
         s=14 if len(rows) > 200 else 30,
         edgecolors="white",
         linewidths=0.4,
         rasterized=len(rows) > 500,
     )
-    figure.colorbar(
-        points, ax=axes, label="Blocks removed", ticks=MaxNLocator(integer=True), pad=0.02
-    )
+    _draw_colours(figure, axes, points)
     front = [index for index in np.argsort(x, kind="stable") if rows[index].on_front]
     on_front = [rows[index] for index in front]
     _draw_intervals(axes, x[front], on_front, across.name == "latency")
-    _draw_front(axes, x[front], y[front], [str(row.plan) for row in on_front])
+    _draw_front(axes, x[front], y[front], [_point_label(row.plan) for row in on_front])
     axes.set_xlabel(across.label)
     axes.set_ylabel(f"Perplexity{' (logarithmic axis)' if logarithmic else ''}")
     add_caption(figure, [*caption(run), *_speed_notes(run, analysis)])
     return figure
+
+
+def colour_scale(sizes: Sequence[int]) -> Normalize:
+    """Colours over the sizes that occur: a step for each of few, otherwise a slope over them."""
+    present = sorted(set(sizes))
+    if len(present) > MAX_STEPS:
+        return Normalize(present[0], present[-1])
+    ends = [(a + b) / 2 for a, b in pairwise(present)]
+    bounds = [present[0] - 0.5, *ends, present[-1] + 0.5]
+    return BoundaryNorm(bounds, 256, extend="neither")
+
+
+def _draw_colours(figure: Figure, axes: Axes, points: PathCollection) -> None:
+    """The legend of sizes: each of few by its number."""
+    norm, label = points.norm, "Blocks removed"
+    if isinstance(norm, BoundaryNorm):
+        bar = figure.colorbar(points, ax=axes, label=label, pad=0.02, spacing="uniform")
+        sizes = sorted(set(np.asarray(points.get_array()).astype(int).tolist()))
+        middles = [(a + b) / 2 for a, b in pairwise(norm.boundaries)]
+        bar.set_ticks(middles, labels=[str(size) for size in sizes])
+        bar.ax.tick_params(length=0)
+        bar.ax.minorticks_off()
+    else:
+        figure.colorbar(points, ax=axes, label=label, ticks=MaxNLocator(integer=True), pad=0.02)
 
 
 def _speed_notes(run: Run, analysis: Analysis) -> list[str]:
@@ -357,11 +316,10 @@ def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> N
         return
     axes.step(x, y, where="post", color=RED, linewidth=1, alpha=0.7)
     axes.scatter(x, y, s=60, facecolors="none", edgecolors=RED, linewidths=1.3)
-    labels = [plan_label(name) for name in names]
-    for index in _places_for_labels(axes, x, y, labels):
+    for index in _places_for_labels(axes, x, y, names):
         # Below and to the left of a plan on the front there is hardly any other plan.
         axes.annotate(
-            labels[index],
+            names[index],
             (x[index], y[index]),
             (-4, -4),
             textcoords="offset points",
@@ -369,6 +327,13 @@ def _draw_front(axes: Axes, x: np.ndarray, y: np.ndarray, names: list[str]) -> N
             va="top",
             fontsize=8,
         )
+
+
+def _point_label(plan: Plan) -> str:
+    """A plan beside its point; of a long name the number of blocks."""
+    if plan == Plan():
+        return "whole model"
+    return plan.short if len(plan.short) <= MAX_POINT_LABEL else f"{plan.size} blocks"
 
 
 def _places_for_labels(

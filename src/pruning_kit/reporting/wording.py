@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -94,9 +94,12 @@ def name_blocks(plan: Plan) -> str:
 
 def in_lines(name: str, width: int) -> str:
     """A plan's name in lines of at most `width` letters, broken behind plus signs only."""
-    words = name.replace(" ", "\xa0").replace("+", "+ ")
-    lines = textwrap.wrap(words, width, break_on_hyphens=False)
-    return "\n".join(line.replace("+ ", "+").replace("\xa0", " ") for line in lines)
+    lines = [""]
+    for part in re.findall(r"[^+]+\+?", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def some_plans(plans: Sequence[Plan]) -> str:

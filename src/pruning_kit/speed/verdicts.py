@@ -269,12 +269,13 @@ def _more_rounds(timings: Timings, width: float) -> str:
     if times <= MOST_TIMES:
         budget_s = max(timings.elapsed_s * times, timings.protocol["budget_s"])
         return f"Try --latency-budget {budget_s:.0f}."
+    many = f"{times:,.0f}" if times < 1e6 else "More than a million"
     budget_s, reachable = (
         timings.elapsed_s * MOST_TIMES,
         ceil(1000 * width / MOST_TIMES**0.5) / 1000,
     )
     return (
-        f"{times:.0f} times as many rounds would be needed. Try a quieter machine, or settle for "
+        f"{many} times as many rounds would be needed. Try a quieter machine, or settle for "
         f"less: --latency-budget {budget_s:.0f} --latency-target {reachable:g}."
     )
 
