@@ -507,6 +507,9 @@ def test_an_unmet_target_says_which_ratio_and_what_budget_would_do():
     assert " s (budget 10 s) were too few to know every ratio to 0.1 %" in texts[0]
     assert "times as many rounds would be needed. Try a quieter machine, or settle for" in texts[0]
     assert "less: --latency-budget 96 --latency-target 0.0" in texts[0]
+    for absurd in (1e-20, 1e-300):
+        texts = verdicts.warnings(simulate(draft(target=absurd, budget_s=10.0), 1))
+        assert " More than a million times as many rounds would be needed." in texts[0]
     texts = verdicts.warnings(simulate(draft(target=0.008, budget_s=10.0), 1))
     assert "Try --latency-budget " in texts[0] and "many rounds" not in texts[0]
 
@@ -539,7 +542,7 @@ def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
     assert findings[1].startswith("Prefill (reading 128 tokens): each block removed saves ")
     assert findings[2].startswith("Decode (each further token): each block removed saves ")
     assert sum("(embedding, head, choice of the token" in text for text in findings) == 1
-    timed = [str(entry.plan) for entry in timings.entries[2:]]
+    timed = [entry.plan.short for entry in timings.entries[2:]]
     assert findings[3] == (
         f"Timed were the whole model, twice, and 6 plans, {', '.join(timed)}, which stand for all "
         "that do the same work (as many blocks left, of each kind); 20 interleaved rounds in 10 s "
