@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pruning_kit.plan import Plan
-from pruning_kit.runs import store
+from pruning_kit.runs import disk, store
+from pruning_kit.runs.results import write_samples
 from pruning_kit.speed.timings import (
     END_TO_END,
     END_TO_END_PLAIN,
@@ -59,6 +60,7 @@ def write_run(
     title: str = "WikiText-2 raw, test",
     text_sha256: str = "b1" * 32,
     changes: Mapping[str, Any] | None = None,
+    samples: Mapping[Plan, str] | None = None,
 ) -> Path:
     """Write a finished run through the store and return its folder.
 
@@ -77,6 +79,7 @@ def write_run(
         title: title of the text that is reported on.
         text_sha256: its hash.
         changes: replaces top-level entries of run.json, or adds some.
+        samples: what plans wrote on from a prompt.
     """
     plans = all_plans(n_blocks) if plans is None else list(plans)
     cost = cost or costs_of(n_blocks)
@@ -95,8 +98,10 @@ def write_run(
         for number, (first, end) in enumerate(groups):
             again = {"recomputed": "float32"} if recomputed and number == 0 else {}
             run.write_part(split, number, nll_PN[:, first:end], {"kernel": "reference"} | again)
+    if samples:
+        write_samples(folder, "It was", 60, samples)
     if timed:
-        store.write_json(folder / "latency.json", synthetic_timings(plans, n_blocks).to_json())
+        disk.write_json(folder / "latency.json", synthetic_timings(plans, n_blocks).to_json())
     return folder
 
 
@@ -141,7 +146,7 @@ def _info(plans, n_blocks, targets, groups, titles, model, text_sha256) -> dict[
             "threads": 2,
         },
         "plans": names,
-        "parameters": {str(plan): WHOLE_M - BLOCK_M * plan.size for plan in plans},
+        "parameters": {str(plan): max(1, WHOLE_M - BLOCK_M * plan.size) for plan in plans},
         "windows": {
             split: {"groups": groups, "targets": values.tolist()}
             for split, values in targets.items()

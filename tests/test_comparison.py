@@ -12,7 +12,7 @@ from pruning_kit.findings.published import compare_published, published_rows
 from pruning_kit.plan import Plan, singles
 from pruning_kit.reporting import report
 from pruning_kit.reporting.comparison_document import comparison_document, published_document
-from pruning_kit.runs import store
+from pruning_kit.runs import disk
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, synthetic_timings, write_run
 
@@ -197,7 +197,7 @@ def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
     for turn in data["rounds"]:
         values = turn["samples"]["end_to_end_s"]
         values[2] *= 0.5
-    store.write_json(faster.folder / "latency.json", data)
+    disk.write_json(faster.folder / "latency.json", data)
     comparison = compare_runs(run, load_run(faster.folder))
     assert comparison.speed.disagreeing == [("end_to_end_s", Plan((0,)))]
     text = " ".join(report.plain_text(comparison_document(comparison)).split())

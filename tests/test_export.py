@@ -253,7 +253,23 @@ class TestRecipe:
         [
             (lambda text: text[:50], "Unterminated string|Expecting"),
             (lambda text: text.replace('"schema": 1', '"schema": 9'), "it has schema 9, this"),
-            (lambda text: text.replace('"kept"', '"left"'), "it lacks 'kept'"),
+            (lambda text: "[]", "it has schema None, this"),
+            (lambda text: "[" * 100_000, "nested too deeply"),
+            (lambda text: text.replace('"kept"', '"left"'), "it lacks kept, or holds it in"),
+            (lambda text: text.replace('"kept": [', '"kept": ["0",'), r"it lacks kept\[0\], or"),
+            (
+                lambda text: text.replace('"kept": [', '"kept": [1000000000,'),
+                r"it lacks kept\[0\],",
+            ),
+            (
+                lambda text: re.sub(r'"parameters": \d+', '"parameters": NaN', text),
+                "the number NaN",
+            ),
+            (
+                lambda text: re.sub(r'"parameters": \d+', '"parameters": 0', text),
+                "it lacks parameters",
+            ),
+            (lambda text: text.replace('"base"', '"x": 1, "base"'), "it holds x, which no recipe"),
             (lambda text: text.replace('"1": 2', '"1": 3'), "its block map is not that of"),
         ],
     )

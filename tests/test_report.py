@@ -25,7 +25,7 @@ from pruning_kit.reporting.document import (
     sizes_table,
     strategies_table,
 )
-from pruning_kit.runs import store
+from pruning_kit.runs import disk
 from pruning_kit.runs.results import load_run
 from tests.goldens import make
 from tests.synthetic_runs import synthetic_timings, write_run
@@ -207,7 +207,7 @@ def test_a_speed_within_the_noise_is_called_unclear(tmp_path):
         for values in turn["samples"].values():
             values[2:] = [values[0] * (1 + 0.01 * (turn["order"][0] % 2))] * len(values[2:])
             values[1] = values[0] * 1.05
-    store.write_json(folder / "latency.json", data)
+    disk.write_json(folder / "latency.json", data)
     run = load_run(folder)
     table = sizes_table(analyse(run))
     assert [row[-2] == "unclear" for row in table.rows] == [False, True, True]
@@ -280,7 +280,7 @@ def test_notes_tell_what_was_substituted_and_what_was_left_out(tmp_path, run_of)
 def test_doubts_about_the_timing_are_named_at_the_top_and_counted(tmp_path, run_of):
     folder = write_run(tmp_path / "run", plans=FEW, timed=False)
     timings = synthetic_timings(FEW, 6, n_rounds=9)
-    store.write_json(folder / "latency.json", timings.to_json())
+    disk.write_json(folder / "latency.json", timings.to_json())
     text = " ".join(report.render(load_run(folder)).split())
     assert "The timings are doubtful for 1 reason: see How fast." in text
     assert "How fast - Doubtful: 9 rounds are few" in text
@@ -346,8 +346,8 @@ def test_names_from_outside_are_text_in_markdown_and_on_the_terminal(run_of):
 
 
 def test_samples_stand_beside_each_other_the_whole_model_first(tmp_path):
-    samples = {"1+3": "Once <b>upon</b>\n\n\n", "none": "It is a truth"}
-    run = load_run(write_run(tmp_path / "run", plans=FEW, changes={"samples": samples}))
+    samples = {Plan((1, 3)): "Once <b>upon</b>\n\n\n", Plan(): "It is a truth"}
+    run = load_run(write_run(tmp_path / "run", plans=FEW, samples=samples))
     text = report.render(run, "html")
     assert text.index("It is a truth") < text.index("Once &lt;b&gt;upon&lt;/b&gt;</blockquote>")
     assert "How they write" in text

@@ -2,15 +2,20 @@
 
 import json
 import math
+import shutil
+from contextlib import suppress
+from random import Random
 
 import pytest
 
-from pruning_kit.errors import PlanError, RunError
+from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plan import Plan, singles, strategy_plan
 from pruning_kit.reporting.document import provenance_table
+from pruning_kit.reporting.report import render
 from pruning_kit.runs import results
 from pruning_kit.runs.results import load_run
+from pruning_kit.runs.store import RunFolder
 from tests.synthetic_runs import write_run
 
 PLANS = [Plan(), *singles(6)]
@@ -93,46 +98,92 @@ def test_a_run_that_was_not_timed_needs_no_note(tmp_path):
     assert run.timings is None and run.timings_note is None
 
 
-def test_a_plan_that_cannot_be_read_is_named_with_its_file(tmp_path):
-    folder = write_run(tmp_path / "run", plans=PLANS)
-    info = json.loads((folder / "run.json").read_text())
-    info["plans"][1], info["parameters"]["x"] = "x", 1
-    (folder / "run.json").write_text(json.dumps(info))
-    with pytest.raises(PlanError) as error:
-        _ = load_run(folder).plans
-    assert str(error.value) == (
-        f"cannot read 'x' in {folder / 'run.json'}, plan 'x': write block numbers and ranges, such "
-        "as 3,7-9."
-    )
-
-
 @pytest.mark.parametrize(("bound", "shown"), [(0.9, -10.0), (0.0, None), (math.inf, None)])
 def test_a_speed_bound_that_too_few_rounds_left_open_is_empty(bound, shown):
     assert results._percent_if_known(bound) == (None if shown is None else pytest.approx(shown))
 
 
-def test_a_plan_with_a_block_that_the_model_lacks_is_refused(tmp_path):
-    folder = write_run(tmp_path / "run", plans=PLANS)
-    info = json.loads((folder / "run.json").read_text())
-    info["model"]["n_blocks"] = 1
-    (folder / "run.json").write_text(json.dumps(info))
-    with pytest.raises(RunError, match=r"it names plan .*, and its model has 1 blocks\. Restore"):
-        load_run(folder)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda timings: timings["pools"].__setitem__(1, []),
-        lambda timings: timings["machine"].__setitem__("cores", 0),
-        lambda timings: timings["rounds"][2]["samples"]["prefill_s"].__setitem__(1, float("nan")),
-        lambda timings: timings["rounds"][2]["samples"]["prefill_s"].__setitem__(1, float("inf")),
-    ],
-)
-def test_timings_that_do_not_fit_together_are_left_out(tmp_path, damage):
+def test_timings_that_do_not_fit_together_are_left_out(tmp_path):
     folder = write_run(tmp_path / "run", plans=PLANS)
     timings = json.loads((folder / "latency.json").read_text())
-    damage(timings)
+    timings["pools"][1] = []
     (folder / "latency.json").write_text(json.dumps(timings))
     run = load_run(folder)
     assert run.timings is None and "do not fit together" in run.timings_note
+
+
+def test_timings_of_another_model_are_left_out(tmp_path):
+    folder = write_run(tmp_path / "run", plans=PLANS)
+    other = write_run(tmp_path / "other", n_blocks=5)
+    shutil.copy(other / "latency.json", folder)
+    run = load_run(folder)
+    assert run.timings is None
+    assert run.timings_note == (
+        f"Speeds are left out, because the kit cannot use the timings in {folder / 'latency.json'}:"
+        f" they are of a model of 5 blocks, and this run's has 6. {TIME_AGAIN}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "cannot read {0}: it holds no JSON object."),
+        (
+            '{"prompt": "x", "texts": {}}',
+            "cannot read the samples in {0}: they lack new_tokens, or hold it in another form.",
+        ),
+        (
+            '{"prompt": "x", "new_tokens": 3, "texts": {"x": "a"}}',
+            "cannot read the samples in {0}: they lack texts, or hold it in another form.",
+        ),
+    ],
+)
+def test_damaged_samples_are_named(tmp_path, content, said):
+    folder = write_run(tmp_path / "run", plans=PLANS)
+    (folder / "samples.json").write_text(content)
+    with pytest.raises(RunError) as error:
+        load_run(folder)
+    again = "Delete the file; --resume with --samples writes it again."
+    assert str(error.value) == f"{said.format(folder / 'samples.json')} {again}"
+
+
+def test_samples_come_back(tmp_path):
+    samples = {Plan(): "It was a day", Plan((3,)): "It was “night”"}
+    assert load_run(write_run(tmp_path / "run", plans=PLANS, samples=samples)).samples == samples
+
+
+NASTY = [
+    *(0, -1, 1, 10**9, 10**18, 10**30, 1e-300, 1e300, math.nan, math.inf, True, None),
+    *("", "'", "\x00", "9" * 5000, [], {}, [[]], "none"),
+]
+
+
+def leaves(value, path=()):
+    """The path of everything in a JSON value."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, key))
+
+
+@pytest.mark.parametrize("name", ["run.json", "latency.json"])
+def test_no_single_damage_to_a_stored_file_is_more_than_a_sentence(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(RunFolder, "facts_sha256", "whatever run.json says")
+    folder = write_run(tmp_path / "run", plans=PLANS, n_windows=60)
+    whole = (folder / name).read_text()
+    paths = [path for path in leaves(json.loads(whole)) if path]
+    random = Random(0)
+    for _ in range(40):
+        data = json.loads(whole)
+        path = random.choice(paths)
+        inner = data
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value = random.choice(NASTY)
+        (folder / name).write_text(json.dumps(data))
+        with suppress(PruningKitError):
+            run = load_run(folder)
+            if run.timings is not None:
+                run.timings.summary(Plan())
+            analyse(run), run.frame()
+            assert render(run, "md"), (path, value)

@@ -2,13 +2,17 @@
 
 import errno
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from pruning_kit.errors import RunError
-from pruning_kit.runs import store
-from pruning_kit.runs.store import RunFolder, first_difference, read_info, write_file
+from pruning_kit.runs import disk, store
+from pruning_kit.runs.disk import write_file
+from pruning_kit.runs.store import RunFolder, first_difference, read_info
 
 INFO = {
     "command": "pruning-kit sweep",
@@ -60,7 +64,7 @@ def test_a_part_comes_back_bit_for_bit(run):
     run.write_part("test", 0, sums, {"kernel": "reference"})
     back, facts = run.read_part("test", 0)
     np.testing.assert_array_equal(back, sums)
-    assert facts == {"plans": "abc", "kernel": "reference"}
+    assert facts == {"kernel": "reference"}
 
 
 def test_writing_leaves_no_temporary_file(run):
@@ -129,7 +133,7 @@ def test_a_run_file_that_may_not_be_read_is_named(run, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(store.Path, "read_text", refuse)
+    monkeypatch.setattr(disk.Path, "read_bytes", refuse)
     with pytest.raises(RunError) as error:
         read_info(run.folder)
     assert str(error.value) == (
@@ -144,9 +148,89 @@ def test_a_damaged_part_is_named(run):
         run.read_part("test", 0)
 
 
-def test_a_part_of_another_run_is_refused(run):
-    run.write_part("test", 0, np.zeros((2, 1)), {})
-    with pytest.raises(RunError, match="it belongs to another run"):
+def test_a_part_of_another_run_is_refused(run, tmp_path):
+    other = RunFolder.create(tmp_path / "other", {**INFO, "identity": {"plans_sha256": "xyz"}})
+    other.write_part("test", 0, np.zeros((2, 2)), {})
+    shutil.copy(other.part_path("test", 0), run.part_path("test", 0))
+    with pytest.raises(RunError) as error:
+        run.read_part("test", 0)
+    assert str(error.value) == foreign(run)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("windows", "test", "targets"), [7, 4, 5]),
+        (("parameters", "0"), 3),
+        (("texts", "test", "n_bytes"), 61),
+        (("protocol", "stride"), 5),
+        (("model", "n_blocks"), 3),
+        (("identity", "context"), 9),
+    ],
+    ids=str,
+)
+def test_a_changed_number_in_the_run_file_is_found_by_the_parts(run, path, value):
+    run.write_part("test", 0, np.zeros((2, 2)), {})
+    change(run, path, value)
+    with pytest.raises(RunError) as error:
+        RunFolder.open(run.folder).read_part("test", 0)
+    assert str(error.value) == foreign(run)
+
+
+def foreign(run):
+    return (
+        f"cannot use part {run.part_path('test', 0)}: it does not belong to the run.json beside "
+        "it, since one of them was changed or is of another run. Restore it from a copy, or sweep "
+        "again into another folder."
+    )
+
+
+def change(run, path, value):
+    """Edit one fact of a run file."""
+    info = json.loads((run.folder / "run.json").read_text())
+    inner = info
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (run.folder / "run.json").write_text(json.dumps(info))
+
+
+def test_names_in_the_run_file_may_be_changed(run):
+    run.write_part("test", 0, np.zeros((2, 2)), {})
+    change(run, ("model", "name"), "another name")
+    RunFolder.open(run.folder).read_part("test", 0)
+
+
+def test_a_flipped_bit_anywhere_in_a_part_is_found(run):
+    run.write_part("test", 1, np.array([[1.5], [2.5]]), {"kernel": "reference"})
+    path = run.part_path("test", 1)
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(RunError, match="Delete it and run again with --resume"):
+            run.read_part("test", 1)
+    path.write_bytes(whole)
+    run.read_part("test", 1)
+
+
+def test_a_part_whose_sums_do_not_fit_its_checksum_is_named(run):
+    run.write_part("test", 1, np.array([[1.5], [2.5]]), {})
+    path = run.part_path("test", 1)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(RunError) as error:
+        run.read_part("test", 1)
+    assert str(error.value) == (
+        f"cannot use part {path}: it is damaged, since its checksum is not that of what it holds. "
+        "Delete it and run again with --resume."
+    )
+
+
+def test_a_part_without_a_checksum_is_refused(run):
+    content = save({"nll_nats": np.zeros((2, 2))}, {"run": run.facts_sha256})
+    run.part_path("test", 0).write_bytes(content)
+    with pytest.raises(RunError, match="it is damaged, since its checksum is not that of"):
         run.read_part("test", 0)
 
 
@@ -163,7 +247,7 @@ def test_a_full_or_forbidden_disk_is_one_sentence_and_leaves_nothing(
     def refuse(_fd):
         raise OSError(number, "Permission denied")
 
-    monkeypatch.setattr(store.os, "fsync", refuse)
+    monkeypatch.setattr(disk.os, "fsync", refuse)
     with pytest.raises(RunError) as error:
         write_file(tmp_path / "results.csv", "a,b\n")
     assert message in str(error.value)
@@ -174,7 +258,7 @@ def test_a_run_that_cannot_be_started_leaves_no_folder(tmp_path, monkeypatch):
     def refuse(_fd):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", refuse)
+    monkeypatch.setattr(disk.os, "fsync", refuse)
     with pytest.raises(RunError, match="no space left"):
         RunFolder.create(tmp_path / "run", INFO)
     assert list(tmp_path.iterdir()) == []
@@ -198,6 +282,8 @@ def test_a_run_killed_before_its_first_file_can_be_started_again(tmp_path):
 def facts_of(form, path=()):
     """The path of every fact that a form asks for by name."""
     for key, inner in form.items():
+        if key is str:
+            continue
         yield [*path, key]
         if isinstance(inner, dict):
             yield from facts_of(inner, (*path, key))
@@ -266,13 +352,82 @@ def test_a_run_is_complete_with_its_last_part(run):
     assert run.is_complete()
 
 
-def test_only_old_left_overs_of_killed_writers_are_removed(run):
-    names = [".run.json.7.part", "parts/.test-000000.safetensors.7.part"]
-    for name in names:
-        (run.folder / name).write_text("half")
-    written = (run.folder / names[0]).stat().st_mtime
-    run.remove_left_overs(lambda: written + store.LEFT_OVER_S - 60)
-    assert all((run.folder / name).exists() for name in names)
-    run.remove_left_overs(lambda: written + store.LEFT_OVER_S + 60)
-    assert not any((run.folder / name).exists() for name in names)
-    assert (run.folder / "run.json").exists()
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        (("command",), "sweep --model 'x", "command"),
+        (("model", "n_blocks"), 10**9, "model.n_blocks"),
+        (("model", "n_blocks"), 0, "model.n_blocks"),
+        (("model", "n_blocks"), True, "model.n_blocks"),
+        (("numerics", "threads"), -1, "numerics.threads"),
+        (("protocol", "context"), 10**30, "protocol.context"),
+        (("texts", "test", "n_bytes"), 0, "texts.test.n_bytes"),
+        (("parameters", "0"), 0, "parameters.0"),
+        (("windows", "test", "targets"), [7, 0, 4], "windows.test.targets[1]"),
+        (("plans",), ["0"], "plans"),
+        (("plans",), ["none", "9" * 5000], "plans[1]"),
+        (("plans",), ["none", "0-3"], "plans[1]"),
+        (("plans",), ["none", "x"], "plans[1]"),
+        (("windows", "../../x"), {"groups": [[0, 1]], "targets": [1]}, "windows"),
+        (("versions",), {"torch": ["2"]}, "versions.torch"),
+    ],
+    ids=str,
+)
+def test_a_value_that_no_run_has_is_named(run, path, value, name):
+    change(run, path, value)
+    with pytest.raises(RunError) as error:
+        read_info(run.folder)
+    assert str(error.value) == (
+        f"cannot read run {run.folder}: its run.json lacks {name}, or holds it in another form. "
+        f"{RESTORE}"
+    )
+
+
+@pytest.mark.parametrize("plan", ["0", "2", "1+0", "00"])
+def test_plans_that_are_repeated_or_of_another_model_are_refused(run, plan):
+    change(run, ("parameters", plan), 1)
+    change(run, ("plans",), ["none", "0", plan])
+    with pytest.raises(RunError) as error:
+        read_info(run.folder)
+    assert str(error.value) == (
+        f"cannot read run {run.folder}: its run.json names plan {plan!r} twice, or a model of 2 "
+        f"blocks has no such plan. {RESTORE}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": NaN}', "the number NaN is out of range"),
+        (b'{"a": -Infinity}', "the number -Infinity is out of range"),
+        (b'{"a": 1e999}', "the number 1e999 is out of range"),
+        (b'{"a": %s}' % (b"7" * 5000), f"the number {'7' * 30} is out of range"),
+        (b'{"a": %s}' % (b"[" * 100_000), "nested too deeply"),
+        (b'{"a": "\\ud800"}', "'utf-8' codec can't encode character '\\ud800' in position 7"),
+    ],
+    ids=["NaN", "Infinity", "1e999", "7s", "nested", "half a character"],
+)
+def test_json_that_no_writer_of_ours_makes_is_refused(tmp_path, content, reason):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(RunError) as error:
+        read_info(tmp_path)
+    begin = f"cannot read {tmp_path / 'run.json'}: it is no valid JSON ({reason}"
+    assert str(error.value).startswith(begin) and str(error.value).endswith(RESTORE)
+    assert len(str(error.value)) < 300
+
+
+def test_whole_characters_outside_the_basic_plane_are_read(run):
+    change(run, ("model", "name"), "\N{GRINNING FACE}")
+    assert "\\ud83d" in (run.folder / "run.json").read_text()
+    assert read_info(run.folder)["model"]["name"] == "\N{GRINNING FACE}"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "latency.json")
+    with pytest.raises(RunError) as error:
+        disk.read_json(tmp_path / "latency.json", "Delete it.")
+    assert str(error.value) == (
+        f"cannot read {tmp_path / 'latency.json'}: there is no such file. Make it a file that you "
+        "may read."
+    )

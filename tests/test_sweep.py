@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import torch
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pruning_kit import samples
 from pruning_kit import sweep as sweep_module
 from pruning_kit.choosing import Mode, PlanChoice
 from pruning_kit.cutting.surgery import cut
@@ -32,7 +35,7 @@ from pruning_kit.plan import Plan
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
 from pruning_kit.settings import SweepSettings
-from pruning_kit.speed.workload import LatencyProtocol
+from pruning_kit.speed.workload import PROMPT, LatencyProtocol
 from pruning_kit.sweep import Sweep
 from pruning_kit.terminal import SilentObserver
 
@@ -346,6 +349,92 @@ def test_a_run_killed_without_warning_resumes_bit_for_bit(settings, text_file, t
     subprocess.run(command(asked, "--resume"), env=env, check=True, capture_output=True)
     whole = measured(settings(output=tmp_path / "whole", batch_size=1))
     np.testing.assert_array_equal(load_run(asked.output).nll(), whole.nll())
+
+
+class Listener(SilentObserver):
+    """Keeps what it is warned of."""
+
+    def __init__(self):
+        self.heard = []
+
+    def warn(self, text):
+        self.heard.append(text)
+
+
+def sampled(settings, observer=None, **changes):
+    """A sweep's folder after samples were kept."""
+    sweep = Sweep(settings(samples=True, **changes), observer or SilentObserver(), Ranks())
+    sweep.measure()
+    sweep.sample()
+    return sweep.run.folder
+
+
+def test_samples_fit_the_context_and_leave_the_run_file_alone(settings):
+    before = measured(settings()).folder.joinpath("run.json").read_bytes()
+    listener = Listener()
+    folder = sampled(settings, listener, resume=True)
+    assert (folder / "run.json").read_bytes() == before
+    run = load_run(folder)
+    assert Plan() in run.samples and len(run.samples) == 3  # nothing is written by no block at all
+    assert all(text.startswith(PROMPT) for text in run.samples.values())
+    stored = json.loads((folder / "samples.json").read_text())
+    n_prompt = len(AutoTokenizer.from_pretrained(settings().model)(PROMPT)["input_ids"])
+    assert (stored["prompt"], stored["new_tokens"]) == (PROMPT, 32 - n_prompt)
+    assert listener.heard == [
+        f"Samples have {32 - n_prompt} new tokens instead of 60: the model's context is 32."
+    ]
+
+
+@pytest.mark.parametrize(("limit", "tokens"), [(None, 60), (67, 60), (66, 59), (8, 1)])
+def test_samples_are_as_long_as_the_context_lets_them(limit, tokens):
+    assert samples.count_new_tokens(7, limit) == tokens
+
+
+def test_a_prompt_that_fills_the_context_is_refused():
+    with pytest.raises(WindowError) as error:
+        samples.count_new_tokens(8, 8)
+    assert str(error.value) == (
+        "cannot keep samples: their prompt has 8 tokens, and the model's context is 8. Leave out "
+        "--samples."
+    )
+
+
+def test_samples_are_refused_before_any_work_where_no_token_fits(settings, monkeypatch):
+    monkeypatch.setattr(sweep_module, "PROMPT", TEXT)
+    asked = settings(samples=True)
+    with pytest.raises(WindowError, match="cannot keep samples: their prompt has"):
+        Sweep(asked, SilentObserver(), Ranks())
+    assert not asked.output.exists()
+
+
+def test_token_types_are_not_read_as_words(settings, model_folder, tmp_path):
+    typed = tmp_path / "typed"
+    shutil.copytree(model_folder, typed)
+    config = json.loads((typed / "tokenizer_config.json").read_text())
+    config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (typed / "tokenizer_config.json").write_text(json.dumps(config))
+    assert "token_type_ids" in AutoTokenizer.from_pretrained(typed)(PROMPT)
+    plain = load_run(sampled(settings)).samples
+    again = load_run(sampled(settings, model=str(typed), output=tmp_path / "again")).samples
+    assert again == plain
+
+
+def test_a_sample_that_cannot_be_drawn_is_said_and_the_others_are_kept(settings, monkeypatch):
+    original = samples.write_on
+
+    def refuse(decoder, plan, *rest):
+        if plan.size == 1:
+            raise RuntimeError("probability tensor contains either `inf`, `nan` or element < 0")
+        return original(decoder, plan, *rest)
+
+    monkeypatch.setattr(samples, "write_on", refuse)
+    listener = Listener()
+    run = load_run(sampled(settings, listener))
+    assert sorted(plan.size for plan in run.samples) == [0, 2]
+    assert re.fullmatch(
+        r"No sample of plan \d: probability tensor contains either `inf`, `nan` or element < 0\.",
+        listener.heard[-1],
+    )
 
 
 QUICK = LatencyProtocol(prompt_tokens=4, new_tokens=2, end_to_end_tokens=31, budget_s=1e-9)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pruning_kit.errors import PlanError, TimingError
+from pruning_kit.errors import TimingError
 from pruning_kit.plan import Plan, subsets
 from pruning_kit.speed import bootstrap, latency, verdicts
 from pruning_kit.speed.depths import compare_depths
@@ -326,8 +326,9 @@ def paths_of(form, path=()):
         yield from paths_of(form[0], (*path, 0))
     if isinstance(form, dict):
         for key, inner in form.items():
-            yield [*path, key]
-            yield from paths_of(inner, (*path, key))
+            if key is not str:
+                yield [*path, key]
+                yield from paths_of(inner, (*path, key))
 
 
 @pytest.mark.parametrize("path", list(paths_of(FORM)), ids=lambda path: ".".join(map(str, path)))
@@ -355,9 +356,14 @@ def test_stored_timings_without_a_fact_are_refused_by_its_name(path):
         lambda data: data["entries"][-1].update(pool=5),
         lambda data: data["rounds"].clear(),
         lambda data: data["rounds"][-1]["samples"][DECODE].pop(),
-        lambda data: data["rounds"][-1]["samples"][DECODE].__setitem__(0, 0.0),
-        lambda data: data["rounds"][-1]["samples"][DECODE].__setitem__(0, math.nan),
+        lambda data: data["rounds"][-1]["order"].append(0),
+        lambda data: data["pools"][1].append("1+1"),
+        lambda data: data["pools"][1].append("0"),
+        lambda data: data["pools"][1].append("9999"),
+        lambda data: data["entries"][-1].update(plan="none"),
         lambda data: data["batches"].append(stored() | {"rounds": []}),
+        lambda data: data["batches"].append(stored() | {"batches": [stored()]}),
+        lambda data: data["batches"].append(stored(simulate(draft(3, sizes=(0, 1)), 1))),
     ],
 )
 def test_stored_timings_that_do_not_fit_together_are_refused(change):
@@ -371,14 +377,41 @@ def test_stored_timings_that_do_not_fit_together_are_refused(change):
     )
 
 
-def test_a_plan_that_cannot_be_read_in_stored_timings_is_named_with_the_file():
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("n_blocks",), 10**9),
+        (("n_blocks",), 0),
+        (("protocol", "batch_size"), 0),
+        (("protocol", "target"), 0.0),
+        (("protocol", "budget_s"), 1e300),
+        (("machine", "cores"), 0),
+        (("machine", "threads"), True),
+        (("pools", 1, 0), "x"),
+        (("pools", 1, 0), "7" * 5000),
+        (("entries", 1, "peak_bytes"), "much"),
+        (("entries", 1, "peak_bytes"), -1),
+        (("rounds", 0, "samples", DECODE, 1), 0.0),
+        (("rounds", 0, "samples", DECODE, 1), math.nan),
+        (("rounds", 0, "samples", DECODE, 1), 1e300),
+        (("rounds", 0, "reading", "time_s"), 1e300),
+        (("rounds", 0, "reading", "cpu_mhz"), "fast"),
+        (("elapsed_s",), -1.0),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else f"{value!r:.9}",
+)
+def test_a_value_that_no_timings_have_is_named(path, value):
     data = stored()
-    data["pools"][1][0] = "x"
-    with pytest.raises(PlanError) as error:
+    inner = data
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)[1:]
+    with pytest.raises(TimingError) as error:
         Timings.from_json(data, "run/latency.json")
     assert str(error.value) == (
-        "cannot read 'x' in run/latency.json, plan 'x': write block numbers and ranges, such as "
-        "3,7-9."
+        f"cannot read the timings in run/latency.json: they lack {name}, or hold it in another "
+        "form. Delete the file and repeat the sweep with --resume to time again."
     )
 
 

@@ -54,6 +54,8 @@ class SweepSettings:
     threads: int | None = None
     timing: LatencyProtocol | None = None
     """How the cut models are timed; None leaves timing out."""
+    samples: bool = False
+    """Keep a continuation of a prompt by the whole model and by the best plan of each size."""
     output: Path | None = None
     resume: bool = False
     save_results: bool = False

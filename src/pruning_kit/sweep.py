@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pruning_kit.cutting.surgery import parameters_by_plan, recut
-from pruning_kit.errors import CorpusError, RunError
+from pruning_kit import samples
+from pruning_kit.cutting.surgery import parameters_by_plan
+from pruning_kit.errors import CorpusError, RunError, first_line
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.checkpoints import read_n_blocks
@@ -24,9 +26,9 @@ from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.plan import Plan, count_block_calls
-from pruning_kit.runs import opening, provenance, store
+from pruning_kit.runs import disk, opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
-from pruning_kit.runs.results import LATENCY_FILE, load_run, read_timings
+from pruning_kit.runs.results import LATENCY_FILE, load_run, read_timings, write_samples
 from pruning_kit.settings import Observer, SweepSettings
 from pruning_kit.speed import latency
 from pruning_kit.speed.machine import available_cores, device_name
@@ -60,6 +62,8 @@ class Sweep:
         self.decoder = Decoder(self.loaded.model)
         if settings.timing:
             check_protocol(settings.timing, self.loaded.model, self.device, len(self._prompt_ids))
+        if settings.samples:
+            self._announce_samples()
         self.texts = _prepare_texts(settings, observer, self.loaded)
         torch.set_num_threads(self._threads())
         self.kernel = self._choose_kernel(self.dtype)
@@ -119,7 +123,7 @@ class Sweep:
             timings = latency.measure(
                 self._decoder_to_time, plans, self._prompt_ids, protocol, progress=progress
             )
-        store.write_json(path, timings.to_json())
+        disk.write_json(path, timings.to_json())
 
     def _refuse_other_timings(self, protocol: LatencyProtocol) -> None:
         """Refuse a folder whose timings are not those that this sweep would take.
@@ -127,7 +131,7 @@ class Sweep:
         Raises:
             PruningKitError: if they are of another protocol or machine, or cannot be read.
         """
-        stored = read_timings(self.run.folder)
+        stored = read_timings(self.run)
         if stored is None:
             return
         config = self.loaded.model.config
@@ -143,25 +147,33 @@ class Sweep:
                 "add --no-speed."
             )
 
-    def sample(self, new_tokens: int = 60) -> None:
-        """Keep a continuation by the whole model and by the best plan of each size."""
-        if not self.ranks.leads:
+    def sample(self) -> None:
+        """Keep samples, if asked for: of the whole model and the best plan of each size."""
+        if not self.settings.samples or not self.ranks.leads:
             return
         chosen_on = "calibration" if "calibration" in self.texts else "test"
-        frame = load_run(self.run.folder).frame()
-        frame = frame[(frame["split"] == chosen_on) & (frame["mode"] != "empty")]
-        best = frame.loc[frame.dropna(subset="ppl").groupby("blocks")["ppl"].idxmin(), "removed"]
-        decoder = self._decoder_to_time
-        prompt = self.loaded.tokenizer(PROMPT, return_tensors="pt").to(decoder.device)
-        samples = {}
-        for plan in sorted(Plan.parse(text) for text in best):
-            with recut(decoder, plan) as model, torch.random.fork_rng():
-                torch.manual_seed(0)
-                tokens = model.generate(
-                    **prompt, max_new_tokens=new_tokens, do_sample=True, top_k=50, temperature=0.7
-                )
-            samples[str(plan)] = self.loaded.tokenizer.decode(tokens[0], skip_special_tokens=True)
-        store.write_json(self.run.folder / store.RUN_FILE, {**self.run.info, "samples": samples})
+        new_tokens = self._count_new_tokens()
+        texts = {}
+        for plan in samples.best_of_each_size(load_run(self.run.folder).frame(), chosen_on):
+            try:
+                ids = samples.write_on(self._decoder_to_time, plan, self._prompt_ids, new_tokens)
+            except RuntimeError as error:
+                self.observer.warn(f"No sample of plan {plan}: {first_line(error)}.")
+            else:
+                texts[plan] = self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        write_samples(self.run.folder, PROMPT, new_tokens, texts)
+
+    def _count_new_tokens(self) -> int:
+        return samples.count_new_tokens(len(self._prompt_ids), self.loaded.context_limit)
+
+    def _announce_samples(self) -> None:
+        """Refuse, or say that they are shorter, before any work."""
+        new_tokens = self._count_new_tokens()
+        if new_tokens < samples.NEW_TOKENS:
+            self.observer.warn(
+                f"Samples have {new_tokens} new tokens instead of {samples.NEW_TOKENS}: the "
+                f"model's context is {self.loaded.context_limit}."
+            )
 
     @cached_property
     def _prompt_ids(self) -> list[int]:
@@ -255,17 +267,21 @@ class Sweep:
         """The folder to go on with, or a new one; its `run.json` is there."""
         folder = self._find_folder(identity)
         if folder and (folder / store.RUN_FILE).exists():
-            store.RunFolder.open(folder).remove_left_overs()
-            return folder
-        info = self._info(identity)
-        folder = folder or opening.new_folder(self._new_base(), self._run_name())
-        return store.RunFolder.create(folder, info).folder
+            run = store.RunFolder.open(folder)
+        else:
+            info = self._info(identity)
+            folder = folder or opening.new_folder(self._new_base(), self._run_name())
+            run = store.RunFolder.create(folder, info)
+        run.remove_left_overs()
+        return run.folder
 
     def _find_folder(self, identity: Mapping[str, Any]) -> Path | None:
         """The folder that was named, or that of a stopped run of the same identity."""
         settings = self.settings
         if settings.output is not None:
             return opening.named_folder(settings.output, settings.resume)
+        with suppress(RunError):  # who has no home has nothing there to tidy
+            opening.tidy(opening.cache_folder(), opening.RESULTS)
         if not settings.resume:
             return None
         bases = (opening.RESULTS, opening.cache_folder())

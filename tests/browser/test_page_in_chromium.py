@@ -49,7 +49,7 @@ def folders(tmp_path_factory):
             few,
             model=HOSTILE,
             title=HOSTILE,
-            changes={"samples": {"none": HOSTILE, "1+3": "Once upon a time"}},
+            samples={Plan(): HOSTILE, Plan((1, 3)): "Once upon a time"},
         ),
     }
 

@@ -92,9 +92,8 @@ def report_of_a_run(folder: Path, name: str) -> str:
     """A run of 5 blocks with everything: two texts, timings, samples, windows computed again."""
     where = folder / "golden"
     if not where.exists():
-        samples = {"none": "It is a truth", "3": "It was a truth"}
-        changes = {"samples": samples}
-        write_run(where, 5, calibration=True, recomputed=True, changes=changes)
+        samples = {Plan(): "It is a truth", Plan((3,)): "It was a truth"}
+        write_run(where, 5, calibration=True, recomputed=True, samples=samples)
     return report.render(load_run(where), FORMATS[name])
 
 

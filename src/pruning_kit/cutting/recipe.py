@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pruning_kit.errors import ModelError, first_line
+from pruning_kit.forms import BLOCKS, COUNT, Restricted, parse_json, what_is_missing
 from pruning_kit.plan import Plan
 
 RECIPE_FILE = "pruning.json"
@@ -18,6 +19,27 @@ CARD_FILE = "README.md"
 SCHEMA = 1
 
 Number = str | int | float | bool | None
+
+BLOCK = Restricted(int, lambda block: block >= 0 and BLOCKS.allows(block + 1))
+FORM = {
+    "base": str,
+    "revision": str | None,
+    "base_sha256": str,
+    "model_type": str,
+    "removed": [BLOCK],
+    "kept": [BLOCK],
+    "whole_parameters": COUNT,
+    "parameters": COUNT,
+    "dtype": str,
+    "weights_sha256": str,
+    "created": str,
+    "versions": {str: str},
+    "base_license": {str: str},
+    "command": str | None,
+    "numbers": {str: Number},
+    "block_map": {str: BLOCK},
+}
+"""What a `pruning.json` holds besides its schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +105,27 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         ModelError: if the file is missing, broken, or of another schema.
     """
+    path = folder / RECIPE_FILE
     try:
-        content = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
-        return _parse(content)
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return _parse(parse_json(path.read_bytes()))
+    except (OSError, ValueError) as error:
         raise ModelError(
-            f"cannot read the recipe {str(folder / RECIPE_FILE)!r}: {_reason(error)}. "
+            f"cannot read the recipe {str(path)!r}: {_reason(error)}. "
             "Write the model anew with pruning-kit prune."
         ) from error
 
 
-def _parse(content: dict[str, Any]) -> Recipe:
-    values = dict(content)
-    schema, block_map = values.pop("schema"), values.pop("block_map")
+def _parse(content: Any) -> Recipe:
+    schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
-        raise ValueError(f"it has schema {schema!r}, this version reads {SCHEMA}")
-    for name in ("removed", "kept"):
-        values[name] = tuple(int(block) for block in values[name])
-    recipe = Recipe(**values)
-    if {int(new): int(old) for new, old in block_map.items()} != recipe.block_map:
+        raise ValueError(f"it has schema {schema!r:.40}, this version reads {SCHEMA}")
+    if missing := what_is_missing(content, FORM):
+        raise ValueError(f"it lacks {missing}, or holds it in another form")
+    values = {name: value for name, value in content.items() if name not in ("schema", "block_map")}
+    if unknown := set(values) - {field.name for field in fields(Recipe)}:
+        raise ValueError(f"it holds {', '.join(sorted(unknown))}, which no recipe does")
+    recipe = Recipe(**values | {name: tuple(values[name]) for name in ("removed", "kept")})
+    if content["block_map"] != {str(new): old for new, old in recipe.block_map.items()}:
         raise ValueError("its block map is not that of its kept blocks")
     return recipe
 
@@ -109,8 +133,6 @@ def _parse(content: dict[str, Any]) -> Recipe:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    if isinstance(error, KeyError):
-        return f"it lacks {error}"
     return first_line(error)
 
 

@@ -373,14 +373,13 @@ def _samples_section(run: Run, analysis: Analysis) -> list[Section]:
 
 def samples(run: Run, analysis: Analysis) -> list[Sample]:
     """Stored continuations, the whole model's first, with the perplexity of their plans."""
-    stored = {Plan.parse(name): text for name, text in run.info.get("samples", {}).items()}
     return [
         Sample(
             "Whole model" if plan == Plan() else f"Without {name_blocks(plan)}",
             format_ppl(analysis.row[plan].ppl.value) if plan in analysis.row else "",
-            stored[plan].strip(),
+            run.samples[plan].strip(),
         )
-        for plan in sorted(stored)
+        for plan in sorted(run.samples)
     ]
 
 

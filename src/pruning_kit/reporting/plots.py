@@ -33,7 +33,7 @@ from pruning_kit.reporting import bars
 from pruning_kit.reporting.choices_in_words import what_is_the_front
 from pruning_kit.reporting.scales import GREY, RED, scale_perplexity
 from pruning_kit.reporting.wording import format_windows
-from pruning_kit.runs import store
+from pruning_kit.runs import disk
 from pruning_kit.runs.results import Run
 
 WIDTH_IN = 7.2
@@ -378,7 +378,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     paths = []
     for kind in IMAGE_FORMATS:
         path = folder / f"{name}.{kind}"
-        store.write_file(path, image(figure, kind))
+        disk.write_file(path, image(figure, kind))
         paths.append(path)
     return paths
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pruning_kit import user_cache
-from pruning_kit.errors import RunError
-from pruning_kit.runs import store
+from pruning_kit.errors import RunError, first_line
+from pruning_kit.runs import disk, store
 
 RESULTS = Path("results")
 
 
 def cache_folder() -> Path:
-    """Where runs go that were not asked to be saved: the user's cache."""
-    return user_cache.path("runs")
+    """Where runs go that were not asked to be saved: the user's cache.
+
+    Raises:
+        RunError: if the system names no home for this user.
+    """
+    try:
+        return user_cache.path("runs")
+    except OSError as error:
+        raise RunError(
+            f"cannot keep the run in the user's cache: {first_line(error)}. Choose another place "
+            "with --output."
+        ) from None
 
 
 def new_folder(base: Path, name: str) -> Path:
@@ -32,7 +43,7 @@ def new_folder(base: Path, name: str) -> Path:
     for number in range(1, 1000):
         folder = base / (stem if number == 1 else f"{stem}-{number}")
         try:
-            with store.disk_errors(str(folder)):
+            with disk.disk_errors(str(folder)):
                 folder.mkdir(parents=True)
         except RunError as error:
             if isinstance(error.__cause__, FileExistsError) and folder.is_dir():
@@ -46,9 +57,12 @@ def named_folder(folder: Path, resume: bool) -> Path:
     """A folder the user named, if it may be written to.
 
     Raises:
-        RunError: if a run is there and the user did not say to go on with it.
+        RunError: if a run is there and the user did not say to go on with it, or the folder may
+            not be entered.
     """
-    if (folder / store.RUN_FILE).exists() and not resume:
+    with disk.disk_errors(str(folder)):
+        is_run = (folder / store.RUN_FILE).exists()
+    if is_run and not resume:
         raise RunError(
             f"cannot write a new run to {folder}: a run is already there. "
             "Choose another with --output, or go on with it by --resume."
@@ -69,6 +83,33 @@ def find_run(bases: Sequence[Path], identity: Mapping[str, Any]) -> Path | None:
     return max(runs)[2] if runs else None
 
 
+def tidy(cache: Path, results: Path) -> None:
+    """Finish what earlier runs were killed at: delete left-overs, and what was moved already.
+
+    Args:
+        cache: where runs are moved from.
+        results: where they are moved to.
+    """
+    for base in (cache, results):
+        disk.remove_left_overs(base)
+    for source in (file.parent for file in cache.glob(f"*/{store.RUN_FILE}")):
+        with suppress(OSError):  # another process may do the same
+            if _holds_all_of(results / source.name, source):
+                disk.remove_folder(source)
+
+
+def _holds_all_of(target: Path, source: Path) -> bool:
+    """Whether a run is a whole copy of another."""
+    first, second = source / store.RUN_FILE, target / store.RUN_FILE
+    if source.samefile(target) or not filecmp.cmp(first, second, shallow=False):
+        return False
+    old, new = (
+        {(file.relative_to(folder), file.stat().st_size) for file in folder.rglob("*.*")}
+        for folder in (source, target)
+    )
+    return old <= new
+
+
 def move_under(folder: Path, base: Path) -> Path:
     """Move a run to another place, such as from the cache to where results are saved.
 
@@ -80,9 +121,9 @@ def move_under(folder: Path, base: Path) -> Path:
         raise RunError(
             f"cannot move {folder} to {target}: it exists. Go on with either by --output."
         )
-    with store.disk_errors(str(target)):
+    with disk.disk_errors(str(target)):
         base.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder, target)
+        disk.move_folder(folder, target)
     return target
 
 
@@ -124,7 +165,7 @@ def _part_in_words(name: str, part: str, then: Any, now: Any) -> str:
     """The same for a fact that each text or library has."""
     if name == "versions":
         return f"with {part} {then}, this run uses {now}"
-    option = {"test": "--dataset", "calibration": "--select-on"}[part]
+    option = {"test": "--dataset", "calibration": "--select-on"}.get(part, part)
     if then is None:
         return f"without {option}, this run uses it"
     if now is None:

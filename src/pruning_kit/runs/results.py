@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from pruning_kit.errors import PruningKitError, RunError
+from pruning_kit.forms import COUNT, PLAN, Restricted, what_is_missing
 from pruning_kit.plan import Plan
-from pruning_kit.runs import store
+from pruning_kit.runs import disk, store
 from pruning_kit.speed.timings import END_TO_END, TIME_AGAIN, Timings
 
 COLUMNS = [
@@ -45,6 +46,13 @@ COLUMNS = [
     "note",
 ]
 LATENCY_FILE = "latency.json"
+SAMPLES_FILE = "samples.json"
+SAMPLES_FORM = {
+    "prompt": str,
+    "new_tokens": COUNT,
+    "texts": Restricted({str: str}, lambda texts: all(map(PLAN.allows, texts))),
+}
+SAMPLE_AGAIN = "Delete the file; --resume with --samples writes it again."
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,13 @@ class Run:
     """Why stored timings are left out, as sentences; None where nothing is left out."""
     recomputed: Mapping[str, int]
     """Windows of each text whose group overflowed in 16 bits and was computed again in float32."""
+    samples: Mapping[Plan, str] = field(default_factory=dict)
+    """What some plans wrote on from the prompt, the prompt included."""
 
     @cached_property
     def plans(self) -> list[Plan]:
         """The measured plans, the whole model first."""
-        file = self.folder / store.RUN_FILE
-        return [Plan.parse(text, f"{file}, plan") for text in self.info["plans"]]
+        return [Plan.parse(text) for text in self.info["plans"]]
 
     @property
     def n_blocks(self) -> int:
@@ -198,29 +207,54 @@ def load_run(folder: Path | str) -> Run:
     }
     timings, note = None, None
     try:
-        timings = read_timings(run.folder)
+        timings = read_timings(run)
     except PruningKitError as error:
         note = f"Speeds are left out, because the kit {error}"
-    found = Run(run.folder, run.info, sums, timings, note, recomputed)
-    for plan in found.plans:
-        if plan.removed and plan.removed[-1] >= found.n_blocks:
-            raise RunError(
-                f"cannot read run {run.folder}: it names plan {plan}, and its model has "
-                f"{found.n_blocks} blocks. {store.RESTORE}"
-            )
-    return found
+    return Run(run.folder, run.info, sums, timings, note, recomputed, read_samples(run.folder))
 
 
-def read_timings(folder: Path) -> Timings | None:
+def read_timings(run: store.RunFolder) -> Timings | None:
     """The timings stored in a run folder; None if it holds none.
 
     Raises:
-        PruningKitError: if they are damaged, or of another schema.
+        PruningKitError: if they are damaged, of another schema or of another model.
     """
-    path = folder / LATENCY_FILE
+    path = run.folder / LATENCY_FILE
     if not path.exists():
         return None
-    return Timings.from_json(store.read_json(path, TIME_AGAIN), str(path))
+    timings = Timings.from_json(disk.read_json(path, TIME_AGAIN), str(path))
+    n_blocks = run.info["model"]["n_blocks"]
+    if timings.n_blocks != n_blocks:
+        raise RunError(
+            f"cannot use the timings in {path}: they are of a model of {timings.n_blocks} blocks, "
+            f"and this run's has {n_blocks}. {TIME_AGAIN}"
+        )
+    return timings
+
+
+def write_samples(folder: Path, prompt: str, new_tokens: int, texts: Mapping[Plan, str]) -> None:
+    """Store what plans wrote on from a prompt."""
+    written = {str(plan): text for plan, text in texts.items()}
+    content = {"prompt": prompt, "new_tokens": new_tokens, "texts": written}
+    disk.write_json(folder / SAMPLES_FILE, content)
+
+
+def read_samples(folder: Path) -> dict[Plan, str]:
+    """The samples stored in a run folder; none if it holds none.
+
+    Raises:
+        RunError: if they are damaged.
+    """
+    path = folder / SAMPLES_FILE
+    if not path.exists():
+        return {}
+    content = disk.read_json(path, SAMPLE_AGAIN)
+    if missing := what_is_missing(content, SAMPLES_FORM):
+        raise RunError(
+            f"cannot read the samples in {path}: they lack {missing}, or hold it in another form. "
+            f"{SAMPLE_AGAIN}"
+        )
+    return {Plan.parse(name): text for name, text in content["texts"].items()}
 
 
 def _read_parts(run: store.RunFolder, split: str) -> list[tuple[np.ndarray, dict[str, str]]]:
@@ -237,7 +271,7 @@ def _read_parts(run: store.RunFolder, split: str) -> list[tuple[np.ndarray, dict
 
 def write_csv(run: Run, path: Path) -> None:
     """Write the rows as CSV, whole."""
-    store.write_file(path, run.frame().to_csv(index=False))
+    disk.write_file(path, run.frame().to_csv(index=False))
 
 
 def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any]:

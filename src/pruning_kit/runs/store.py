@@ -1,8 +1,10 @@
 """The store: a run folder that is always whole, however the process ends.
 
-    run.json          everything needed to repeat the run, written before the first part
-    parts/            NLL sums of one window group each, safetensors, written whole and renamed
+    run.json          everything needed to repeat the run, written once, before the first part
+    parts/            NLL sums of one window group each, safetensors, written whole and renamed,
+                      with a checksum and bound to the facts in run.json that they are read by
     latency.json      raw timing samples
+    samples.json      continuations of a prompt
     results.csv, …    derived from the above at any time
 
 Window groups, batch size, kernel and threads are fixed before the first part, so a run that was
@@ -14,13 +16,12 @@ Schema versions: 1, the first.
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
-import os
+import shlex
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,28 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pruning_kit.errors import RunError, first_line
-from pruning_kit.forms import what_is_missing
+from pruning_kit.errors import RunError
+from pruning_kit.forms import BLOCKS, COUNT, PLAN, Restricted, what_is_missing
+from pruning_kit.plan import Plan
+from pruning_kit.runs import disk
 
 SCHEMA = 1
 RUN_FILE = "run.json"
 PARTS = "parts"
+SPLITS = {"test", "calibration"}
+
+
+def is_command(text: str) -> bool:
+    """Whether a shell could take a text apart into words."""
+    try:
+        shlex.split(text)
+    except ValueError:  # a quotation that does not end
+        return False
+    return True
+
+
 FORM = {
-    "command": str,
+    "command": Restricted(str, is_command),
     "created": str,
     "identity": {"plans_sha256": str},
     "model": {
@@ -44,24 +59,24 @@ FORM = {
         "revision": str | None,
         "weights_sha256": str,
         "model_type": str,
-        "n_blocks": int,
+        "n_blocks": BLOCKS,
     },
     "texts": dict,
-    "protocol": {"context": int, "stride": int},
+    "protocol": {"context": COUNT, "stride": COUNT},
     "numerics": {
         "dtype": str,
         "device": str,
         "device_name": str,
         "kernel": str,
         "attention": str,
-        "batch_size": int,
-        "threads": int,
+        "batch_size": COUNT,
+        "threads": COUNT,
     },
     "choice": {"seed": int},
-    "plans": [str],
-    "parameters": dict,
-    "windows": dict,
-    "versions": dict,
+    "plans": Restricted([PLAN], lambda plans: str(Plan()) in plans),
+    "parameters": {str: COUNT},
+    "windows": Restricted(dict, lambda windows: windows.keys() <= SPLITS),
+    "versions": {str: str},
     "git_commit": str | None,
 }
 """What a `run.json` holds at least; `texts` and `windows` hold these for each text."""
@@ -69,78 +84,12 @@ TEXT = {
     "name": str,
     "title": str,
     "sha256": str,
-    "n_tokens": int | None,
-    "n_bytes": int,
+    "n_tokens": Restricted(int | None, lambda count: count is None or COUNT.allows(count)),
+    "n_bytes": COUNT,
     "part": str | None,
 }
-WINDOWS = {"groups": [[int]], "targets": [int]}
+WINDOWS = {"groups": [[int]], "targets": [COUNT]}
 RESTORE = "Restore the file from a copy, or sweep again into another folder."
-LEFT_OVER_S = 3600
-
-
-@contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Turn what the disk refuses into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"cannot write {what}: no space left on the disk. "
-                "Free some space, then run the same command with --resume."
-            ) from error
-        raise RunError(
-            f"cannot write {what}: {error.strerror or error}. Choose another place with --output."
-        ) from error
-
-
-def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file whole: under a temporary name first, then renamed into place.
-
-    Raises:
-        RunError: if the disk refuses; nothing half-written is left.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with disk_errors(str(path)):
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file whole."""
-    write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: the file.
-        remedy: what to do where it is damaged, as a sentence.
-
-    Raises:
-        RunError: if the file is missing, unreadable or no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(
-            f"cannot read {path}: {error.strerror}. Make it a file that you may read."
-        ) from None
-    except ValueError as error:  # neither UTF-8 nor JSON
-        raise RunError(
-            f"cannot read {path}: it is no valid JSON ({first_line(error)}). {remedy}"
-        ) from None
-    if not isinstance(value, dict):
-        raise RunError(f"cannot read {path}: it holds no JSON object. {remedy}")
-    return value
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -150,15 +99,21 @@ def read_info(folder: Path) -> dict[str, Any]:
         RunError: if the folder is no run folder, of a schema that this version cannot read, or
             its `run.json` is damaged.
     """
-    if not (folder / RUN_FILE).is_file():
+    try:
+        is_run = (folder / RUN_FILE).is_file()
+    except OSError as error:
+        raise RunError(
+            f"cannot read run {folder}: {error.strerror}. Give a folder that you may enter."
+        ) from None
+    if not is_run:
         raise RunError(
             f"cannot read run {folder}: it holds no {RUN_FILE}. Give a folder that a sweep wrote."
         )
-    info = read_json(folder / RUN_FILE, RESTORE)
+    info = disk.read_json(folder / RUN_FILE, RESTORE)
     if info.get("schema") != SCHEMA:
         raise RunError(
-            f"cannot read run {folder}: its schema is {info.get('schema')!r}, this version reads "
-            f"{SCHEMA}. Use the version of pruning-kit that wrote it."
+            f"cannot read run {folder}: its schema is {info.get('schema')!r:.40}, this version "
+            f"reads {SCHEMA}. Use the version of pruning-kit that wrote it."
         )
     missing = what_is_missing(info, FORM) or what_is_missing(info, _form_of_lists(info))
     if missing:
@@ -167,25 +122,32 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"form. {RESTORE}"
         )
     for split, windows in info["windows"].items():
-        if not all(count > 0 for count in windows["targets"]):
-            raise RunError(
-                f"cannot read run {folder}: its {RUN_FILE} names windows of the text {split!r} "
-                f"without scored tokens. {RESTORE}"
-            )
         if not _cover(windows["groups"], len(windows["targets"])):
             raise RunError(
                 f"cannot read run {folder}: the window groups in its {RUN_FILE} do not cover the "
                 f"{len(windows['targets'])} windows of the text {split!r}. {RESTORE}"
             )
+    _refuse_odd_plans(folder, info["plans"], info["model"]["n_blocks"])
     return info
+
+
+def _refuse_odd_plans(folder: Path, plans: list[str], n_blocks: int) -> None:
+    seen: set[str] = set()
+    for text in plans:
+        plan = Plan.parse(text)
+        if text in seen or text != str(plan) or plan.removed[-1:] >= (n_blocks,):
+            raise RunError(
+                f"cannot read run {folder}: its {RUN_FILE} names plan {text!r} twice, or a model "
+                f"of {n_blocks} blocks has no such plan. {RESTORE}"
+            )
+        seen.add(text)
 
 
 def _form_of_lists(info: Mapping[str, Any]) -> dict[str, Any]:
     """What is held for each plan and each text."""
     splits = {"test": None, **info["windows"]}
     return {
-        "parameters": dict.fromkeys(info["plans"], int),
-        **({"samples": dict.fromkeys(info["samples"], str)} if "samples" in info else {}),
+        "parameters": dict.fromkeys(info["plans"], COUNT),
         "texts": dict.fromkeys(splits, TEXT),
         "windows": dict.fromkeys(splits, WINDOWS),
     }
@@ -222,21 +184,19 @@ class RunFolder:
             )
         existed = folder.is_dir()
         try:
-            with disk_errors(str(folder)):
+            with disk.disk_errors(str(folder)):
                 (folder / PARTS).mkdir(parents=True, exist_ok=True)
-            write_json(folder / RUN_FILE, {"schema": SCHEMA, **info})
+            disk.write_json(folder / RUN_FILE, {"schema": SCHEMA, **info})
         except RunError:
             if not existed:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         return cls(folder, {"schema": SCHEMA, **info})
 
-    def remove_left_overs(self, clock: Callable[[], float] = time.time) -> None:
-        """Delete temporary files of writers that were killed: those older than an hour."""
-        for file in [*self.folder.glob(".*.part"), *self.folder.glob(f"{PARTS}/.*.part")]:
-            with disk_errors(str(file)), suppress(FileNotFoundError):
-                if clock() - file.stat().st_mtime > LEFT_OVER_S:
-                    file.unlink()
+    def remove_left_overs(self) -> None:
+        """Delete what killed writers left of their files; those of live ones stay."""
+        disk.remove_left_overs(self.folder)
+        disk.remove_left_overs(self.folder / PARTS)
 
     @classmethod
     def open(cls, folder: Path) -> RunFolder:
@@ -262,18 +222,20 @@ class RunFolder:
     def write_part(
         self, split: str, group: int, nll_PW: np.ndarray, facts: Mapping[str, str]
     ) -> None:
-        """Store the sums of one window group: nats, float64, shape (plans, windows)."""
-        content = save(
-            {"nll_nats": np.ascontiguousarray(nll_PW, dtype=np.float64)},
-            metadata={"plans": self.info["identity"]["plans_sha256"], **facts},
-        )
-        write_file(self.part_path(split, group), content)
+        """Store the sums of one window group: nats, float64, shape (plans, windows).
+
+        With them go facts, the run they belong to and a checksum of it all.
+        """
+        nll_PW = np.ascontiguousarray(nll_PW, dtype=np.float64)
+        facts = {**facts, "run": self.facts_sha256}
+        content = save({"nll_nats": nll_PW}, metadata={**facts, "sha256": _checksum(nll_PW, facts)})
+        disk.write_file(self.part_path(split, group), content)
 
     def read_part(self, split: str, group: int) -> tuple[np.ndarray, dict[str, str]]:
         """The sums of one window group, and the facts stored with them.
 
         Raises:
-            RunError: if the part is missing, damaged, or of another set of plans.
+            RunError: if the part is missing, damaged, or does not belong to this `run.json`.
         """
         path = self.part_path(split, group)
         try:
@@ -284,19 +246,46 @@ class RunFolder:
             raise RunError(
                 f"cannot read part {path}: {error}. Delete it and run again with --resume."
             ) from None
-        first, end = self.info["windows"][split]["groups"][group]
-        expected = (len(self.info["plans"]), end - first)
-        if facts.get("plans") != self.info["identity"]["plans_sha256"] or nll_PW.shape != expected:
+        if facts.pop("sha256", None) != _checksum(nll_PW, facts):
             raise RunError(
-                f"cannot use part {path}: it belongs to another run ({nll_PW.shape} sums, not "
-                f"{expected}). Delete it and run again with --resume."
+                f"cannot use part {path}: it is damaged, since its checksum is not that of what it "
+                "holds. Delete it and run again with --resume."
+            )
+        first, end = self.info["windows"][split]["groups"][group]
+        if facts.pop("run", None) != self.facts_sha256 or nll_PW.shape[1] != end - first:
+            raise RunError(
+                f"cannot use part {path}: it does not belong to the {RUN_FILE} beside it, since "
+                "one of them was changed or is of another run. Restore it from a copy, or sweep "
+                "again into another folder."
             )
         return nll_PW, facts
 
+    @cached_property
+    def facts_sha256(self) -> str:
+        """SHA-256 of what the sums are read by: a change of these facts in `run.json` is found."""
+        named = ("identity", "protocol", "plans", "parameters", "windows")
+        facts = {
+            **{name: self.info[name] for name in named},
+            "n_blocks": self.info["model"]["n_blocks"],
+            "n_bytes": {split: text["n_bytes"] for split, text in self.info["texts"].items()},
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _checksum(nll_PW: np.ndarray, facts: Mapping[str, str]) -> str:
+    """SHA-256 of sums, with their shape and format, and of the facts beside them."""
+    described = json.dumps([str(nll_PW.dtype), nll_PW.shape, sorted(facts.items())])
+    return hashlib.sha256(described.encode() + nll_PW.tobytes()).hexdigest()
+
 
 def _is_blank(folder: Path) -> bool:
-    """Whether a folder is empty, or what a run leaves that was killed before its first file."""
-    return all(path.name == PARTS and not any(path.iterdir()) for path in folder.iterdir())
+    """Whether a folder is empty, or what a run leaves that was killed before its `run.json`."""
+    return all(
+        all(map(disk.is_left_over, path.iterdir()))
+        if path.name == PARTS and path.is_dir()
+        else disk.is_left_over(path)
+        for path in folder.iterdir()
+    )
 
 
 def first_difference(

@@ -13,7 +13,6 @@ Shapes: R rounds, E entries, C contrasts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pruning_kit.errors import TimingError
-from pruning_kit.forms import what_is_missing
+from pruning_kit.forms import BLOCKS, COUNT, PLAN, Restricted, between, what_is_missing
 from pruning_kit.plan import Plan
 from pruning_kit.speed import bootstrap
 from pruning_kit.speed.bootstrap import Estimate, Floats, exponential
@@ -43,37 +42,34 @@ TARGET_MET, BUDGET_ENDED = "target met", "budget ended"
 SAMPLED = (*QUANTITIES, END_TO_END_PLAIN)
 MOST_BUDGETS = 6
 """So often the budget may be spent to reach the rounds without which there is no interval."""
-READING = {
-    "time_s": float,
-    "load_average": float,
-    "cpu_busy_s": float,
-    "cpu_own_s": float,
-    "cpu_steal_s": float,
-}
+SECONDS = between(float, 1e-12, 1e12)
+READ = ("time_s", "load_average", "cpu_busy_s", "cpu_own_s", "cpu_steal_s")
+READING = dict.fromkeys((str, *READ), between(float, -1e15, 1e15))
+PEAK_BYTES = Restricted(int | None, lambda value: value is None or 0 <= value < 1e18)
 FORM = {
-    "n_blocks": int,
+    "n_blocks": BLOCKS,
     "protocol": {
-        "batch_size": int,
-        "prompt_tokens": int,
-        "end_to_end_prompt_tokens": int,
-        "end_to_end_new_tokens": int,
-        "target": float,
-        "budget_s": float,
-        "warmup_rounds": int,
+        "batch_size": COUNT,
+        "prompt_tokens": COUNT,
+        "end_to_end_prompt_tokens": COUNT,
+        "end_to_end_new_tokens": COUNT,
+        "target": SECONDS,
+        "budget_s": SECONDS,
+        "warmup_rounds": between(int, 0, 1e15),
     },
-    "machine": {"cores": int, "threads": int, "device": str, "device_name": str},
-    "pools": [[str]],
-    "entries": [{"plan": str, "pool": int, "peak_bytes": object}],
+    "machine": {"cores": COUNT, "threads": COUNT, "device": str, "device_name": str},
+    "pools": [[PLAN]],
+    "entries": [{"plan": PLAN, "pool": int, "peak_bytes": PEAK_BYTES}],
     "start": READING,
     "rounds": [
         {
             "order": [int],
-            "samples": {name: [float] for name in SAMPLED},
+            "samples": {name: [SECONDS] for name in SAMPLED},
             "reading": READING,
         }
     ],
     "stopped_because": str,
-    "elapsed_s": float,
+    "elapsed_s": between(float, 0, 1e12),
     "batches": [dict],
 }
 """What stored timings hold at least."""
@@ -306,31 +302,30 @@ class Timings:
 
         Raises:
             TimingError: if the schema is not this version's, or the timings are damaged.
-            PlanError: if a plan in them cannot be read.
         """
         if data.get("schema") != SCHEMA:
             raise TimingError(
-                f"cannot read the timings in {file}: their schema is {data.get('schema')!r}, this "
-                f"version reads {SCHEMA}. {TIME_AGAIN}"
+                f"cannot read the timings in {file}: their schema is {data.get('schema')!r:.40}, "
+                f"this version reads {SCHEMA}. {TIME_AGAIN}"
             )
         if missing := what_is_missing(data, FORM):
             raise TimingError(
                 f"cannot read the timings in {file}: they lack {missing}, or hold it in another "
                 f"form. {TIME_AGAIN}"
             )
+        misfit = TimingError(
+            f"cannot read the timings in {file}: plans, pools and samples do not fit together. "
+            f"{TIME_AGAIN}"
+        )
         if not _fits_together(data):
-            raise TimingError(
-                f"cannot read the timings in {file}: plans, pools and samples do not fit together. "
-                f"{TIME_AGAIN}"
-            )
-        plan = f"{file}, plan"
-        return cls(
+            raise misfit
+        timings = cls(
             n_blocks=data["n_blocks"],
             protocol=data["protocol"],
             machine=data["machine"],
-            pools=tuple(tuple(Plan.parse(text, plan) for text in pool) for pool in data["pools"]),
+            pools=tuple(tuple(map(Plan.parse, pool)) for pool in data["pools"]),
             entries=tuple(
-                Entry(Plan.parse(entry["plan"], plan), entry["pool"], entry["peak_bytes"])
+                Entry(Plan.parse(entry["plan"]), entry["pool"], entry["peak_bytes"])
                 for entry in data["entries"]
             ),
             start=data["start"],
@@ -339,6 +334,9 @@ class Timings:
             elapsed_s=data["elapsed_s"],
             batches=tuple(cls.from_json(run, file) for run in data["batches"]),
         )
+        if not _batches_fit(timings):
+            raise misfit
+        return timings
 
 
 def _fits_together(data: Mapping[str, Any]) -> bool:
@@ -350,11 +348,31 @@ def _fits_together(data: Mapping[str, Any]) -> bool:
         pools[:1] == [[whole]]
         and [entry["plan"] for entry in entries[:2]] == [whole, whole]
         and {entry["pool"] for entry in entries} == set(range(len(pools)))
+        and all(entry["plan"] in pools[entry["pool"]] for entry in entries)
         and bool(rounds)
         and all(pools)
+        and _are_plans([text for pool in pools for text in pool], data["n_blocks"])
         and all(len(values) == len(entries) for values in columns)
-        and all(0 < value < math.inf for values in columns for value in values)
-        and data["machine"]["cores"] > 0
+        and all(sorted(turn["order"]) == list(range(len(entries))) for turn in rounds)
+        and not any(run.get("batches") for run in data["batches"])
+    )
+
+
+def _are_plans(texts: Sequence[str], n_blocks: int) -> bool:
+    """Whether these are plans of a model of so many blocks, each once and as `str` writes it."""
+    plans = [Plan.parse(text) for text in texts]
+    return (
+        len(set(texts)) == len(texts)
+        and [str(plan) for plan in plans] == list(texts)
+        and all(block < n_blocks for plan in plans for block in plan.removed[-1:])
+    )
+
+
+def _batches_fit(timings: Timings) -> bool:
+    """Whether further batch sizes were timed with the same plans, of those of the first size."""
+    plans = [set(run.plans) for run in timings.batches]
+    return all(found == plans[0] and found <= set(timings.plans) for found in plans) and all(
+        run.n_blocks == timings.n_blocks for run in timings.batches
     )
 
 

@@ -85,10 +85,10 @@ class LatencyProtocol:
                 f"{self.batch_size}: a size is repeated. Give each once, without that of --batch."
             )
         for name in ("target", "budget_s"):
-            if not getattr(self, name) > 0:
+            if not 1e-12 <= getattr(self, name) <= 1e12:
                 raise TimingError(
                     f"cannot time with {option(name)} {getattr(self, name):g}: it needs to be "
-                    "above 0."
+                    "above 0, and a time that can be waited for."
                 )
         if self.mode not in MODES:
             raise TimingError(
