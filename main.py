@@ -1,11 +1,16 @@
 """The historic entry: `python main.py --mode MODE [--save_results]`, and every other verb."""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "src"))
+try:
+    from pathlib import Path
 
-from pruning_kit.cli import main, program_of
+    sys.path.insert(0, str(Path(__file__).parent / "src"))
+
+    from pruning_kit.__main__ import main
+except KeyboardInterrupt:  # which `main` answers for itself
+    sys.stderr.write("Stopped.\n")
+    sys.exit(130)
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:], default_verb="sweep", program=program_of(sys.argv[0])))
+    sys.exit(main(default_verb="sweep"))

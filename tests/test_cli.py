@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM
 
@@ -17,6 +20,7 @@ from pruning_kit.plan import Plan, singles
 from pruning_kit.runs.results import COLUMNS
 from tests.synthetic_runs import write_run
 
+FEW = [Plan(), *singles(6)]
 FIRST_COLUMNS = (
     "mode,removed,blocks,ppl,ppl_change_pct,speed_ms,speed_change_pct,params_m,nll_nats,tokens,"
     "bits_per_byte,split,status"
@@ -273,6 +277,112 @@ def test_reports_are_written_from_the_stored_run(run, asked, tmp_path):
     for form in ("md", "html"):
         assert run("report", folder, "--format", form)[0] == 0
         assert (folder / f"report.{form}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["run.json", "results.csv", "notes.md", "parts"])
+@pytest.mark.parametrize("form", ["md", "html"])
+def test_a_report_is_never_written_over_what_is_no_report(run, tmp_path, name, form):
+    folder = write_run(tmp_path / "run", plans=FEW)
+    for file in ("results.csv", "notes.md"):
+        (folder / file).write_text("a user's own")
+    place = folder / name
+    before = place.read_bytes() if place.is_file() else sorted(place.iterdir())
+    code, out, err = run("report", "run", "--format", form, "--output", f"run/{name}")
+    found = (
+        "a file that is no report of the kit" if place.is_file() else "something that is no file"
+    )
+    assert (code, out) == (2, "")
+    assert " ".join(err.split()) == (
+        f"Error: cannot write the report to run/{name}: there is {found} in its place. Choose "
+        "another place with --output."
+    )
+    assert before == (place.read_bytes() if place.is_file() else sorted(place.iterdir()))
+
+
+@pytest.mark.skipif(not Path("/dev/null").exists(), reason="no such device here")
+def test_a_report_does_not_take_the_place_of_a_device(run, tmp_path):
+    write_run(tmp_path / "run", plans=FEW)
+    code, _, err = run("report", "run", "--format", "md", "--output", "/dev/null")
+    assert code == 2
+    assert "cannot write the report to /dev/null: there is something that is no file" in " ".join(
+        err.split()
+    )
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_report_is_written_over_an_earlier_one_or_an_empty_file(run, tmp_path):
+    folder = write_run(tmp_path / "run", plans=FEW)
+    (tmp_path / "made.html").touch()
+    for form in ("md", "html", "md"):
+        words = ("report", folder, "--format", form)
+        assert run(*words)[0] == run(*words, "--output", "made.html")[0] == 0
+        made = (tmp_path / "made.html").read_text(encoding="utf-8")
+        assert made == (folder / f"report.{form}").read_text(encoding="utf-8")
+        assert made.endswith("\n<!-- written by pruning-kit report -->\n")
+    with (folder / "report.md").open("a") as stream:
+        stream.write("And what I think of it.\n")
+    assert run("report", folder, "--format", "md")[0] == 2
+
+
+def test_a_place_for_a_report_without_a_format_is_refused(run, tmp_path):
+    write_run(tmp_path / "run", plans=FEW)
+    code, out, err = run("report", "run", "--output", "mine.html")
+    assert (code, out) == (2, "")
+    assert " ".join(err.split()) == (
+        "Error: cannot write the report to mine.html: --format terminal prints it. Add --format "
+        "md or --format html."
+    )
+
+
+def test_a_report_into_a_folder_that_is_not_there_is_one_sentence(run, tmp_path):
+    write_run(tmp_path / "run", plans=FEW)
+    code, _, err = run("report", "run", "--format", "md", "--output", "nowhere/mine.md")
+    assert code == 2
+    assert " ".join(err.split()) == (
+        "Error: cannot write nowhere/mine.md: No such file or directory. Choose another place with "
+        "--output."
+    )
+
+
+def test_figures_of_a_user_are_not_drawn_over(run, asked, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "perplexity.png").write_text("a user's own")
+    words = ("--mode", "sequential", *asked, "--save_results", "--output", "mine")
+    code, _, err = run("sweep", *words)
+    assert code == 2
+    assert "cannot write a new run to mine: the folder is not empty" in " ".join(err.split())
+    assert (tmp_path / "mine" / "perplexity.png").read_text() == "a user's own"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device here")
+def test_results_are_written_although_nothing_can_be_printed(run, asked, tmp_path, monkeypatch):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        words = ("--mode", "sequential", *asked, "--save_results", "--output", "run")
+        code, _, err = run("sweep", *words)
+        assert code == 2
+        assert err.splitlines()[-1] == (
+            "Error: cannot print the result: No space left on device. What was measured and asked "
+            "for in files is stored."
+        )
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run("report", "run", "--format", "md", "--figures")[0] == 2
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"results.csv", "perplexity.png", "perplexity.svg", "report.md"} <= names
+
+
+def test_results_are_written_although_nobody_reads(run, asked, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(cli, "out", Console())  # it is quiet from then on
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        words = ("--mode", "sequential", *asked, "--save_results", "--output", "run")
+        code, _, err = run("sweep", *words)
+    assert code == 1
+    assert "Error" not in err
+    assert {"results.csv", "perplexity.png"} <= {p.name for p in (tmp_path / "run").iterdir()}
 
 
 def test_a_report_of_nothing_is_one_sentence(run, tmp_path):

@@ -100,10 +100,9 @@ def test_a_sweep_killed_at_any_operation_is_gone_on_with_to_the_bit(tmp_path, mo
         threads=1,
         resume=True,
     )
-    loaded = sweep_module._load_model(asked, SilentObserver())
-    monkeypatch.setattr(sweep_module, "_load_model", lambda *_: loaded)
-    kernel = Sweep(replace(asked, output=tmp_path / "first"), SilentObserver(), Ranks()).kernel
-    monkeypatch.setattr(sweep_module, "choose_kernel", lambda *_: kernel)
+    first = Sweep(replace(asked, output=tmp_path / "first"), SilentObserver(), Ranks())
+    monkeypatch.setattr(sweep_module.models, "load_model", lambda *_, **__: first.loaded)
+    monkeypatch.setattr(sweep_module, "choose_kernel", lambda *_: first.kernel)
 
     def run(folder):
         sweep = Sweep(replace(asked, output=folder), SilentObserver(), Ranks())

@@ -1,8 +1,24 @@
-"""`python -m pruning_kit` is `pruning-kit`; torchrun starts it so."""
+"""The ways in: `pruning-kit`, `python -m pruning_kit` (torchrun starts it so) and `main.py`."""
+
+from __future__ import annotations
 
 import sys
 
-from pruning_kit.cli import main
+from pruning_kit import interrupts
+
+
+def main(default_verb: str | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    `default_verb` stands in where the first word is an option, as in the historic interface.
+    """
+    interrupts.end_at_once()
+    from pruning_kit import cli  # takes a while
+
+    if default_verb is None:
+        return cli.main()
+    return cli.main(default_verb=default_verb, program=cli.program_of(sys.argv[0]))
+
 
 if __name__ == "__main__":
     sys.exit(main())

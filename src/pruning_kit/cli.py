@@ -1,7 +1,7 @@
 """The command line: each verb parses, calls the library and prints.
 
-Exit codes: 0 done, 1 a check failed, 2 an input that cannot be used, 3 some plans failed, 130
-interrupted.
+Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 an input that cannot be used or
+an output that takes nothing, 3 some plans failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from pruning_kit import interrupts
 from pruning_kit import options as opt
 from pruning_kit.choosing import MAX_PLANS, Mode
 from pruning_kit.errors import PruningKitError, RunError
@@ -64,7 +65,17 @@ def main(
         app(words, prog_name=program, obj=command)
     except SystemExit as stop:
         return int(stop.code or 0)
+    finally:
+        _let_go_of_lost_output()
     return 0
+
+
+def _let_go_of_lost_output() -> None:
+    """Keep Python from complaining at its end of what it could not print."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def program_of(script: str) -> str:
@@ -92,6 +103,7 @@ def _plain_errors() -> Iterator[None]:
     """Print what a person can mend in one or two sentences, without a traceback."""
     from pruning_kit.runs.ranks import current_ranks
 
+    interrupts.raise_again()
     try:
         yield
     except PruningKitError as error:
@@ -99,6 +111,13 @@ def _plain_errors() -> Iterator[None]:
         if ranks.should_say(str(error)):
             who = "" if ranks.leads else f" in process {ranks.rank}"
             notes.print(f"[bold red]Error{who}:[/] {escape(str(error))}", highlight=False)
+        raise typer.Exit(2) from None
+    except OSError as error:  # files have words of their own: this is the output
+        notes.print(
+            f"[bold red]Error:[/] cannot print the result: {error.strerror}. What was measured and "
+            "asked for in files is stored.",
+            soft_wrap=True,
+        )
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         notes.print("Stopped.")
@@ -201,6 +220,7 @@ def sweep(
             batch_size=batch_size,
             threads=threads,
             timing=protocol if speed else None,
+            samples=samples,
             output=output,
             resume=resume,
             save_results=save_results,
@@ -208,18 +228,17 @@ def sweep(
         )
         observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
         prepared = Sweep(settings, observer, ranks)
-        _carry_out(prepared, samples, ctx.obj)
+        _carry_out(prepared, ctx.obj)
         if ranks.leads:
             _finish(ctx, prepared.run.folder, mode, save_results)
 
 
-def _carry_out(prepared: Sweep, samples: bool, command: str) -> None:
+def _carry_out(prepared: Sweep, command: str) -> None:
     """Do the work; Ctrl-C ends it in one line that says how to go on."""
     try:
         prepared.measure()
         prepared.time()
-        if samples:
-            prepared.sample()
+        prepared.sample()
     except KeyboardInterrupt:
         notes.print(
             f"Stopped. What was measured is in {prepared.run.folder}; go on with: "
@@ -235,7 +254,7 @@ def _with_option(command: str, option: str) -> str:
 
 
 def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: bool) -> None:
-    """Print the table and its conclusions, and write what was asked for."""
+    """Write what was asked for, then print the table and its conclusions."""
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.sentences import summary_sentences
     from pruning_kit.runs.results import load_run, write_csv
@@ -243,9 +262,16 @@ def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: b
     from pruning_kit.terminal import describe_run, sweep_table
 
     run = load_run(folder)
+    analysis = analyse(run)
+    written = ["results.csv", "run.json"]
+    if save_results:  # before anything is printed, since the terminal may be gone
+        from pruning_kit.reporting.plots import save_figures
+
+        write_csv(run, folder / "results.csv")
+        figures = save_figures(run, analysis, folder)
+        written += [path.name for path in figures if path.suffix == ".png"]
     for line in describe_run(run):
         out.print(escape(line), highlight=False)
-    analysis = analyse(run)
     out.print(sweep_table(run, analysis, mode, save_results))
     for sentence in summary_sentences(analysis):
         out.print(escape(sentence), highlight=False)
@@ -255,13 +281,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: b
         for sentence in warnings(run.timings):
             notes.print(f"[yellow]Speed is doubtful:[/] {escape(sentence)}", highlight=False)
     if save_results:
-        from pruning_kit.reporting.plots import save_figures
-
-        write_csv(run, folder / "results.csv")
-        figures = save_figures(run, analysis, folder)
-        names = [path.name for path in figures if path.suffix == ".png"]
-        saved = ", ".join(["results.csv", "run.json", *names])
-        out.print(f"\nSaved in {folder}: {saved}", highlight=False)
+        out.print(f"\nSaved in {folder}: {', '.join(written)}", highlight=False)
     else:
         again = _with_option(_with_option(ctx.obj, "--save_results"), "--resume")
         out.print(
@@ -398,8 +418,16 @@ def report(
             max_ppl_increase_pct=max_ppl_increase,
         )
         asked = None if budget == Budget() else budget
+        if output and form == "terminal":
+            raise RunError(
+                f"cannot write the report to {output}: --format terminal prints it. Add --format "
+                "md or --format html."
+            )
         run = load_run(run_folder)
         analysis = analyse(run)
+        file = None if form == "terminal" else output or run_folder / f"report.{form}"
+        if file:
+            write_report(run, file, form, asked, analysis)
         if figures:
             from pruning_kit.reporting.pictures import save_pictures
             from pruning_kit.reporting.plots import save_figures
@@ -407,12 +435,10 @@ def report(
             written = save_figures(run, analysis, run_folder)
             written += save_pictures(run, analysis, run_folder)
             out.print(f"{len(written)} figures are in {run_folder}.", highlight=False)
-        if form == "terminal":
-            out.print(terminal_report(run, analysis, asked))
-        else:
-            file = output or run_folder / f"report.{form}"
-            write_report(run, file, form, asked, analysis)
+        if file:
             out.print(f"The report is in {file}.", highlight=False)
+        else:
+            out.print(terminal_report(run, analysis, asked))
 
 
 @app.command()

@@ -25,7 +25,7 @@ from pruning_kit.inputs.checkpoints import read_n_blocks
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.kernels import choose_kernel
-from pruning_kit.plan import Plan, count_block_calls
+from pruning_kit.plan import count_block_calls
 from pruning_kit.runs import disk, opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import LATENCY_FILE, load_run, read_timings, write_samples
@@ -158,7 +158,7 @@ class Sweep:
             try:
                 ids = samples.write_on(self._decoder_to_time, plan, self._prompt_ids, new_tokens)
             except RuntimeError as error:
-                self.observer.warn(f"No sample of plan {plan}: {first_line(error)}.")
+                self.observer.warn(f"No sample of plan {plan.short}: {first_line(error)}.")
             else:
                 texts[plan] = self.loaded.tokenizer.decode(ids, skip_special_tokens=True)
         write_samples(self.run.folder, PROMPT, new_tokens, texts)

@@ -13,17 +13,20 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from pruning_kit.errors import RunError
 from pruning_kit.findings.analysis import Analysis, analyse
 from pruning_kit.findings.budgets import Budget
 from pruning_kit.reporting import page
 from pruning_kit.reporting.document import Document, Section, Table, build_document
 from pruning_kit.reporting.wording import in_lines
-from pruning_kit.runs import store
+from pruning_kit.runs import disk
 from pruning_kit.runs.results import Run
 
 TERMINAL_WIDTH = 80
 MIN_FIRST_COLUMN = 8
 EDGES = 2
+MARK = "<!-- written by pruning-kit report -->"
+"""The last line of every report that is a file: what does not end so is not written over."""
 
 
 class Format(StrEnum):
@@ -78,9 +81,32 @@ def write_report(
     budget: Budget | None = None,
     analysis: Analysis | None = None,
 ) -> Path:
-    """Write a report (as `render` makes it) whole and return its path."""
-    store.write_file(path, render(run, form, budget, analysis))
+    """Write a report (as `render` makes it) whole and return its path.
+
+    Raises:
+        RunError: if something is in its place that is no earlier report, or the disk refuses.
+    """
+    _refuse_to_destroy(path)
+    disk.write_file(path, f"{render(run, form, budget, analysis).rstrip()}\n{MARK}\n")
     return path
+
+
+def _refuse_to_destroy(path: Path) -> None:
+    """Let only empty files and earlier reports, which end with the mark, be written over."""
+    with disk.disk_errors(str(path)):
+        if not path.exists():
+            return
+        content = path.read_bytes().rstrip() if path.is_file() else None
+    if content is None or (content and not content.endswith(MARK.encode())):
+        found = (
+            "something that is no file"
+            if content is None
+            else "a file that is no report of the kit"
+        )
+        raise RunError(
+            f"cannot write the report to {path}: there is {found} in its place. Choose another "
+            "place with --output."
+        )
 
 
 def terminal_report(run: Run, analysis: Analysis, budget: Budget | None = None) -> Group:
