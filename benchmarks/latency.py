@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 import pruning_kit
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.speed import latency, machine, throughput, verdicts
+from pruning_kit.speed import doubts, latency, machine, throughput, verdicts
 from pruning_kit.speed.generation import Turns, Workload
 from pruning_kit.speed.timings import QUANTITIES, Timings, compare
 from pruning_kit.speed.workload import MODES, PROMPT, LatencyProtocol, Stopwatch, device_sync
@@ -69,7 +69,8 @@ def null_runs(
         keep(runs[-1])
         texts = " ".join(_null_text(runs[-1], quantity) for quantity in QUANTITIES)
         print(
-            f"  {seed:2d} {len(runs[-1].rounds):3d} rounds {runs[-1].elapsed_s:3.0f} s {texts}",
+            f"  {seed:2d} {len(runs[-1].rounds):3d} rounds {runs[-1].elapsed_s:3.0f} s, "
+            f"{verdicts.threads_used(runs[-1].machine)} {texts}",
             flush=True,
         )
     for quantity in QUANTITIES:
@@ -144,7 +145,7 @@ def print_run(timings: Timings) -> None:
     print(f"  falls with every block removed: {falls}")
     for sentence in verdicts.findings(timings):
         print(f"  {sentence}")
-    for sentence in verdicts.warnings(timings):
+    for sentence in doubts.warnings(timings):
         print(f"  warning: {sentence}")
 
 
@@ -200,6 +201,7 @@ def alone(
 ) -> None:
     """Medians of each depth timed by itself, without turns; and `generate` of the whole model."""
     stopwatch = Stopwatch(time.perf_counter, device_sync(decoder.device))
+    torch.set_num_threads(options.threads or torch.get_num_threads())
     for size in range(decoder.n_blocks):
         plan = Plan(tuple(range(size)))
         unbroken = Turns(prefills=1000, steps=1000, lead_in_s=0.0)
@@ -234,13 +236,14 @@ PARTS: dict[str, Part] = {
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
     print(f"{machine.device_name(torch.device(options.device))}, {machine.facts()}", flush=True)
     kept: dict[str, list[dict[str, Any]]] = {}
     for name in options.models:
         decoder, prompt_ids = load(name, options.device, options.dtype)
         for mode in options.modes:
-            protocol = LatencyProtocol(mode=mode, budget_s=options.budget, target=options.target)
+            protocol = LatencyProtocol(
+                mode=mode, budget_s=options.budget, target=options.target, threads=options.threads
+            )
             for part in options.parts:
                 started = time.perf_counter()
                 title = f"{name} {part} {mode} {options.device} {options.dtype}"
@@ -269,13 +272,13 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
     parser.add_argument("--runs", type=int, default=20, help="null runs (20)")
     parser.add_argument("--sweeps", type=int, default=2, help="complete runs (2)")
-    parser.add_argument("--budget", type=float, default=30.0, help="seconds a null run (30)")
+    parser.add_argument("--budget", type=float, default=25.0, help="seconds a null run (25)")
     parser.add_argument("--sweep-budget", type=float, default=120.0, help="seconds a sweep (120)")
     parser.add_argument("--target", type=float, default=0.02, help="half-width wanted (0.02)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=("eager",))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, help="default: what trials choose, of all cores")
     parser.add_argument("--output", type=Path, help="JSON of every raw sample")
     return parser.parse_args(words)
 

@@ -94,7 +94,7 @@ def fake_timings(pools, seconds, n_rounds=MIN_ROUNDS):
         )
 
     protocol = {"batch_size": 1, "end_to_end_prompt_tokens": 8, "end_to_end_new_tokens": 67}
-    machine = {"device": "cpu", "device_name": "a test", "threads": 1}
+    machine = {"device": "cpu", "device_name": "a test", "threads": 1, "threads_offered": 1}
 
     def timed_for(plan):
         return next(pool for pool in pools if plan in pool)[:1]

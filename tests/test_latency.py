@@ -18,7 +18,7 @@ from pruning_kit.cutting.surgery import cut
 from pruning_kit.errors import PlanError, TimingError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.speed import generation, latency, throughput
+from pruning_kit.speed import generation, latency, rounds, throughput
 from pruning_kit.speed.generation import Repeats, Turns
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, Timings
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
@@ -83,7 +83,7 @@ def test_every_call_is_synchronised_and_taken_by_the_given_clock(decoder):
         decoder, [Plan((1,))], PROMPT_IDS, QUICK, clock=clock, sync=lambda: events.append("sync")
     )
     others = 3 + 1 + 4  # decode steps; a prefill and steps end to end
-    timed = 3 * ((4 + others) + 8 * (8 + others))  # entries, prefills of the warm-up and of rounds
+    timed = 3 * ((2 + others) + 8 * (8 + others))  # entries, prefills of the warm-up and of rounds
     assert events.count("sync") == 2 * timed
     pairs = "".join(event[0] for event in events)
     assert pairs.count("scsc") == timed
@@ -131,7 +131,7 @@ def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(
         decoder.model.transformer.wte.weight[:] *= 0.0
     work = workload_of(decoder, [Plan()], turns=Turns(1, 4, 0.0))
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
-    assert widths == [6, 6, 6, 6, 1, 1, 1, 4, 1, 1, 1, 1]
+    assert widths == [6, 6, 1, 1, 1, 4, 1, 1, 1, 1]
     assert work.end_to_end_tokens(0).shape == (1, 9)
 
 
@@ -141,9 +141,7 @@ def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
     work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch, generation.WARM)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
     lead_in = [1]
-    assert widths == (
-        2 * [*lead_in, 6, 6] + [*lead_in, 1, 1, 1] + [*lead_in, 4] + [*lead_in, 1, 1, 1, 1]
-    )
+    assert widths == [*lead_in, 6, 6, *lead_in, 1, 1, 1, *lead_in, 4, *lead_in, 1, 1, 1, 1]
 
 
 def test_turns_are_longer_where_a_model_fits_the_processors_cache():
@@ -155,14 +153,14 @@ def test_turns_are_longer_where_a_model_fits_the_processors_cache():
 
 def test_the_warm_up_decides_on_turns_and_repeats_unless_turns_are_given(decoder):
     slow = workload_of(decoder, [Plan(), Plan()])  # each call takes a second
-    slow.warm_up(1)
+    slow.warm_up(1, left_s=1e9)
     assert (slow.turns, slow.repeats) == (generation.SHORT, Repeats(8, 1, 1))
     stopwatch = Stopwatch(Ticker(0.001), lambda: None)
     quick = generation.Workload(decoder, [Plan(), Plan()], PROMPT_IDS, QUICK, stopwatch)
-    quick.warm_up(1)
+    quick.warm_up(1, left_s=1e9)
     assert (quick.turns, quick.repeats) == (generation.WARM, Repeats(32, 16, 16))
     given = workload_of(decoder, [Plan(), Plan()], turns=Turns(3, 3, 0.0))
-    given.warm_up(1)
+    given.warm_up(1, left_s=1e9)
     assert given.turns == Turns(3, 3, 0.0)
 
 
@@ -201,11 +199,13 @@ def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
 
     assert choose(0.2, 0.02, 1.4) == Repeats(8, 1, 1)
     assert choose(0.2, 0.02, 1.4, round_s=6.0) == Repeats(4, 1, 1)
+    assert choose(0.2, 0.02, 1.4, round_s=5.0) == Repeats(2, 1, 1)
     assert choose(0.006, 0.006, 0.4) == Repeats(25, 2, 1)
     assert choose(0.001, 0.0005, 0.03, new_tokens=1) == Repeats(32, 16, 5)
     # Two entries at 25 × 6 + 32 × 6 + 400 ms are 1.48 s.
     assert choose(0.006, 0.006, 0.4, round_s=1.5) == Repeats(25, 2, 1)
     assert choose(0.006, 0.006, 0.4, round_s=1.4) == Repeats(9, 1, 1)
+    assert choose(0.006, 0.006, 0.4, round_s=1.0) == Repeats(4, 1, 1)
 
 
 def test_repeats_share_the_prefills_among_the_decode_runs(decoder):
@@ -285,7 +285,9 @@ def test_the_whole_model_rides_in_every_group(decoder, monkeypatch):
     work = workload_of(decoder, [Plan((n % 3,)) for n in range(12)], turns=Turns(1, 4, 0.0))
     sample_group = work._sample_group
     monkeypatch.setattr(
-        work, "_sample_group", lambda group: groups.append(group) or sample_group(group)
+        work,
+        "_sample_group",
+        lambda group, wanted: groups.append(group) or sample_group(group, wanted),
     )
     order = [5, 3, 11, 9, 0, 1, 2, 4, 6, 7, 8, 10]
     samples = work.sample_round(order)
@@ -370,11 +372,111 @@ def test_stored_timings_of_another_protocol_or_machine_are_told_apart(decoder):
     assert difference(dtype=torch.float16) == ("dtype", "float32", "float16")
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_seen(decoder: Decoder, protocol: LatencyProtocol) -> tuple[Timings, int]:
+    """Timings of the whole model, and the threads in its last call."""
+    seen: list[int] = []
+    hook = decoder.stack[0].register_forward_hook(
+        lambda *_words: seen.append(torch.get_num_threads())
+    )
+    timings = latency.measure(decoder, [Plan((1,))], PROMPT_IDS, protocol, clock=Ticker())
+    hook.remove()
+    return timings, seen[-1]
+
+
+def noise_of_threads(monkeypatch, noise: dict[int, float]) -> None:
+    """Let short rounds differ by the number of threads that PyTorch is set to."""
+    random = np.random.default_rng(0)
+
+    def trial_round(_work: generation.Workload) -> tuple[float, ...]:
+        return tuple(np.exp(random.normal(0, noise[torch.get_num_threads()], 3)).tolist())
+
+    monkeypatch.setattr(generation.Workload, "trial_round", trial_round)
+
+
+def test_trials_choose_the_threads_which_are_used_recorded_and_put_back(
+    decoder, two_threads, monkeypatch
+):
+    noise_of_threads(monkeypatch, {2: 0.5, 1: 1e-4})
+    timings, seen = threads_seen(decoder, replace(QUICK, target=0.02, budget_s=1e3))
+    assert seen == timings.machine["threads"] == 1
+    assert torch.get_num_threads() == timings.machine["threads_offered"] == 2
+    assert [trial.threads for trial in timings.trials] == [2, 1]
+    assert timings.protocol["threads_asked"] is None
+    noise_of_threads(monkeypatch, {2: 1e-4})
+    timings, seen = threads_seen(decoder, replace(QUICK, target=0.02, budget_s=1e3))
+    assert seen == timings.machine["threads"] == 2
+    assert len(timings.trials) == 1
+
+
+def test_threads_that_were_asked_for_are_used_without_a_trial(decoder, two_threads):
+    timings, seen = threads_seen(decoder, replace(QUICK, threads=1, batches=(2,)))
+    assert seen == timings.machine["threads"] == 1
+    assert timings.protocol["threads_asked"] == 1
+    assert timings.trials == () == timings.batches[0].trials
+    assert torch.get_num_threads() == 2
+
+
+def test_further_batch_sizes_are_timed_with_the_threads_chosen(decoder, two_threads, monkeypatch):
+    noise_of_threads(monkeypatch, {2: 0.5, 1: 1e-4})
+    timings, _ = threads_seen(decoder, replace(QUICK, target=0.02, budget_s=1e3, batches=(2,)))
+    assert [run.machine["threads"] for run in (timings, *timings.batches)] == [1, 1]
+
+
+def test_threads_chosen_by_trials_do_not_make_a_resumed_run_refuse_its_timings(
+    decoder, two_threads, monkeypatch
+):
+    noise_of_threads(monkeypatch, {2: 0.5, 1: 1e-4})
+    protocol = replace(QUICK, target=0.02, budget_s=1e3)
+    timings, _ = threads_seen(decoder, protocol)
+
+    def difference(threads: int | None = None):
+        wanted = latency.binding_facts(
+            replace(protocol, threads=threads),
+            len(PROMPT_IDS),
+            decoder.model.config,
+            decoder.device,
+            torch.float32,
+        )
+        return latency.first_difference(timings, wanted)
+
+    assert difference() is None
+    assert difference(threads=1) is None
+    assert difference(threads=2) == ("--threads", 1, 2)
+    torch.set_num_threads(1)
+    assert difference() == ("--threads", 2, 1)
+
+
+def test_a_short_round_of_a_trial_is_the_pair_and_the_smallest_model(decoder):
+    work = workload_of(decoder, [Plan(), Plan(), Plan((0,)), Plan((0, 1)), Plan((1,))])
+    assert work.trial_round() == (1.0, 1.0, 1.0)
+    calls = widths_seen(decoder, work.trial_round)  # of the first block, which the smallest lacks
+    assert calls == 2 * [6] + 6 * [1]
+    assert len(workload_of(decoder, [Plan(), Plan()]).trial_round()) == 2
+
+
+def test_quantities_that_rest_are_not_sampled(decoder):
+    work = workload_of(decoder, [Plan(), Plan()], turns=Turns(1, 4, 0.0))
+    work.repeats = Repeats(prefill_calls=3, decode_runs=2)
+    assert set(work.sample_round([0, 1], [DECODE])[0]) == {DECODE}
+    assert widths_seen(decoder, lambda: work.sample_round([0], [DECODE])) == 2 * [6, 1, 1, 1]
+    assert widths_seen(decoder, lambda: work.sample_round([0], [PREFILL])) == [6, 6, 6]
+    assert widths_seen(decoder, lambda: work.sample_round([0], [END_TO_END])) == [4, 1, 1, 1, 1]
+    assert set(work.sample_round([0, 1], [END_TO_END])[1]) == {END_TO_END, END_TO_END_PLAIN}
+
+
 def test_the_share_that_is_done_grows_to_one_whatever_the_first_rounds_need():
     def share(elapsed_s: float, n_rounds: int, **changes: object) -> float:
         protocol = {"budget_s": 30.0, "min_rounds": 8, **changes}
         so_far = SimpleNamespace(protocol=protocol, elapsed_s=elapsed_s, rounds=[None] * n_rounds)
-        return latency.share_done(so_far)
+        return rounds.share_done(so_far)
 
     assert share(3.0, 1) == pytest.approx(3 / 30)
     assert share(10.0, 1) == pytest.approx(1 / 8)

@@ -279,11 +279,11 @@ def test_notes_tell_what_was_substituted_and_what_was_left_out(tmp_path, run_of)
 
 def test_doubts_about_the_timing_are_named_at_the_top_and_counted(tmp_path, run_of):
     folder = write_run(tmp_path / "run", plans=FEW, timed=False)
-    timings = synthetic_timings(FEW, 6, n_rounds=9)
+    timings = synthetic_timings(FEW, 6, n_rounds=7)
     disk.write_json(folder / "latency.json", timings.to_json())
     text = " ".join(report.render(load_run(folder)).split())
     assert "The timings are doubtful for 1 reason: see How fast." in text
-    assert "How fast - Doubtful: 9 rounds are few" in text
+    assert "How fast - Doubtful: the budget of 15 s ended after 7 rounds" in text
     quiet = report.render(run_of("all plans"))
     assert "doubtful" not in quiet and "Doubtful" not in quiet
 

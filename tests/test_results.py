@@ -70,11 +70,11 @@ TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
         ("[1]", "cannot read {0}: it holds no JSON object."),
         (
             '{"schema": 1}',
-            "cannot read the timings in {0}: their schema is 1, this version reads 2.",
+            "cannot read the timings in {0}: their schema is 1, this version reads 3.",
         ),
         (
-            '{"schema": 2}',
-            "cannot read the timings in {0}: they lack n_blocks, protocol, machine and 7 more, or "
+            '{"schema": 3}',
+            "cannot read the timings in {0}: they lack n_blocks, protocol, machine and 8 more, or "
             "hold it in another form.",
         ),
     ],

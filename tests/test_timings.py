@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +14,9 @@ from scipy import stats
 
 from pruning_kit.errors import TimingError
 from pruning_kit.plan import Plan, subsets
-from pruning_kit.speed import bootstrap, latency, verdicts
+from pruning_kit.speed import bootstrap, doubts, latency, rounds, verdicts
 from pruning_kit.speed.depths import compare_depths
+from pruning_kit.speed.threads import Trial
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     DECODE,
@@ -39,6 +40,13 @@ READING = {
     "cpu_own_s": 0.0,
     "cpu_mhz": 2500.0,
 }
+MACHINE = {
+    "cores": 2,
+    "threads": 1,
+    "threads_offered": 1,
+    "device": "cpu",
+    "device_name": "a test",
+}
 WORK = {PREFILL: 0.02, DECODE: 0.004, END_TO_END: 0.3}
 
 
@@ -57,8 +65,9 @@ def draft(n_blocks: int = 1, *, sizes=(0,), target=0.02, budget_s=60.0, seed=0, 
             "end_to_end_prompt_tokens": 15,
             "end_to_end_new_tokens": 60,
             "warmup_rounds": 1,
+            "threads_asked": None,
         },
-        machine={"cores": 2, "threads": 1, "device": "cpu", "device_name": "a test"},
+        machine=MACHINE,
         pools=pools,
         entries=tuple(latency.choose_entries(pools, per_plan)),
         start=READING,
@@ -78,12 +87,16 @@ class NoisyMachine:
     def clock(self) -> float:
         return self.now
 
-    def sample_round(self, order: Sequence[int]) -> dict[int, dict[str, float]]:
-        return {entry: self._sample(entry) for entry in order}
+    def sample_round(
+        self, order: Sequence[int], quantities: Collection[str]
+    ) -> dict[int, dict[str, float]]:
+        return {entry: self._sample(entry, quantities) for entry in order}
 
-    def _sample(self, entry: int) -> dict[str, float]:
-        sample = {quantity: self._call(entry, quantity) for quantity in QUANTITIES}
-        return sample | {END_TO_END_PLAIN: 1.25 * sample[END_TO_END]}
+    def _sample(self, entry: int, quantities: Collection[str]) -> dict[str, float]:
+        sample = {q: self._call(entry, q) for q in QUANTITIES if q in quantities}
+        if END_TO_END in quantities:
+            sample[END_TO_END_PLAIN] = 1.25 * sample[END_TO_END]
+        return sample
 
     def _call(self, entry: int, quantity: str) -> float:
         self.load = 0.9 * self.load + self.random.normal(0, 0.01)
@@ -103,7 +116,7 @@ def simulate(timings: Timings, seed: int, slow: dict[int, float] | None = None) 
         return WORK[quantity] * share * (slow or {}).get(entry, 1.0)
 
     world = NoisyMachine(seconds, seed)
-    return latency.run_rounds(
+    return rounds.run_rounds(
         timings, world.sample_round, started=0.0, clock=world.clock, read=lambda: READING
     )
 
@@ -162,7 +175,7 @@ def claims(n_runs: int, factor: float) -> float:
 
 
 def test_a_slow_down_of_five_per_cent_is_claimed():
-    assert claims(20, 1.05) == 1.0
+    assert claims(20, 1.05) >= 0.9
 
 
 def test_a_slow_down_of_half_a_per_cent_is_not_claimed():
@@ -171,7 +184,7 @@ def test_a_slow_down_of_half_a_per_cent_is_not_claimed():
 
 @pytest.mark.slow
 def test_claims_over_two_hundred_runs():
-    assert claims(200, 1.05) >= 0.98
+    assert claims(200, 1.05) >= 0.95
     assert claims(200, 1.005) <= 0.05
 
 
@@ -184,7 +197,7 @@ def test_one_slowed_plan_of_a_depth_is_found_by_the_depth_test():
     assert unequal.depth_test[END_TO_END].differ
     assert unequal.depth_test[END_TO_END].plan == Plan((1, 2))
     assert unequal.depth_test[END_TO_END].deviation.low > 1.0
-    assert any("Try --per-plan" in text for text in verdicts.warnings(unequal))
+    assert any("Try --per-plan" in text for text in doubts.warnings(unequal))
 
 
 def test_plans_less_apart_than_the_least_claimed_are_not_claimed_to_differ():
@@ -310,9 +323,15 @@ def test_another_schema_is_refused():
     with pytest.raises(TimingError) as error:
         Timings.from_json(data, "run/latency.json")
     assert str(error.value) == (
-        "cannot read the timings in run/latency.json: their schema is 99, this version reads 2. "
+        "cannot read the timings in run/latency.json: their schema is 99, this version reads 3. "
         "Delete the file and repeat the sweep with --resume to time again."
     )
+
+
+TRIED = replace(
+    draft(2, sizes=(0, 1)),
+    trials=(Trial(2, ((0.004, 0.005, 0.002),) * 6, 0.1), Trial(1, ((0.004, 0.004, 0.002),), 0.9)),
+)
 
 
 def stored(timings: Timings | None = None) -> dict:
@@ -333,7 +352,7 @@ def paths_of(form, path=()):
 
 @pytest.mark.parametrize("path", list(paths_of(FORM)), ids=lambda path: ".".join(map(str, path)))
 def test_stored_timings_without_a_fact_are_refused_by_its_name(path):
-    data = stored()
+    data = stored(simulate(TRIED, 1))
     inner = data
     for key in path[:-1]:
         inner = inner[key]
@@ -361,6 +380,11 @@ def test_stored_timings_without_a_fact_are_refused_by_its_name(path):
         lambda data: data["pools"][1].append("0"),
         lambda data: data["pools"][1].append("9999"),
         lambda data: data["entries"][-1].update(plan="none"),
+        lambda data: data["rounds"][0]["samples"].pop(DECODE),
+        lambda data: data["rounds"][-1]["samples"].update({"other_s": [1.0] * 4}),
+        lambda data: data["rounds"][1]["samples"].pop(DECODE),
+        lambda data: [t["samples"].pop(END_TO_END_PLAIN, None) for t in data["rounds"][1:]],
+        lambda data: data["trials"].append({"threads": 1, "decode_s": [[1.0]], "round_s": 1}),
         lambda data: data["batches"].append(stored() | {"rounds": []}),
         lambda data: data["batches"].append(stored() | {"batches": [stored()]}),
         lambda data: data["batches"].append(stored(simulate(draft(3, sizes=(0, 1)), 1))),
@@ -421,6 +445,49 @@ def test_rounds_stop_at_the_target_and_look_only_now_and_then():
     assert len(simulate(draft(target=0.02, budget_s=500.0), 1).rounds) in {12, 18, 27, 41, 62, 93}
 
 
+def test_quantities_that_are_known_rest_and_the_others_go_on():
+    """Decode alone is noisy; a round of all takes a second, of decode a tenth."""
+    random, now = np.random.default_rng(3), 0.0
+
+    def noisy(order: Sequence[int], quantities: Collection[str]) -> dict[int, dict[str, float]]:
+        nonlocal now
+        now += 1.0 if END_TO_END in quantities else 0.1
+        spread = dict.fromkeys(quantities, 0.001) | {DECODE: 0.3}
+        if END_TO_END in quantities:
+            spread[END_TO_END_PLAIN] = 0.0
+        return {
+            entry: {name: math.exp(random.normal(0, share)) for name, share in spread.items()}
+            for entry in order
+        }
+
+    timings = rounds.run_rounds(
+        draft(budget_s=14.0), noisy, started=0.0, clock=lambda: now, read=lambda: READING
+    )
+    counts = [len(timings.seconds(quantity)) for quantity in QUANTITIES]
+    assert counts[0] == counts[2] == 8 and counts[1] == len(timings.rounds) > 30
+    assert timings.stopped_because == BUDGET_ENDED and timings.unknown == (DECODE,)
+    assert set(timings.rounds[-1].samples) == {DECODE}
+    assert Timings.from_json(json.loads(json.dumps(timings.to_json()))) == timings
+    assert doubts.warnings(timings) == []  # no conclusion rests on decode
+    findings = verdicts.findings(timings)
+    assert any("prefill 8, end to end 8 until known well enough in 14 s" in t for t in findings)
+    assert any("of 2.0 % wanted: prefill to 0." in text for text in findings)
+
+
+def test_runs_whose_quantities_rested_after_unlike_rounds_are_compared():
+    timings = draft(4, sizes=(0, 1, 2, 3))
+    first, second = simulate(timings, 1), simulate(timings, 2)
+    rested = [
+        replace(turn, samples={q: s for q, s in turn.samples.items() if q != PREFILL or i < 9})
+        for i, turn in enumerate(first.rounds)
+    ]
+    shorter = replace(first, rounds=tuple(rested))
+    agreement, whole = compare(shorter, second), compare(first, second)
+    assert agreement.disagreeing == []
+    key = (PREFILL, Plan((0,)))
+    assert agreement.differences[key].half_width > whole.differences[key].half_width
+
+
 def test_rounds_stop_before_the_budget():
     timings = simulate(draft(target=1e-6, budget_s=20.0), 1)
     assert timings.stopped_because == BUDGET_ENDED
@@ -434,11 +501,14 @@ def test_the_first_eight_rounds_may_take_six_budgets_and_are_given_up_beyond():
     assert short.elapsed_s <= 0.3 or len(short.rounds) == 1  # eight were out of reach
     assert short.summary(Plan()).end_to_end_s.median_s > 0
     assert short.null_test[PREFILL].ratio.high == math.inf
-    text = verdicts.warnings(short)[0]
+    text = doubts.warnings(short)[0]
     assert "no interval can be given" in text
     assert float(re.search(r"--latency-budget (\d+)", text)[1]) > short.elapsed_s / 6
     hasty = replace(short, protocol={**short.protocol, "budget_s": 40.0})
-    assert "Try --latency-budget 48," in verdicts.warnings(hasty)[0]
+    advice = "Try a quieter machine, or --latency-budget 48, which may take 288 s."
+    assert doubts.warnings(hasty)[0].endswith(advice)
+    threaded = replace(hasty, machine={**MACHINE, "threads": 2})
+    assert "Try --threads 1, a quieter machine, or" in doubts.warnings(threaded)[0]
 
 
 def test_every_round_has_an_order_of_its_own():
@@ -494,20 +564,20 @@ def rising(last: float, n: int = 20) -> list[list[float]]:
 
 
 def test_drift_is_told_with_its_size():
-    texts = verdicts.warnings(with_samples(draft(), rising(1.2)))
+    texts = doubts.warnings(with_samples(draft(), rising(1.2)))
     assert any(
         "the whole model took 20 % more time at the end of the run than at its start" in text
         for text in texts
     )
     assert not any(
-        "at its start" in text for text in verdicts.warnings(with_samples(draft(), rising(1.0)))
+        "at its start" in text for text in doubts.warnings(with_samples(draft(), rising(1.0)))
     )
 
 
 def test_a_slow_first_round_is_told_with_the_warm_up_tried():
     rows = rising(1.0)
     rows[0] = [3.0, 3.0]
-    texts = verdicts.warnings(with_samples(draft(), rows))
+    texts = doubts.warnings(with_samples(draft(), rows))
     assert any(
         "first round was 3.0× slower" in t and "1 warm-up round was made" in t for t in texts
     )
@@ -517,7 +587,7 @@ def test_outliers_are_counted_by_median_absolute_deviation():
     rows = rising(1.0)
     rows[3], rows[9] = [4.0, 1.0], [1.0, 2.0]
     rows[12] = [2.0, 1.0]
-    texts = verdicts.warnings(with_samples(draft(), rows))
+    texts = doubts.warnings(with_samples(draft(), rows))
     assert any(
         text.startswith("3 of 40 samples (prefill)")
         and "up to 4.0×" in text
@@ -530,21 +600,111 @@ def test_a_failed_null_test_says_what_was_tried_and_what_to_try():
     rows = [[1.0, 1.04 * wobble] for _, wobble in rising(1.0)]
     timings = with_samples(draft(), rows)
     assert not timings.null_test[PREFILL].passed
-    text = next(t for t in verdicts.warnings(timings) if "differs from itself" in t)
+    text = next(t for t in doubts.warnings(timings) if "differs from itself" in t)
     assert "1.04" in text
     assert "20 rounds were interleaved in random order" in text
 
 
-def test_an_unmet_target_says_which_ratio_and_what_budget_would_do():
-    texts = verdicts.warnings(simulate(draft(target=0.001, budget_s=10.0), 1))
-    assert " s (budget 10 s) were too few to know every ratio to 0.1 %" in texts[0]
-    assert "times as many rounds would be needed. Try a quieter machine, or settle for" in texts[0]
-    assert "less: --latency-budget 96 --latency-target 0.0" in texts[0]
-    for absurd in (1e-20, 1e-300):
-        texts = verdicts.warnings(simulate(draft(target=absurd, budget_s=10.0), 1))
-        assert " More than a million times as many rounds would be needed." in texts[0]
-    texts = verdicts.warnings(simulate(draft(target=0.008, budget_s=10.0), 1))
-    assert "Try --latency-budget " in texts[0] and "many rounds" not in texts[0]
+def doubtful_rows(timings: Timings, step: float, noise: float) -> list[list[float]]:
+    """Rounds in which each block removed saves a share of the time, with a noise of its own."""
+    saved = np.array([1 - step * entry.plan.size for entry in timings.entries])
+    factors = np.exp(np.random.default_rng(2).normal(0, noise, (12, len(saved))))
+    return (saved * factors).tolist()
+
+
+def open_conclusion(**changes: object) -> list[str]:
+    """What is said of three depths whose ratios are known to 5 % or so."""
+    timings = draft(3, sizes=(0, 1, 2), budget_s=10.0)
+    step = changes.pop("step", 0.02)
+    machine = {**MACHINE, **changes.pop("machine", {})}
+    protocol = {**timings.protocol, **changes.pop("protocol", {})}
+    timings = replace(timings, machine=machine, protocol=protocol, **changes)
+    timings = with_samples(timings, doubtful_rows(timings, step, 0.08))
+    return [text for text in doubts.warnings(timings) if "leave open" in text]
+
+
+def test_wide_intervals_that_leave_no_conclusion_open_are_no_warning():
+    assert open_conclusion(step=0.3) == []
+
+
+def test_an_open_conclusion_is_a_warning_with_the_pair_and_its_ratio():
+    (text,) = open_conclusion()
+    assert text.startswith(
+        "12 rounds in 10 s (budget 10 s) leave open which is faster end to end, models with 2 "
+        "blocks left or the whole model: a ratio of "
+    )
+    assert "more pair" in text
+    assert open_conclusion(stopped_because=TARGET_MET) == []
+    assert open_conclusion(protocol={"target": 1.0}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"machine": {"threads": 4}}, "Try --threads 2, or a quieter machine."),
+        (
+            {"machine": {"threads": 4}, "protocol": {"threads_asked": 4}},
+            "Try without --threads, so that trials choose their number, or a quieter machine.",
+        ),
+        (
+            {
+                "machine": {"threads": 4},
+                "trials": (Trial(4, ((1.0, 1.0),) * 6, 0.1), Trial(2, ((1.0, 1.5),) * 6, 0.1)),
+                "step": -0.05,
+            },
+            "Try a quieter machine: more rounds would not settle it within reason here.",
+        ),
+        (
+            {"step": -0.05},
+            "Try a quieter machine: more rounds would not settle it within reason here.",
+        ),
+    ],
+)
+def test_the_advice_is_one_that_was_not_tried_and_can_work(changes, advice):
+    assert open_conclusion(**changes)[0].endswith(advice)
+
+
+@pytest.mark.parametrize("target", [1e-20, 1e-300])
+def test_an_absurd_target_makes_no_row_of_digits(target):
+    for text in doubts.warnings(simulate(draft(3, sizes=(0, 1), target=target, budget_s=10.0), 1)):
+        assert not re.search(r"\d{6}", text)
+
+
+def test_more_rounds_are_advised_where_a_few_would_settle_it():
+    assert re.search(r"Try --latency-budget \d\d\.$", open_conclusion(step=0.05)[0])
+
+
+def test_a_failed_null_test_below_the_precision_asked_for_is_no_warning():
+    rows = [[1.0, 1.008 * wobble] for _, wobble in rising(1.0)]
+    timings = with_samples(draft(), rows)
+    assert not timings.null_test[PREFILL].passed
+    assert not any("differs from itself" in text for text in doubts.warnings(timings))
+
+
+def test_the_number_of_threads_and_its_reason_are_said():
+    chosen = simulate(replace(TRIED, machine={**MACHINE, "threads_offered": 2}), 1)
+    assert re.fullmatch(
+        r"2 texts of 75 tokens on 1 of 2 threads of a test\. Fewer threads, because of short "
+        r"trials; decode promised ±0\.0 % with 2 threads, no interval \(0\.9 s a round\) with 1 "
+        r"thread",
+        verdicts.how_timed(chosen),
+    )
+    assert any("Timed with 1 of 2 threads, because" in text for text in verdicts.findings(chosen))
+    asked = simulate(
+        replace(chosen, trials=(), protocol={**chosen.protocol, "threads_asked": 1}), 1
+    )
+    assert "Timed with 1 of 2 threads, as asked for." in verdicts.findings(asked)
+    assert verdicts.how_timed(asked) == "2 texts of 75 tokens on 1 of 2 threads of a test"
+
+
+def test_a_budget_that_was_passed_is_said():
+    timings = simulate(draft(budget_s=1.5), 1)
+    assert len(timings.rounds) == 8
+    said = f"It took {timings.elapsed_s:.0f} s, more than the budget of 1.5 s: an interval needs 8 "
+    assert said in verdicts.how_timed(timings)
+    assert any(said in text for text in verdicts.findings(timings))
+    alone = simulate(draft(budget_s=0.1), 1)
+    assert "the budget of 0.1 s: no round is broken off" in verdicts.how_timed(alone)
 
 
 def test_load_steal_and_clocks_of_the_machine_are_doubted():
@@ -557,8 +717,9 @@ def test_load_steal_and_clocks_of_the_machine_are_doubted():
         "gpu_slowed": 1.0,
     }
     readings = [after | {"cpu_mhz": mhz} for mhz in (3000.0, 2000.0, 3000.0)]
-    texts = verdicts.warnings(with_samples(draft(), rising(1.0, 3), readings=readings))
+    texts = doubts.warnings(with_samples(draft(), rising(1.0, 3), readings=readings))
     assert any("other programs used 0.8 of 2 cores" in t and "3.5 after" in t for t in texts)
+    assert any("beside 1 thread here" in t and "Try a quiet machine." in t for t in texts)
     assert any("the host took 5.0 % of the processor time" in text for text in texts)
     assert any("processor's clock moved between 2000 and 3000 MHz" in text for text in texts)
     assert any("the GPU held its clock down after 3 of 3 rounds" in text for text in texts)
@@ -566,7 +727,7 @@ def test_load_steal_and_clocks_of_the_machine_are_doubted():
 
 def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
     timings = with_samples(draft(6, sizes=range(6)), _quiet_rows())
-    assert verdicts.warnings(timings) == []
+    assert doubts.warnings(timings) == []
     findings = verdicts.findings(timings)
     assert findings[0].startswith(
         "End to end (a prompt of 15 tokens continued to 75): each block removed saves 50.1 ms of "
@@ -581,16 +742,17 @@ def test_a_quiet_run_has_no_warning_and_its_findings_name_what_was_not_read():
         "that do the same work (as many blocks left, of each kind); 20 interleaved rounds in 10 s "
         "(budget ended)."
     )
-    assert findings[4].startswith("Null test, the whole model's time over its own: prefill ")
+    assert findings[4].startswith("Least known of the ratios, of 2.0 % wanted: prefill to 0.")
+    assert findings[5].startswith("Null test, the whole model's time over its own: prefill ")
     test = timings.null_test[END_TO_END]
     least = 1 + test.resolution
-    assert findings[4].endswith(f"{1 / least:.3f} and {least:.3f} (end to end).")
+    assert findings[5].endswith(f"{1 / least:.3f} and {least:.3f} (end to end).")
     assert re.fullmatch(
         r"Timed plans of equal work are not told apart: prefill p = [\d.]+, decode p = [\d.]+, "
         r"end to end p = [\d.]+\.",
-        findings[5],
+        findings[6],
     )
-    assert findings[6] == (
+    assert findings[7] == (
         "Milliseconds are those of calls that nothing interrupts; with every interruption the "
         "whole model took 0.0 % longer end to end."
     )
@@ -657,8 +819,8 @@ def test_two_depths_give_the_saving_of_a_block_and_no_line():
 
 def test_a_ratio_known_too_little_is_that_of_all_models_of_its_depth():
     timings = with_samples(draft(6, sizes=(0, 3)), _quiet_rows(sizes=(0, 3)))
-    assert verdicts._pool(timings, Plan((0, 1, 2))) == "models with 3 blocks left"
-    assert verdicts._pool(timings, Plan()) == "the whole model against itself"
+    assert verdicts.pool_name(timings, Plan((0, 1, 2))) == "models with 3 blocks left"
+    assert verdicts.pool_name(timings, Plan()) == "the whole model"
 
 
 def test_peak_bytes_come_from_the_plan_itself_where_it_was_timed():

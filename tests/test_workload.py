@@ -44,6 +44,7 @@ def test_stopwatch_synchronises_before_each_look_at_the_clock():
         ({"prompt_tokens": -3}, "cannot time with --prompt-tokens -3: it needs to be at least 1"),
         ({"new_tokens": 0}, "cannot time with --new-tokens 0: it needs to be at least 1"),
         ({"batches": (2, 0)}, "cannot time with --batch-sweep 0: it needs to be at least 1"),
+        ({"threads": 0}, "cannot time with --threads 0: it needs to be at least 1"),
         ({"min_rounds": 3}, "cannot time with min_rounds 3: it needs to be at least 8"),
         ({"budget_s": 0.0}, "cannot time with --latency-budget 0: it needs to be above 0"),
         ({"target": math.nan}, "cannot time with --latency-target nan: it needs to be above 0"),

@@ -156,7 +156,7 @@ def sweep(
     batch_size: opt.BatchSize = None,
     threads: opt.Threads = None,
     speed: opt.Speed = True,
-    latency_budget: opt.LatencyBudget = 30.0,
+    latency_budget: opt.LatencyBudget = 25.0,
     latency_target: opt.LatencyTarget = 0.02,
     prompt_tokens: opt.PromptTokens = 128,
     new_tokens: opt.NewTokens = 16,
@@ -202,6 +202,7 @@ def sweep(
             budget_s=latency_budget,
             mode=choose_mode(compiled, cuda_graphs),
             per_plan=per_plan,
+            threads=threads,
         )
         ranks = current_ranks()
         settings = SweepSettings(
@@ -258,7 +259,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: b
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.sentences import summary_sentences
     from pruning_kit.runs.results import load_run, write_csv
-    from pruning_kit.speed.verdicts import warnings
+    from pruning_kit.speed.doubts import warnings
     from pruning_kit.terminal import describe_run, sweep_table
 
     run = load_run(folder)

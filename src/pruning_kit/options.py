@@ -138,7 +138,11 @@ BatchSize = Annotated[
     typer.Option(help="Windows at a time. Default: from free memory.", rich_help_panel=HOW),
 ]
 Threads = Annotated[
-    int | None, typer.Option(help="CPU threads. Default: all cores.", rich_help_panel=HOW)
+    int | None,
+    typer.Option(
+        help="CPU threads. Default: all cores; for timing as many of them as can be timed.",
+        rich_help_panel=HOW,
+    ),
 ]
 Speed = Annotated[
     bool,

@@ -17,6 +17,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.plan import Plan
 from pruning_kit.reporting.wording import change, format_ppl, format_windows, in_lines
 from pruning_kit.runs.results import Run
+from pruning_kit.speed.verdicts import how_timed
 
 MAX_ROWS = 80
 BEST_OF_EACH_SIZE = 5
@@ -74,7 +75,7 @@ class SilentObserver:
 
 
 def describe_run(run: Run) -> list[str]:
-    """What was run, in three lines: model, text, arithmetic."""
+    """What was run, in a line each: model, text, arithmetic, and timing where there was one."""
     info = run.info
     model, text, numerics = info["model"], info["texts"]["test"], info["numerics"]
     part = f", {text['part']}" if text["part"] else ""
@@ -87,6 +88,7 @@ def describe_run(run: Run) -> list[str]:
         f"Text: {text['title']}{part}; {tokens:,} tokens scored, "
         f"{format_windows(info['protocol'])}",
         f"On: {numerics['device_name']}, {numerics['dtype']}{threads}",
+        *([] if run.timings is None else [f"Timed: {how_timed(run.timings)}"]),
     ]
 
 

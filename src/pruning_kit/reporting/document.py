@@ -27,7 +27,7 @@ from pruning_kit.reporting.wording import (
     name_blocks,
 )
 from pruning_kit.runs.results import Run
-from pruning_kit.speed import verdicts
+from pruning_kit.speed import doubts, verdicts
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
@@ -391,13 +391,13 @@ def speed_section(run: Run) -> Section:
         said = "No latency was measured in this run." if run.timings_note is None else left_out
         return Section("speed", title, (said,))
     sentences = verdicts.findings(run.timings)
-    doubts = [f"Doubtful: {text}" for text in verdicts.warnings(run.timings)]
-    return Section("speed", title, (*doubts, *sentences))
+    doubtful = [f"Doubtful: {text}" for text in doubts.warnings(run.timings)]
+    return Section("speed", title, (*doubtful, *sentences))
 
 
 def _doubted(run: Run) -> tuple[str, ...]:
     """That the timings are doubtful, for the top of the report."""
-    count = 0 if run.timings is None else len(verdicts.warnings(run.timings))
+    count = 0 if run.timings is None else len(doubts.warnings(run.timings))
     if not count:
         return ()
     return (f"The timings are doubtful for {count} reason{'s' * (count > 1)}: see How fast.",)

@@ -13,6 +13,7 @@ Wilcox (2022), Introduction to Robust Estimation and Hypothesis Testing, ch. 4.4
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,22 +121,32 @@ def estimate(values: Floats) -> Estimate:
     return Estimate(float(mean[0]), float(mean[0] - half[0]), float(mean[0] + half[0]))
 
 
-def difference_intervals(first_RC: Floats, second_RC: Floats) -> tuple[Floats, Floats]:
+def difference_intervals(
+    first_C: Sequence[Floats], second_C: Sequence[Floats]
+) -> tuple[Floats, Floats]:
     """Differences of trimmed means between two independent experiments, and half widths.
 
-    The intervals are simultaneous over the columns. The experiments may differ in rounds.
+    The intervals are simultaneous over the columns. Experiments and columns may differ in rounds;
+    columns of one experiment with as many rounds are drawn together.
+
+    Args:
+        first_C: the series of each column.
+        second_C: likewise.
     """
-    (mean_1, error_1), (mean_2, error_2) = trimmed_mean(first_RC), trimmed_mean(second_RC)
-    resampled = []
-    for values_RC, seed in ((first_RC, SEED), (second_RC, SEED + 1)):
-        draws_RB = _draws(values_RC.shape[0], RESAMPLES, seed)
-        resampled.append(trimmed_mean(values_RC[draws_RB]))
-    (star_1, spread_1), (star_2, spread_2) = resampled
-    shift_BC = (star_1 - mean_1) - (star_2 - mean_2)
-    t_BC = absolute_t(shift_BC, np.hypot(spread_1, spread_2))
-    if min(first_RC.shape[0], second_RC.shape[0]) < MIN_ROUNDS:
+    parts = [_centred(columns, SEED + i) for i, columns in enumerate((first_C, second_C))]
+    (mean_1, error_1, star_1, spread_1), (mean_2, error_2, star_2, spread_2) = parts
+    t_BC = absolute_t(star_1 - star_2, np.hypot(spread_1, spread_2))
+    if min(map(len, [*first_C, *second_C])) < MIN_ROUNDS:
         t_BC[:] = np.inf
     return mean_1 - mean_2, half_widths(t_BC, np.hypot(error_1, error_2), together=True)
+
+
+def _centred(columns: Sequence[Floats], seed: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Mean and error of each series, shape (C,), and of its resamples around it, (B, C)."""
+    mean_C, error_C = np.array([trimmed_mean(series) for series in columns]).T
+    resampled = [trimmed_mean(series[_draws(len(series), RESAMPLES, seed)]) for series in columns]
+    star_CB, spread_CB = map(np.array, zip(*resampled, strict=True))
+    return mean_C, error_C, star_CB.T - mean_C, spread_CB.T
 
 
 def exponential(mean: float, half: float) -> Estimate:

@@ -11,7 +11,7 @@ Shapes: B batch, T tokens; E entries, C turns of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -29,12 +29,19 @@ from pruning_kit.cutting.surgery import recut
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plan import Plan
 from pruning_kit.speed.depths import NULL_PAIR
-from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL
+from pruning_kit.speed.timings import (
+    DECODE,
+    END_TO_END,
+    END_TO_END_PLAIN,
+    PREFILL,
+    QUANTITIES,
+)
 from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
 from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 
-SHARES = ((0.15, 8), (0.05, 4))
+SHARES = ((0.15, 8), (0.05, 4), (0.02, 2))
 """Seconds that each quantity gets of a round for the whole model, and the fewest prefills."""
+TRIAL_STEPS = 8
 AT_ONCE = 8  # entries in turn with the whole model: growing caches are for so many only
 
 Sample = dict[str, float]
@@ -73,7 +80,7 @@ def choose_turns(device: torch.device, step_s: float) -> Turns:
 class Repeats:
     """How often a round repeats what is over soon."""
 
-    prefill_calls: int = 4
+    prefill_calls: int = 2
     decode_runs: int = 1
     end_to_end_runs: int = 1
 
@@ -81,7 +88,7 @@ class Repeats:
 def choose_repeats(samples: Mapping[int, Sample], new_tokens: int, round_s: float) -> Repeats:
     """Repeats that give each quantity one of `SHARES` of a round for the whole model, in bounds.
 
-    The first share is taken if all entries' rounds then take at most `round_s`.
+    The first share is taken with which the rounds of all entries take at most `round_s`.
 
     Args:
         samples: one of every entry.
@@ -161,8 +168,10 @@ class Workload:
         self._static_caches: dict[int, StaticCache] = {}
 
     @torch.no_grad()
-    def sample_round(self, order: Sequence[int]) -> dict[int, Sample]:
-        """One sample of each quantity for every entry, by its number.
+    def sample_round(
+        self, order: Sequence[int], quantities: Collection[str] = QUANTITIES
+    ) -> dict[int, Sample]:
+        """One sample of some quantities for every entry, by its number.
 
         Entries take turns with the others of their group: at most `AT_ONCE` that follow each
         other in `order`. The whole model rides in every group, at the place it has in `order`; by
@@ -173,49 +182,84 @@ class Workload:
         samples = []
         for group in groups(others):
             place = order.index(whole) * (len(group) + 1) // len(order)
-            samples.append(self._sample_group([*group[:place], whole, *group[place:]]))
+            group = [*group[:place], whole, *group[place:]]
+            samples.append(self._sample_group(group, quantities))
         return at_one_level(samples, whole)
 
-    def warm_up(self, rounds: int) -> None:
-        """Rounds that are not kept; how long they took decides on turns and repeats."""
+    def warm_up(self, rounds: int, left_s: float) -> None:
+        """Rounds that are not kept; how long they took decides on turns and repeats.
+
+        Args:
+            rounds: how many.
+            left_s: seconds for these rounds and the first that are kept.
+        """
         for _ in range(rounds):
             samples = self.sample_round(range(len(self.plans)))
         protocol = self.protocol
-        if not self._turns_given:
-            step_s = samples[NULL_PAIR[0]][DECODE]
-            self.turns = choose_turns(self.decoder.device, step_s)
-        round_s = protocol.budget_s / (protocol.min_rounds + rounds)
+        self._suit_turns(samples[NULL_PAIR[0]][DECODE])
+        round_s = left_s / (protocol.min_rounds + rounds)
         self.repeats = choose_repeats(samples, protocol.new_tokens, round_s)
 
-    def _sample_group(self, group: Sequence[int]) -> dict[int, Sample]:
-        short = self._short(group)
-        long = self._end_to_end(group, self.repeats.end_to_end_runs)
-        prefill_s = undisturbed({entry: short[entry].prefills_s for entry in group})
-        step_s = undisturbed({entry: short[entry].steps_s for entry in group})
-        first_s = undisturbed({entry: long[entry].prefills_s for entry in group})
-        next_s = undisturbed({entry: long[entry].steps_s for entry in group})
-        return {
-            entry: {
-                PREFILL: prefill_s[entry],
-                DECODE: step_s[entry],
-                END_TO_END: first_s[entry] + self._n_end_to_end_steps * next_s[entry],
-                END_TO_END_PLAIN: long[entry].plain_s,
-            }
-            for entry in group
-        }
+    @torch.no_grad()
+    def trial_round(self) -> tuple[float, ...]:
+        """Seconds per token of the whole model, of it again, and of the smallest one, in turns."""
+        smallest = max(range(len(self.plans)), key=lambda entry: self.plans[entry].size)
+        generations = {entry: Generation() for entry in (*NULL_PAIR, smallest)}
+        n_steps = min(self.protocol.new_tokens, TRIAL_STEPS)
+        self._generate(generations, self.prompt_BT, n_steps, prefill_calls=1)
+        step_s = undisturbed({entry: made.steps_s for entry, made in generations.items()})
+        self._suit_turns(step_s[NULL_PAIR[0]])
+        return tuple(step_s.values())
+
+    def _suit_turns(self, step_s: float) -> None:
+        """Make turns as long as suits the time of a step, unless their length was given."""
+        if not self._turns_given:
+            self.turns = choose_turns(self.decoder.device, step_s)
+
+    def _sample_group(self, group: Sequence[int], quantities: Collection[str]) -> dict[int, Sample]:
+        samples: dict[int, Sample] = {entry: {} for entry in group}
+        if not {PREFILL, DECODE}.isdisjoint(quantities):
+            self._add_short(samples, quantities)
+        if END_TO_END in quantities:
+            self._add_end_to_end(samples)
+        return samples
+
+    def _add_short(self, samples: Mapping[int, Sample], quantities: Collection[str]) -> None:
+        """Add prefill and decode, or one of them."""
+        made = self._short(list(samples), quantities)
+        for quantity, turns_s in (
+            (PREFILL, {entry: one.prefills_s for entry, one in made.items()}),
+            (DECODE, {entry: one.steps_s for entry, one in made.items()}),
+        ):
+            if quantity in quantities:
+                for entry, seconds in undisturbed(turns_s).items():
+                    samples[entry][quantity] = seconds
+
+    def _add_end_to_end(self, samples: Mapping[int, Sample]) -> None:
+        made = self._end_to_end(list(samples), self.repeats.end_to_end_runs)
+        first_s = undisturbed({entry: one.prefills_s for entry, one in made.items()})
+        next_s = undisturbed({entry: one.steps_s for entry, one in made.items()})
+        for entry, sample in samples.items():
+            sample[END_TO_END] = first_s[entry] + self._n_end_to_end_steps * next_s[entry]
+            sample[END_TO_END_PLAIN] = made[entry].plain_s
 
     @property
     def _n_end_to_end_steps(self) -> int:
         """Decode steps of an end-to-end run: all new tokens but the one of the prefill."""
         return self.protocol.end_to_end_tokens - self.end_to_end_BT.shape[1] - 1
 
-    def _short(self, group: Sequence[int]) -> dict[int, Generation]:
-        """Prefills of the random prompt, and decode runs after some of them."""
+    def _short(self, group: Sequence[int], quantities: Collection[str]) -> dict[int, Generation]:
+        """Prefills of the random prompt, and decode runs after some of them.
+
+        While prefill rests, one is made for each decode run; while decode rests, none of its steps.
+        """
         generations = {entry: Generation() for entry in group}
-        calls, runs = self.repeats.prefill_calls, self.repeats.decode_runs
+        calls = self.repeats.prefill_calls if PREFILL in quantities else 0
+        steps = self.protocol.new_tokens if DECODE in quantities else 0
+        runs = self.repeats.decode_runs
         for run in range(runs):
             prefills = calls * (run + 1) // runs - calls * run // runs or 1
-            self._generate(generations, self.prompt_BT, self.protocol.new_tokens, prefills)
+            self._generate(generations, self.prompt_BT, steps, prefills)
         return generations
 
     def _end_to_end(self, group: Sequence[int], runs: int) -> dict[int, Generation]:

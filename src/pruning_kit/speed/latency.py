@@ -1,15 +1,13 @@
-"""Latency of really cut models: which plans are timed, in which order, and when it is enough.
+"""Latency of really cut models: which plans are timed, with how many threads, and on what.
 
 One model is cut in place for each call and mended after it, so memory does not grow with the
-number of plans. Plans that do the same work share an entry. Every round times every entry once, in
-turns and in a random order; rounds go on until each ratio to the whole model is known well enough
-or the budget ends. The calls are in `generation`, the samples and what they say in `timings`.
+number of plans. Plans that do the same work share an entry. The calls are in `generation`, their
+rounds in `rounds`, the samples and what they say in `timings`.
 """
 
 from __future__ import annotations
 
 import gc
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,17 +26,10 @@ from pruning_kit.inputs.models import dtype_name
 from pruning_kit.plan import Plan
 from pruning_kit.runs import store
 from pruning_kit.speed import machine
-from pruning_kit.speed.generation import Sample, Turns, Workload
-from pruning_kit.speed.timings import (
-    BUDGET_ENDED,
-    END_TO_END_PLAIN,
-    MOST_BUDGETS,
-    QUANTITIES,
-    TARGET_MET,
-    Entry,
-    Round,
-    Timings,
-)
+from pruning_kit.speed.generation import Turns, Workload
+from pruning_kit.speed.rounds import run_rounds, share_done
+from pruning_kit.speed.threads import Trial, Wanted, choose, try_threads
+from pruning_kit.speed.timings import BUDGET_ENDED, Entry, Timings
 from pruning_kit.speed.workload import (
     Clock,
     LatencyProtocol,
@@ -58,7 +49,6 @@ BINDING = (
     "device_name",
     "processor",
     "cores",
-    "threads",
     "dtype",
     "attention",
     "model_type",
@@ -67,7 +57,6 @@ BINDING = (
 )
 
 Progress = Callable[[float], None]
-SampleRound = Callable[[Sequence[int]], Mapping[int, Sample]]
 
 
 def measure(
@@ -82,7 +71,9 @@ def measure(
 ) -> Timings:
     """Time the plans against the whole model, which is added where it is missing.
 
-    Device, number format and threads are those the caller set. The model is as before afterwards.
+    Device and number format are those the caller set. On a CPU trials choose the number of threads,
+    at most those that PyTorch is set to, unless the protocol names one. Model and threads are as
+    before afterwards.
 
     Args:
         decoder: the whole model.
@@ -112,6 +103,7 @@ def measure(
             batch_size=size,
             batches=(),
             per_plan=False,
+            threads=timings.machine["threads"],
             budget_s=protocol.budget_s / len(protocol.batches),
         )
         middle = [_middle_plan(timings.pools)]
@@ -146,23 +138,24 @@ def _measure_one_batch(
     started = clock()
     pools = pool_plans(decoder, plans)
     entries = choose_entries(pools, protocol.per_plan)
+    offered = torch.get_num_threads()
     with (
         current_device(decoder.device),
         _quiet_collector(),
         _compiler_limit(len(entries)),
         _memory_errors(protocol.batch_size),
+        _threads_put_back(),
     ):
         cuts = [entry.plan for entry in entries]
         workload = Workload(decoder, cuts, prompt_ids, protocol, stopwatch, turns)
-        _warm_up(workload, protocol)
+        trials = _choose_threads(workload)
+        _warm_up(workload, protocol.budget_s - (clock() - started))
         read = machine.reader(_gpu_reader(decoder.device))
         draft = Timings(
             n_blocks=decoder.n_blocks,
-            protocol=_protocol_facts(protocol, len(prompt_ids))
-            | {"turn_prefills": workload.turns.prefills, "turn_steps": workload.turns.steps}
-            | {"lead_in_s": workload.turns.lead_in_s}
-            | asdict(workload.repeats),
-            machine=_machine_facts(decoder.model.config, decoder.device, decoder.model.dtype),
+            protocol=_protocol_facts(protocol, len(prompt_ids)) | _workload_facts(workload),
+            machine=_machine_facts(decoder.model.config, decoder.device, decoder.model.dtype)
+            | {"threads_offered": offered},
             pools=pools,
             entries=tuple(
                 replace(entry, peak_bytes=workload.peak_bytes(number))
@@ -172,6 +165,7 @@ def _measure_one_batch(
             rounds=(),
             stopped_because=BUDGET_ENDED,
             elapsed_s=clock() - started,
+            trials=trials,
         )
 
         def tidy_and_read() -> machine.Reading:
@@ -188,6 +182,28 @@ def _measure_one_batch(
         )
 
 
+def _choose_threads(workload: Workload) -> tuple[Trial, ...]:
+    """Set the number of threads asked for, or else the one that trials speak for.
+
+    Only eager calls on the CPU are tried: a compiled step would be compiled for each number.
+    """
+    protocol, offered = workload.protocol, torch.get_num_threads()
+    if protocol.threads is not None:
+        torch.set_num_threads(protocol.threads)
+        return ()
+    if workload.decoder.device.type != "cpu" or protocol.mode != "eager" or offered == 1:
+        return ()
+
+    def try_round(threads: int) -> tuple[float, ...]:
+        torch.set_num_threads(threads)
+        return workload.trial_round()
+
+    wanted = Wanted(protocol.budget_s, len(workload.plans), protocol.target)
+    trials = try_threads(offered, try_round, workload.stopwatch.clock, wanted)
+    torch.set_num_threads(choose(trials, wanted).threads)
+    return trials
+
+
 def binding_facts(
     protocol: LatencyProtocol,
     n_prompt_tokens: int,
@@ -195,9 +211,17 @@ def binding_facts(
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """The facts in which two timings must agree to be of one kind; orders (`seed`) need not."""
+    """The facts in which two timings must agree to be of one kind; orders (`seed`) need not.
+
+    A number of threads that was asked for must have been used. One that trials choose may be any
+    of as many as are offered now.
+    """
     facts = _protocol_facts(protocol, n_prompt_tokens)
-    del facts["seed"]
+    del facts["seed"], facts["threads_asked"]
+    if protocol.threads is None:
+        facts["threads_offered"] = torch.get_num_threads()
+    else:
+        facts["threads"] = protocol.threads
     machine_now = _machine_facts(config, device, dtype)
     return facts | {name: machine_now[name] for name in BINDING}
 
@@ -215,10 +239,22 @@ def first_difference(stored: Timings, wanted: Mapping[str, Any]) -> tuple[str, A
 
 
 def _protocol_facts(protocol: LatencyProtocol, n_prompt_tokens: int) -> dict[str, Any]:
-    return asdict(protocol) | {
+    facts = asdict(protocol)
+    return facts | {
+        "threads_asked": facts.pop("threads"),
         "batches": list(protocol.batches),
         "end_to_end_prompt_tokens": n_prompt_tokens,
         "end_to_end_new_tokens": protocol.end_to_end_tokens - n_prompt_tokens,
+    }
+
+
+def _workload_facts(workload: Workload) -> dict[str, Any]:
+    turns = workload.turns
+    return {
+        "turn_prefills": turns.prefills,
+        "turn_steps": turns.steps,
+        "lead_in_s": turns.lead_in_s,
+        **asdict(workload.repeats),
     }
 
 
@@ -249,83 +285,10 @@ def choose_entries(pools: Sequence[Sequence[Plan]], per_plan: bool) -> list[Entr
     return entries
 
 
-def run_rounds(
-    draft: Timings,
-    sample_round: SampleRound,
-    *,
-    started: float,
-    clock: Clock,
-    read: Callable[[], machine.Reading] = machine.read,
-    progress: Callable[[Timings], None] | None = None,
-) -> Timings:
-    """Add rounds to `draft` until the target is met or the next round would pass the budget.
-
-    To reach `min_rounds`, `MOST_BUDGETS` times the budget may be spent, if they fit into that.
-
-    The intervals are looked at after 8, 12, 18, 27, … rounds only: an experiment that may stop
-    after each round stops too often when chance makes the interval narrow.
-
-    Args:
-        draft: a run without rounds.
-        sample_round: times every entry once, by number, in the order given.
-        started: the clock when the budget began.
-        clock: seconds, monotonic.
-        read: takes a reading of the machine's state.
-        progress: called after each round with all that was measured so far.
-    """
-    protocol = draft.protocol
-    shuffler = random.Random(protocol["seed"])
-    rounds: list[Round] = []
-    first_round = clock()
-    next_look = protocol["min_rounds"]
-    while True:
-        rounds.append(_one_round(len(draft.entries), sample_round, shuffler, read))
-        now = clock()
-        timings = replace(draft, rounds=tuple(rounds), elapsed_s=now - started)
-        if progress is not None:
-            progress(timings)
-        if len(rounds) == next_look:
-            next_look = -(-next_look * 3 // 2)
-            if timings.widest[0] <= protocol["target"]:
-                return replace(timings, stopped_because=TARGET_MET)
-        round_s = (now - first_round) / len(rounds)
-        allowed_s = protocol["budget_s"]
-        needed_s = first_round - started + round_s * protocol["min_rounds"]
-        if len(rounds) < protocol["min_rounds"] and needed_s <= MOST_BUDGETS * allowed_s:
-            continue
-        if now + round_s - started > allowed_s:
-            return timings
-
-
-def share_done(so_far: Timings) -> float:
-    """How much of the time that a run at one batch size is expected to take is over."""
-    protocol = so_far.protocol
-    budget_s, least = protocol["budget_s"], protocol["min_rounds"]
-    if len(so_far.rounds) < least:
-        budget_s = max(budget_s, so_far.elapsed_s * least / len(so_far.rounds))
-    return min(1.0, so_far.elapsed_s / budget_s)
-
-
-def _one_round(
-    n_entries: int,
-    sample_round: SampleRound,
-    shuffler: random.Random,
-    read: Callable[[], machine.Reading],
-) -> Round:
-    order = list(range(n_entries))
-    shuffler.shuffle(order)
-    samples = sample_round(order)
-    columns = {
-        quantity: tuple(samples[entry][quantity] for entry in range(n_entries))
-        for quantity in (*QUANTITIES, END_TO_END_PLAIN)
-    }
-    return Round(tuple(order), columns, read())
-
-
-def _warm_up(workload: Workload, protocol: LatencyProtocol) -> None:
+def _warm_up(workload: Workload, left_s: float) -> None:
     """Rounds that are not kept. Here the compiler works, so here it fails."""
     try:
-        workload.warm_up(protocol.warmup_rounds)
+        workload.warm_up(workload.protocol.warmup_rounds, left_s)
     except torch._dynamo.exc.TorchDynamoException as error:
         raise DeviceError(
             f"cannot compile on {workload.decoder.device.type!r}: {first_line(error)}. "
@@ -367,6 +330,16 @@ def _quiet_collector() -> Iterator[None]:
         gc.unfreeze()
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def _threads_put_back() -> Iterator[None]:
+    """Give PyTorch its number of threads back."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

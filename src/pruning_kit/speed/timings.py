@@ -14,8 +14,9 @@ Shapes: R rounds, E entries, C contrasts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ from pruning_kit.speed.depths import (
     compare_depths,
     fit_line,
 )
+from pruning_kit.speed.threads import Trial, Wanted
 
-SCHEMA = 2  # 1: first version; 2: calls timed in turns, further batch sizes
+SCHEMA = 3  # 2: calls in turns, further batch sizes; 3: quantities rest, trials of threads
 PREFILL, DECODE, END_TO_END = "prefill_s", "decode_s_per_token", "end_to_end_s"
 QUANTITIES = (PREFILL, DECODE, END_TO_END)
 END_TO_END_PLAIN = "end_to_end_plain_s"  # kept, and told as a doubt; not compared
@@ -45,6 +47,7 @@ MOST_BUDGETS = 6
 SECONDS = between(float, 1e-12, 1e12)
 READ = ("time_s", "load_average", "cpu_busy_s", "cpu_own_s", "cpu_steal_s")
 READING = dict.fromkeys((str, *READ), between(float, -1e15, 1e15))
+ASKED = Restricted(int | None, lambda value: value is None or value > 0)
 PEAK_BYTES = Restricted(int | None, lambda value: value is None or 0 <= value < 1e18)
 FORM = {
     "n_blocks": BLOCKS,
@@ -56,15 +59,23 @@ FORM = {
         "target": SECONDS,
         "budget_s": SECONDS,
         "warmup_rounds": between(int, 0, 1e15),
+        "threads_asked": ASKED,
     },
-    "machine": {"cores": COUNT, "threads": COUNT, "device": str, "device_name": str},
+    "machine": {
+        "cores": COUNT,
+        "threads": COUNT,
+        "threads_offered": COUNT,
+        "device": str,
+        "device_name": str,
+    },
+    "trials": [{"threads": COUNT, "decode_s": [[SECONDS]], "round_s": SECONDS}],
     "pools": [[PLAN]],
     "entries": [{"plan": PLAN, "pool": int, "peak_bytes": PEAK_BYTES}],
     "start": READING,
     "rounds": [
         {
             "order": [int],
-            "samples": {name: [SECONDS] for name in SAMPLED},
+            "samples": {str: [SECONDS]},
             "reading": READING,
         }
     ],
@@ -91,7 +102,8 @@ class Entry:
 class Round:
     """One sample of every entry, `samples[quantity][entry]`, and the order of the turns.
 
-    `reading` is the state of the machine after the round.
+    Quantities that are known well enough rest: they are missing in all further rounds. `reading`
+    is the state of the machine after the round.
     """
 
     order: tuple[int, ...]
@@ -131,7 +143,8 @@ class Timings:
     """All samples of one timing run. Statistics are derived, nothing derived is stored.
 
     `pools[p]` lists the plans of pool p; pool 0 is the whole model. `start` is the reading before
-    the first round, `batches` runs at further batch sizes, over the whole model and one plan.
+    the first round, `batches` runs at further batch sizes, over the whole model and one plan;
+    `trials` those from which the number of threads was chosen.
     """
 
     n_blocks: int
@@ -144,6 +157,7 @@ class Timings:
     stopped_because: str
     elapsed_s: float
     batches: tuple[Timings, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
     def __post_init__(self) -> None:
         assert [self.entries[i].plan for i in NULL_PAIR] == [Plan(), Plan()]
@@ -167,8 +181,10 @@ class Timings:
         return members
 
     def seconds(self, quantity: str) -> Floats:
-        """All samples of a quantity, shape (R, E)."""
-        return np.array([turn.samples[quantity] for turn in self.rounds])
+        """All samples of a quantity, shape (R, E), from the rounds in which it did not rest."""
+        return np.array(
+            [turn.samples[quantity] for turn in self.rounds if quantity in turn.samples]
+        )
 
     def log_ratios(self, quantity: str) -> Floats:
         """Logarithm of each pool's time over the whole model's, round by round: (R, pools)."""
@@ -190,16 +206,53 @@ class Timings:
             tests[quantity] = NullTest(_exponentials((second - first)[:, None])[0])
         return tests
 
-    @property
-    def widest(self) -> tuple[float, str, Plan]:
-        """The largest half-width of all ratios, the null test's included; its quantity and plan."""
-        tests = [(self.null_test[q].ratio.half_width, q, Plan()) for q in QUANTITIES]
-        ratios = [
-            (ratio.half_width, quantity, self.pools[pool][0])
+    @cached_property
+    def widest(self) -> dict[str, tuple[float, Plan]]:
+        """For each quantity the largest half-width of its ratios, the null test's included."""
+        return {
+            quantity: max(
+                (self.null_test[quantity].ratio.half_width, Plan()),
+                *(
+                    (ratio.half_width, pool[0])
+                    for ratio, pool in zip(self.ratios[quantity], self.pools, strict=True)
+                ),
+            )
             for quantity in QUANTITIES
-            for pool, ratio in enumerate(self.ratios[quantity])
+        }
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The quantities of which a ratio is not known to the target yet."""
+        target = self.protocol["target"]
+        return tuple(q for q in QUANTITIES if not self.widest[q][0] <= target)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What was asked of the run."""
+        return Wanted(self.protocol["budget_s"], len(self.entries), self.protocol["target"])
+
+    @cached_property
+    def steps(self) -> dict[tuple[Plan, Plan], Estimate]:
+        """End-to-end time of each depth over the one above it, paired, by their first plans.
+
+        Where blocks are of several kinds every pool is compared with those of the size above it.
+        """
+        log_RP = self.log_ratios(END_TO_END)
+        by_size: dict[int, list[int]] = {}
+        for index, pool in enumerate(self.pools):
+            by_size.setdefault(pool[0].size, []).append(index)
+        pairs = [
+            (large, small)
+            for above, below in pairwise(sorted(by_size))
+            for large in by_size[above]
+            for small in by_size[below]
         ]
-        return max(tests + ratios)
+        if not pairs:
+            return {}
+        larger, smaller = map(list, zip(*pairs, strict=True))
+        ratios = _exponentials(log_RP[:, smaller] - log_RP[:, larger])
+        plans = [(self.pools[small][0], self.pools[large][0]) for large, small in pairs]
+        return dict(zip(plans, ratios, strict=True))
 
     def summary(self, plan: Plan) -> PlanTiming:
         """What was measured for a plan.
@@ -294,6 +347,7 @@ class Timings:
             "stopped_because": self.stopped_because,
             "elapsed_s": self.elapsed_s,
             "batches": [run.to_json() for run in self.batches],
+            "trials": [asdict(trial) for trial in self.trials],
         }
 
     @classmethod
@@ -333,6 +387,7 @@ class Timings:
             stopped_because=data["stopped_because"],
             elapsed_s=data["elapsed_s"],
             batches=tuple(cls.from_json(run, file) for run in data["batches"]),
+            trials=tuple(_trial_from_json(trial) for trial in data["trials"]),
         )
         if not _batches_fit(timings):
             raise misfit
@@ -340,19 +395,24 @@ class Timings:
 
 
 def _fits_together(data: Mapping[str, Any]) -> bool:
-    """Whether stored timings have a sample of every entry in every round, and the null test."""
+    """Whether stored timings have samples of every entry, and the null test."""
     pools, entries, rounds = data["pools"], data["entries"], data["rounds"]
     whole = str(Plan())
-    columns = [turn["samples"][name] for turn in rounds for name in SAMPLED]
+    named = [set(turn["samples"]) for turn in rounds]
+    columns = [values for turn in rounds for values in turn["samples"].values()]
+    tried = {len(times) for trial in data["trials"] for times in trial["decode_s"]}
     return (
         pools[:1] == [[whole]]
         and [entry["plan"] for entry in entries[:2]] == [whole, whole]
         and {entry["pool"] for entry in entries} == set(range(len(pools)))
         and all(entry["plan"] in pools[entry["pool"]] for entry in entries)
-        and bool(rounds)
+        and named[:1] == [set(SAMPLED)]
+        and all(later <= earlier for earlier, later in pairwise(named))
+        and all((END_TO_END in names) == (END_TO_END_PLAIN in names) for names in named)
         and all(pools)
         and _are_plans([text for pool in pools for text in pool], data["n_blocks"])
         and all(len(values) == len(entries) for values in columns)
+        and (not tried or tried in ({2}, {3}))
         and all(sorted(turn["order"]) == list(range(len(entries))) for turn in rounds)
         and not any(run.get("batches") for run in data["batches"])
     )
@@ -377,8 +437,12 @@ def _batches_fit(timings: Timings) -> bool:
 
 
 def _round_from_json(data: Mapping[str, Any]) -> Round:
-    samples = {name: tuple(data["samples"][name]) for name in SAMPLED}
+    samples = {name: tuple(values) for name, values in data["samples"].items()}
     return Round(tuple(data["order"]), samples, data["reading"])
+
+
+def _trial_from_json(data: Mapping[str, Any]) -> Trial:
+    return Trial(data["threads"], tuple(map(tuple, data["decode_s"])), data["round_s"])
 
 
 def _exponentials(log_RC: Floats) -> list[Estimate]:
@@ -413,13 +477,14 @@ def compare(first: Timings, second: Timings) -> Agreement:
     if not shared:
         raise TimingError("cannot compare two timing runs: they share no plan but the whole model.")
     keys = [(quantity, plan) for quantity in QUANTITIES for plan, _, _ in shared]
-    first_RC = _columns(first, [pool for _, pool, _ in shared])
-    second_RC = _columns(second, [pool for _, _, pool in shared])
-    mean_C, half_C = bootstrap.difference_intervals(second_RC, first_RC)
+    first_C = _columns(first, [pool for _, pool, _ in shared])
+    second_C = _columns(second, [pool for _, _, pool in shared])
+    mean_C, half_C = bootstrap.difference_intervals(second_C, first_C)
     estimates = [exponential(mean, half) for mean, half in zip(mean_C, half_C, strict=True)]
     return Agreement(dict(zip(keys, estimates, strict=True)))
 
 
-def _columns(timings: Timings, pools: Iterable[int]) -> Floats:
+def _columns(timings: Timings, pools: Iterable[int]) -> list[Floats]:
+    """The ratios of some pools, round by round: a series for each quantity and pool."""
     wanted = list(pools)
-    return np.concatenate([timings.log_ratios(q)[:, wanted] for q in QUANTITIES], axis=1)
+    return [column for q in QUANTITIES for column in timings.log_ratios(q)[:, wanted].T]

@@ -1,25 +1,22 @@
-"""What a timing run says about itself, in sentences: findings, and warnings with what to try."""
+"""What a timing run says, in sentences; what makes it doubtful is in `doubts`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
-from math import ceil
+from math import inf
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pruning_kit.plan import Plan
 from pruning_kit.speed import throughput
-from pruning_kit.speed.bootstrap import MIN_ROUNDS, TRIM, Estimate, Floats
+from pruning_kit.speed.bootstrap import MIN_ROUNDS, Estimate
 from pruning_kit.speed.depths import NULL_PAIR, Fit
+from pruning_kit.speed.threads import Trial, Wanted
 from pruning_kit.speed.timings import (
-    BUDGET_ENDED,
     DECODE,
     END_TO_END,
     END_TO_END_PLAIN,
-    MOST_BUDGETS,
     PREFILL,
     QUANTITIES,
     Timings,
@@ -27,48 +24,25 @@ from pruning_kit.speed.timings import (
 
 NAMES = {PREFILL: "prefill", DECODE: "decode", END_TO_END: "end to end"}
 
-# Thresholds below which a disturbance hardly moves a ratio that is paired within rounds.
-DRIFT = 0.05
-SLOW_START = 1.25
-OUTLIER_DEVIATIONS = 5.0
-OUTLIER_SHARE = 0.05
-OTHERS_CORES = 0.25
-STEAL_SHARE = 0.01
-CLOCK_CHANGE = 0.10
-FEW_ROUNDS = 10
-MOST_TIMES = 10.0  # beyond so many budgets, extrapolating the width means nothing
 MAX_NAMED = 6
 MIN_DEPTHS = 3  # fewer fit any line
 STRAIGHT = 0.05
-MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
 def findings(timings: Timings) -> list[str]:
     """What a block costs, how that was measured, the null test, and whether equal depths agree."""
     if len(timings.rounds) < MIN_ROUNDS:
-        return [_extent(timings)]
+        return [_extent(timings), *_threads_sentences(timings)]
     return [
         *_fit_sentences(timings),
         *throughput.sentences(timings),
         _extent(timings),
+        _precision_sentence(timings),
+        *_threads_sentences(timings),
         _null_sentence(timings),
         *_depth_sentences(timings),
         _plain_sentence(timings),
         *_unread(timings),
-    ]
-
-
-def warnings(timings: Timings) -> list[str]:
-    """What makes the run doubtful, each with what was tried already and what to try."""
-    sentences = [*_precision_warnings(timings)]
-    if len(timings.rounds) >= MIN_ROUNDS:
-        sentences += [*_null_warnings(timings), *_depth_warnings(timings)]
-        sentences += [*_drift_warnings(timings), *_outlier_warnings(timings)]
-    return [
-        *sentences,
-        *_start_warnings(timings),
-        *_load_warnings(timings),
-        *_gpu_warnings(timings),
     ]
 
 
@@ -77,7 +51,7 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def _interval(ratio: Estimate) -> str:
+def interval(ratio: Estimate) -> str:
     return f"{ratio.value:.3f} [{ratio.low:.3f} to {ratio.high:.3f}]"
 
 
@@ -85,13 +59,60 @@ def conditions(timings: Timings) -> str:
     """What end-to-end milliseconds are of, and where: `75 tokens on 2 threads of AMD EPYC`."""
     protocol, machine = timings.protocol, timings.machine
     batch, name = protocol["batch_size"], machine["device_name"]
-    where = f"one {name}" if machine["device"] == "cuda" else f"{_threads(machine)} of {name}"
+    where = f"one {name}" if machine["device"] == "cuda" else f"{threads_used(machine)} of {name}"
     texts = f"{batch} texts of " if batch > 1 else ""
     return f"{texts}{_end_to_end_tokens(timings)} tokens on {where}"
 
 
-def _threads(machine: Mapping[str, Any]) -> str:
-    return f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+def how_timed(timings: Timings) -> str:
+    """Conditions, and what a person would not expect of them: fewer threads, a longer time."""
+    sentences = [conditions(timings), *_fewer_threads(timings), *_overrun(timings)]
+    return ". ".join(sentence.removesuffix(".") for sentence in sentences)
+
+
+def threads_used(machine: Mapping[str, Any]) -> str:
+    """The number of threads, and of how many: `1 of 2 threads`."""
+    used, offered = machine["threads"], machine["threads_offered"]
+    if used < offered:
+        return f"{used} of {offered} threads"
+    return f"{used} thread{'s' * (used != 1)}"
+
+
+def _fewer_threads(timings: Timings) -> Iterator[str]:
+    """Why fewer threads were used than offered, where trials chose them."""
+    if timings.trials and timings.machine["threads"] < timings.machine["threads_offered"]:
+        yield f"Fewer threads, because of short trials; decode promised {_promises(timings)}."
+
+
+def _threads_sentences(timings: Timings) -> Iterator[str]:
+    """How the number of threads came about."""
+    if timings.protocol["threads_asked"] is not None:
+        yield f"Timed with {threads_used(timings.machine)}, as asked for."
+    elif timings.trials:
+        yield (
+            f"Timed with {threads_used(timings.machine)}, because of short trials; decode promised "
+            f"{_promises(timings)}."
+        )
+
+
+def _promises(timings: Timings) -> str:
+    """What each trial promises: `±8.1 % with 2 threads, ±1.2 % with 1 thread`."""
+    return ", ".join(_promise(trial, timings.wanted) for trial in timings.trials)
+
+
+def _promise(trial: Trial, wanted: Wanted) -> str:
+    width = trial.expected_half_width(wanted)
+    told = f"±{percent(width)}" if width < inf else f"no interval ({trial.round_s:.1f} s a round)"
+    return f"{told} with {trial.threads} thread{'s' * (trial.threads > 1)}"
+
+
+def _overrun(timings: Timings) -> Iterator[str]:
+    """That the run took longer than its budget, and why it may."""
+    budget_s = timings.protocol["budget_s"]
+    if timings.elapsed_s > 1.1 * budget_s:
+        enough = len(timings.rounds) >= MIN_ROUNDS
+        why = f"an interval needs {MIN_ROUNDS} rounds" if enough else "no round is broken off"
+        yield f"It took {timings.elapsed_s:.0f} s, more than the budget of {budget_s:g} s: {why}."
 
 
 def _end_to_end_tokens(timings: Timings) -> int:
@@ -102,10 +123,42 @@ def _end_to_end_tokens(timings: Timings) -> int:
 def _extent(timings: Timings) -> str:
     n_rounds = len(timings.rounds)
     rounds = "1 round" if n_rounds == 1 else f"{n_rounds} interleaved rounds"
+    rested = [
+        f"{NAMES[quantity]} {len(timings.seconds(quantity))}"
+        for quantity in QUANTITIES
+        if len(timings.seconds(quantity)) < n_rounds
+    ]
+    until = f", {', '.join(rested)} until known well enough" if rested else ""
+    overrun = "".join(f" {sentence}" for sentence in _overrun(timings))
     return (
-        f"Timed were the whole model, twice, and {_which_plans(timings)}; {rounds} in "
-        f"{timings.elapsed_s:.0f} s ({timings.stopped_because})."
+        f"Timed were the whole model, twice, and {_which_plans(timings)}; {rounds}{until} in "
+        f"{timings.elapsed_s:.0f} s ({timings.stopped_because}).{overrun}"
     )
+
+
+def _precision_sentence(timings: Timings) -> str:
+    """To what share of itself each ratio is known, of the widest in each quantity."""
+    widths = [
+        f"{NAMES[quantity]} to {percent(width)} ({pool_name(timings, plan)})"
+        for quantity, (width, plan) in timings.widest.items()
+    ]
+    return (
+        f"Least known of the ratios, of {percent(timings.protocol['target'])} wanted: "
+        f"{'; '.join(widths)}."
+    )
+
+
+def pool_name(timings: Timings, plan: Plan) -> str:
+    """The models whose time that of a pool's first plan is."""
+    if plan == Plan():
+        return "the whole model"
+    pools = [pool for pool in timings.pools if pool[0].size == plan.size]
+    if len(pools) > 1:
+        return f"models that do the same work as the one without {plan.short}"
+    if len(pools[0]) == 1:
+        return f"the model without {plan.short}"
+    left = timings.n_blocks - plan.size
+    return f"models with {left} block{'s' * (left != 1)} left"
 
 
 def _which_plans(timings: Timings) -> str:
@@ -177,7 +230,7 @@ def _line(fit: Fit, *, brief: bool) -> str:
 def _null_sentence(timings: Timings) -> str:
     """The whole model against itself, and the smallest difference that may be claimed."""
     tests = timings.null_test.items()
-    found = [f"{NAMES[quantity]} {_interval(test.ratio)}" for quantity, test in tests]
+    found = [f"{NAMES[quantity]} {interval(test.ratio)}" for quantity, test in tests]
     unclaimed = [
         f"{1 / (1 + test.resolution):.3f} and {1 + test.resolution:.3f} ({NAMES[quantity]})"
         for quantity, test in tests
@@ -202,7 +255,7 @@ def _depth_sentences(timings: Timings) -> Iterator[str]:
         if test.differ:
             yield (
                 f"Plans of equal work differ in {NAMES[quantity]} (p = {test.p_value:.2g}); "
-                f"clearest is {test.plan.short} at {_interval(test.deviation)} of the mean of its "
+                f"clearest is {test.plan.short} at {interval(test.deviation)} of the mean of its "
                 "equals."
             )
 
@@ -223,181 +276,3 @@ def _unread(timings: Timings) -> Iterator[str]:
     missing = [name for key, name in wanted.items() if key not in timings.start]
     if missing:
         yield f"Not read, because this machine does not offer it: {', '.join(missing)}."
-
-
-def _precision_warnings(timings: Timings) -> Iterator[str]:
-    budget_s, target = timings.protocol["budget_s"], timings.protocol["target"]
-    n_rounds = len(timings.rounds)
-    if n_rounds < MIN_ROUNDS:
-        needed_s = max(timings.elapsed_s * MIN_ROUNDS / n_rounds, MOST_BUDGETS * budget_s)
-        yield (
-            f"the budget of {budget_s:g} s ended after {n_rounds} round{'s' * (n_rounds > 1)}, and "
-            f"{MIN_ROUNDS} would not have fitted into {MOST_BUDGETS} times that: no interval can "
-            f"be given. Try --latency-budget {ceil(1.2 * needed_s / MOST_BUDGETS)}, fewer threads, "
-            "or a quieter machine."
-        )
-        return
-    width, quantity, plan = timings.widest
-    if timings.stopped_because == BUDGET_ENDED and width > target:
-        yield (
-            f"{n_rounds} rounds in {timings.elapsed_s:.0f} s (budget {budget_s:g} s) were too few "
-            f"to know every ratio to {percent(target)}: {NAMES[quantity]} of "
-            f"{_pool(timings, plan)} is uncertain by ±{percent(width)}. "
-            f"{_more_rounds(timings, width)}"
-        )
-    elif n_rounds < FEW_ROUNDS:
-        yield f"{n_rounds} rounds are few: intervals are wide and rest on a handful of samples."
-
-
-def _pool(timings: Timings, plan: Plan) -> str:
-    """The models whose time that of a pool's first plan is."""
-    if plan == Plan():
-        return "the whole model against itself"
-    pools = [pool for pool in timings.pools if pool[0].size == plan.size]
-    if len(pools) > 1:
-        return f"models that do the same work as the one without {plan.short}"
-    if len(pools[0]) == 1:
-        return f"the model without {plan.short}"
-    left = timings.n_blocks - plan.size
-    return f"models with {left} block{'s' * (left != 1)} left"
-
-
-def _more_rounds(timings: Timings, width: float) -> str:
-    """What to try for a width that the budget did not reach: widths fall with the square root."""
-    target = timings.protocol["target"]
-    times = (width / target) * (width / target)  # infinite, where ** would raise
-    if times <= MOST_TIMES:
-        budget_s = max(timings.elapsed_s * times, timings.protocol["budget_s"])
-        return f"Try --latency-budget {budget_s:.0f}."
-    many = f"{times:,.0f}" if times < 1e6 else "More than a million"
-    budget_s, reachable = (
-        timings.elapsed_s * MOST_TIMES,
-        ceil(1000 * width / MOST_TIMES**0.5) / 1000,
-    )
-    return (
-        f"{many} times as many rounds would be needed. Try a quieter machine, or settle for "
-        f"less: --latency-budget {budget_s:.0f} --latency-target {reachable:g}."
-    )
-
-
-def _null_warnings(timings: Timings) -> Iterator[str]:
-    for quantity, test in timings.null_test.items():
-        if not test.passed:
-            yield (
-                f"the whole model timed twice differs from itself in {NAMES[quantity]}: "
-                f"{_interval(test.ratio)}, although {len(timings.rounds)} rounds were interleaved "
-                "in random order. By chance each of the three quantities does so once in twenty "
-                "runs; otherwise the machine is too noisy. Try again with other programs closed, "
-                "fewer threads, or a larger --latency-budget."
-            )
-
-
-def _depth_warnings(timings: Timings) -> Iterator[str]:
-    for quantity, test in timings.depth_test.items():
-        if test.differ:
-            yield (
-                f"plans that do the same work differ in {NAMES[quantity]}: {test.plan.short} is at "
-                f"{_interval(test.deviation)} of the mean of its equals (p = {test.p_value:.3f}). "
-                "Try --per-plan."
-            )
-
-
-def whole_model_s(timings: Timings) -> Floats:
-    """The whole model's end-to-end time in each round: geometric mean of the null test's pair."""
-    pair_R2 = timings.seconds(END_TO_END)[:, NULL_PAIR]
-    return np.exp(np.log(pair_R2).mean(axis=1))
-
-
-def _drift_warnings(timings: Timings) -> Iterator[str]:
-    seconds_R = whole_model_s(timings)
-    rounds_R = np.arange(len(seconds_R))
-    if np.ptp(seconds_R) == 0:
-        return
-    trend = stats.kendalltau(rounds_R, seconds_R)
-    slope = stats.theilslopes(np.log(seconds_R), rounds_R).slope
-    change = float(np.expm1(slope * rounds_R[-1]))
-    if trend.pvalue < 0.01 and abs(change) > DRIFT:
-        yield (
-            f"the whole model took {percent(abs(change), 0)} {'more' if change > 0 else 'less'} "
-            f"time at the end of the run than at its start (end to end, {len(seconds_R)} rounds). "
-            "Ratios are paired within rounds and stand; milliseconds are a mixture. Try again when "
-            "the load is steady."
-        )
-
-
-def _start_warnings(timings: Timings) -> Iterator[str]:
-    seconds_RE = timings.seconds(END_TO_END)
-    if len(seconds_RE) < 3:
-        return
-    ratio = float(np.median(seconds_RE[0] / np.median(seconds_RE[1:], axis=0)))
-    if ratio > SLOW_START:
-        count = timings.protocol["warmup_rounds"]
-        yield (
-            f"the first round was {ratio:.1f}× slower than the median of the others although "
-            f"{count} warm-up round{'s were' if count > 1 else ' was'} made. Trimming keeps it out "
-            "of the ratios. Try more warm-up rounds."
-        )
-
-
-def _outlier_warnings(timings: Timings) -> Iterator[str]:
-    for quantity in QUANTITIES:
-        log_RE = np.log(timings.seconds(quantity))
-        residual_RE = log_RE - np.median(log_RE, axis=0)
-        deviation = MAD_TO_DEVIATION * float(np.median(np.abs(residual_RE)))
-        outliers = residual_RE > OUTLIER_DEVIATIONS * deviation
-        if deviation and outliers.mean() > OUTLIER_SHARE:
-            yield (
-                f"{int(outliers.sum())} of {outliers.size} samples ({NAMES[quantity]}) lie more "
-                f"than {OUTLIER_DEVIATIONS:g} deviations (by median absolute deviation) above "
-                f"their median, up to {np.exp(residual_RE.max()):.1f}×. Ratios leave out the "
-                f"slowest and the fastest {percent(TRIM, 0)} of the rounds; of one model's samples "
-                f"up to {percent(outliers.mean(axis=0).max(), 0)} are so slow. Try closing other "
-                "programs."
-            )
-
-
-def _load_warnings(timings: Timings) -> Iterator[str]:
-    start, end = timings.start, timings.rounds[-1].reading
-    wall_s = end["time_s"] - start["time_s"]
-    cores = timings.machine["cores"]
-    if wall_s <= 0:
-        return
-    busy_s, own_s, steal_s = (
-        end[key] - start[key] for key in ("cpu_busy_s", "cpu_own_s", "cpu_steal_s")
-    )
-    others = (busy_s - own_s) / wall_s
-    if others > OTHERS_CORES:
-        yield (
-            f"other programs used {others:.1f} of {cores} cores during the run (load average "
-            f"{start['load_average']:.1f} before it, {end['load_average']:.1f} after), with "
-            f"{timings.machine['threads']} threads here. Rounds were interleaved against this. Try "
-            "a quiet machine, or fewer threads than free cores."
-        )
-    steal = steal_s / wall_s / cores
-    if steal > STEAL_SHARE:
-        yield (
-            f"the host took {percent(steal)} of the processor time away (steal). "
-            "Rounds were interleaved against this. Try another time or machine."
-        )
-    yield from _clock_warnings(timings, "cpu_mhz", "processor")
-
-
-def _gpu_warnings(timings: Timings) -> Iterator[str]:
-    yield from _clock_warnings(timings, "gpu_mhz", "GPU")
-    slowed = [turn.reading.get("gpu_slowed", 0.0) for turn in timings.rounds]
-    if any(slowed):
-        yield (
-            f"the GPU held its clock down after {int(sum(slowed))} of {len(slowed)} rounds (heat, "
-            "power or a setting). Rounds were interleaved against this. Try a cooler GPU."
-        )
-
-
-def _clock_warnings(timings: Timings, key: str, name: str) -> Iterator[str]:
-    clocks = [turn.reading[key] for turn in timings.rounds if key in turn.reading]
-    changes = [abs(late - early) for early, late in pairwise(clocks)]
-    if changes and max(clocks) - min(clocks) > CLOCK_CHANGE * max(clocks):
-        yield (
-            f"the {name}'s clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz during "
-            f"the run, by up to {max(changes):.0f} MHz from one round to the next. Rounds were "
-            "interleaved against this. Try a fixed frequency where you may set one."
-        )

@@ -25,6 +25,8 @@ OPTIONS = {
     "budget_s": "--latency-budget",
     "batches": "--batch-sweep",
     "per_plan": "--per-plan",
+    "threads": "--threads",
+    "threads_offered": "--threads",
 }
 LEAST = {
     "prompt_tokens": 1,
@@ -53,6 +55,7 @@ class LatencyProtocol:
             `min_rounds` need it.
         min_rounds: rounds made before the intervals are looked at; fewer give none.
         warmup_rounds: rounds over all entries that are not kept.
+        threads: of the CPU; by default short trials choose how many of those that are set.
         mode: `eager`, `compile` (static cache, decode step compiled) or `cuda-graph` (the same,
             replayed as CUDA graphs).
         per_plan: time every plan instead of one of each pool.
@@ -66,9 +69,10 @@ class LatencyProtocol:
     new_tokens: int = 16
     end_to_end_tokens: int = 75
     target: float = 0.02
-    budget_s: float = 30.0
+    budget_s: float = 25.0
     min_rounds: int = MIN_ROUNDS
     warmup_rounds: int = 1
+    threads: int | None = None
     mode: str = "eager"
     per_plan: bool = False
     batches: tuple[int, ...] = ()
@@ -77,6 +81,8 @@ class LatencyProtocol:
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
             _refuse_below(name, getattr(self, name), least)
+        if self.threads is not None:
+            _refuse_below("threads", self.threads, 1)
         for size in self.batches:
             _refuse_below("batches", size, 1)
         if len({self.batch_size, *self.batches}) <= len(self.batches):
