@@ -173,7 +173,7 @@ def tiny_config(name: str, **changes: Any) -> Any:
 def tiny_model(name: str, attention: str = "eager", seed: int = 0, **changes: Any) -> Any:
     """A tiny random model in eval mode; weights large enough that every block matters."""
     config = tiny_config(name, **changes)
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
         for parameter in model.parameters():  # norms and biases too get values of their own

@@ -303,12 +303,10 @@ def _next_step(program: str, folder: Path, analysis: Analysis) -> str:
 
 
 def _exit_if_failed(run: Run) -> None:
-    failed = run.frame().query("status == 'failed'")
-    if len(failed):
-        notes.print(
-            f"[bold red]{len(failed)} rows failed[/]: "
-            f"{escape('; '.join(f'{r.removed} ({r.note})' for r in failed.head(5).itertuples()))}."
-        )
+    failed = [row for split in run.splits for row in run.rows(split) if row["status"] == "failed"]
+    if failed:
+        named = "; ".join(f"{row['removed']} ({row['note']})" for row in failed[:5])
+        notes.print(f"[bold red]{len(failed)} rows failed[/]: {escape(named)}.")
         raise typer.Exit(3)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import pandas as pd
 import torch
 
 from pruning_kit.cutting.surgery import recut
@@ -31,15 +32,18 @@ def count_new_tokens(n_prompt: int, context_limit: int | None) -> int:
     return context_limit - n_prompt
 
 
-def best_of_each_size(frame: pd.DataFrame, split: str) -> list[Plan]:
+def best_of_each_size(rows: Iterable[Mapping[str, Any]]) -> list[Plan]:
     """The whole model, and of each number of removed blocks the plan with the lowest perplexity.
 
     Args:
-        frame: rows of a run, as `Run.frame` gives them.
-        split: the text that plans are chosen on.
+        rows: those of the text that plans are chosen on, as `Run.rows` gives them.
     """
-    rows = frame[(frame["split"] == split) & (frame["mode"] != "empty")].dropna(subset="ppl")
-    return sorted(map(Plan.parse, rows.loc[rows.groupby("blocks")["ppl"].idxmin(), "removed"]))
+    best: dict[int, Mapping[str, Any]] = {}
+    for row in rows:
+        known = row["mode"] != "empty" and not math.isnan(row["ppl"])
+        if known and (row["blocks"] not in best or row["ppl"] < best[row["blocks"]]["ppl"]):
+            best[row["blocks"]] = row
+    return sorted(Plan.parse(row["removed"]) for row in best.values())
 
 
 def write_on(decoder: Decoder, plan: Plan, prompt_ids: Sequence[int], new_tokens: int) -> list[int]:
@@ -50,7 +54,7 @@ def write_on(decoder: Decoder, plan: Plan, prompt_ids: Sequence[int], new_tokens
     """
     # Nothing else that a tokenizer gives: GPT-2 would add token types as if they were words.
     ids = torch.tensor([list(prompt_ids)], device=decoder.device)
-    with recut(decoder, plan) as model, torch.random.fork_rng():
+    with recut(decoder, plan) as model, torch.random.fork_rng(_gpus(decoder.device)):
         torch.manual_seed(0)
         tokens = model.generate(
             input_ids=ids,
@@ -61,3 +65,8 @@ def write_on(decoder: Decoder, plan: Plan, prompt_ids: Sequence[int], new_tokens
             temperature=0.7,
         )
     return [int(token) for token in tokens[0]]
+
+
+def _gpus(device: torch.device) -> list[torch.device]:
+    """The GPUs whose random numbers a model on this device draws, beside the CPU's."""
+    return [device] if device.type == "cuda" else []

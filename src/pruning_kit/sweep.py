@@ -154,7 +154,7 @@ class Sweep:
         chosen_on = "calibration" if "calibration" in self.texts else "test"
         new_tokens = self._count_new_tokens()
         texts = {}
-        for plan in samples.best_of_each_size(load_run(self.run.folder).frame(), chosen_on):
+        for plan in samples.best_of_each_size(load_run(self.run.folder).rows(chosen_on)):
             try:
                 ids = samples.write_on(self._decoder_to_time, plan, self._prompt_ids, new_tokens)
             except RuntimeError as error:

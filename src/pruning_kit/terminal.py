@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
@@ -19,6 +20,7 @@ from pruning_kit.reporting.wording import change, format_ppl, format_windows, in
 from pruning_kit.runs.results import Run
 from pruning_kit.speed.verdicts import how_timed
 
+Row = Mapping[str, Any]
 MAX_ROWS = 80
 BEST_OF_EACH_SIZE = 5
 HEADINGS = [
@@ -99,37 +101,37 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
     number of removed blocks, the best plan first. The best one of a size, by the text that plans
     are chosen on, is marked. Of long tables the best of each size are shown.
     """
-    frame = run.frame()
-    frame = frame[frame["split"] == "test"]
-    base = frame[frame["mode"] == "baseline"]
-    rows = frame[frame["mode"].isin(["sequential", "combinatorial"])]
+    base, *rest = run.rows()
+    rows = [row for row in rest if row["mode"] != "empty"]
     ratio = {str(row.plan): row.selection_ratio for row in analysis.rows}
-    rows = rows.assign(rank=rows["removed"].map(ratio))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for index, heading in enumerate(HEADINGS):
         justify: JustifyMethod = "left" if index == 0 else "right"
         table.add_column(heading, justify=justify, overflow="fold", vertical="bottom")
-    for _, row in base.iterrows():
-        table.add_row(*_cells(row), style="bold", end_section=True)
+    table.add_row(*_cells(base), style="bold", end_section=True)
     limit = len(rows) if len(rows) <= MAX_ROWS else BEST_OF_EACH_SIZE
     best = {str(size.best) for size in analysis.sizes if size.n_measured > 1}
-    for _, group in rows.groupby("blocks", sort=False):
-        in_order = mode == "sequential" and len(group) <= limit
-        ranked = group if in_order else group.sort_values("rank", kind="stable")
-        shown = ranked.head(limit)
-        for _, row in shown.iterrows():
+    for _, rows_of_size in groupby(rows, key=lambda row: row["blocks"]):
+        group = list(rows_of_size)
+        if mode != "sequential" or len(group) > limit:
+            group.sort(key=lambda row: _failed_last(ratio[row["removed"]]))
+        for row in group[:limit]:
             mark = row["removed"] in best
             table.add_row(
                 *_cells(row, " *" if mark else ""),
                 style="green" if mark else None,
-                end_section=row["removed"] == shown["removed"].iloc[-1],
+                end_section=row is group[:limit][-1],
             )
     table.caption = _caption(analysis, rows, limit, saved)
     table.caption_justify = "left"
     return table
 
 
-def _cells(row: pd.Series, mark: str = "") -> list[str]:
+def _failed_last(ratio: float) -> tuple[bool, float]:
+    return math.isnan(ratio), ratio
+
+
+def _cells(row: Row, mark: str = "") -> list[str]:
     return [
         in_lines(f"{Plan.parse(row['removed']).short}{mark}", NAME_WIDTH),
         str(row["blocks"]),
@@ -141,18 +143,18 @@ def _cells(row: pd.Series, mark: str = "") -> list[str]:
     ]
 
 
-def _number(value: float, form: str) -> str:
+def _number(value: float | None, form: str) -> str:
     return "" if value is None or math.isnan(value) else f"{value:{form}}"
 
 
-def _change(percent: float) -> str:
+def _change(percent: float | None) -> str:
     """A change in per cent, as a factor from a doubling on: `+7.1 %`, `3.98×`."""
     if percent is None or math.isnan(percent):
         return ""
     return change(1 + percent / 100)
 
 
-def _caption(analysis: Analysis, rows: pd.DataFrame, limit: int, saved: bool) -> str:
+def _caption(analysis: Analysis, rows: Sequence[Row], limit: int, saved: bool) -> str:
     notes = []
     if analysis.offers_choice:
         two_texts = analysis.selection != analysis.reported
@@ -161,8 +163,8 @@ def _caption(analysis: Analysis, rows: pd.DataFrame, limit: int, saved: bool) ->
     if limit < len(rows):
         where = "all {0:,} are in results.csv" if saved else "all {0:,} with --save_results"
         notes.append(f"the best {limit} of each size; {where.format(len(rows))}")
-    if rows["speed_pooled"].eq(True).any():
+    if any(row["speed_pooled"] for row in rows):
         notes.append("plans that do equal work share one timing")
-    if rows["speed_claimed"].eq(False).any():
+    if any(row["speed_claimed"] is False for row in rows):
         notes.append(f"{UNCLEAR}: the difference is not larger than the noise of this machine")
     return "; ".join(notes)

@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.forms import COUNT, PLAN, Restricted, what_is_missing
 from pruning_kit.plan import Plan
 from pruning_kit.runs import disk, store
 from pruning_kit.speed.timings import END_TO_END, TIME_AGAIN, Timings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = [
     "mode",
@@ -103,16 +105,19 @@ class Run:
         """Scored tokens of each window, int64, shape (windows,)."""
         return np.asarray(self.info["windows"][split]["targets"], dtype=np.int64)
 
-    def frame(self) -> pd.DataFrame:
-        """One row per plan and split, in the columns of results.csv."""
-        rows = [
-            self._row(plan, index, split)
-            for split in self.splits
+    def rows(self, split: str = "test") -> list[dict[str, Any]]:
+        """One row per plan on a text, by the columns of results.csv; None where nothing is."""
+        return [
+            dict.fromkeys(COLUMNS) | self._row(plan, index, split)
             for index, plan in enumerate(self.plans)
         ]
-        return pd.DataFrame(rows, columns=COLUMNS).sort_values(
-            ["split"], key=lambda names: names.map(self.splits.index), kind="stable"
-        )
+
+    def frame(self) -> pd.DataFrame:
+        """One row per plan and split, in the columns of results.csv."""
+        import pandas as pd  # half a second, which what is only printed need not wait for
+
+        rows = [row for split in self.splits for row in self.rows(split)]
+        return pd.DataFrame(rows, columns=COLUMNS)
 
     def _repr_html_(self) -> str:
         """The summary of the run, for notebooks."""
@@ -291,7 +296,7 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
             f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "
             f"Measure it with sweep --plans {plan.short}."
         )
-    rows = {row["removed"]: row for row in run.frame().to_dict("records") if row["split"] == "test"}
+    rows = {row["removed"]: row for row in run.rows()}
     text, protocol = run.info["texts"]["test"], run.info["protocol"]
     pruned, whole = rows[str(plan)], rows[str(Plan())]
     return {

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from math import ceil
+from statistics import geometric_mean
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import gmean
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
@@ -390,7 +390,7 @@ def at_one_level(groups: Sequence[Mapping[int, Sample]], anchor: int) -> dict[in
     anchors = [group[anchor] for group in groups]
     if len(groups) == 1:
         return dict(groups[0])
-    level = {name: float(gmean([sample[name] for sample in anchors])) for name in anchors[0]}
+    level = {name: geometric_mean(sample[name] for sample in anchors) for name in anchors[0]}
     merged: dict[int, Sample] = {}
     for group in groups:
         scale = {name: level[name] / seconds for name, seconds in group[anchor].items()}
