@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,6 @@ from pruning_kit.cutting.surgery import parameters_by_plan
 from pruning_kit.errors import CorpusError, RunError, first_line
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.checkpoints import read_n_blocks
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.kernels import choose_kernel
@@ -38,6 +38,7 @@ from pruning_kit.walk.estimates import WindowCost, in_words, measure_cost
 from pruning_kit.walk.perplexity import Kernel
 
 LONG_S = 60.0
+FEW_CALLS = 200  # of blocks and heads, by the window: over before their cost is measured
 MUCH = 1.5  # times as fast, for advice to be worth its line
 
 
@@ -56,15 +57,21 @@ class Sweep:
         self.device = _choose_device(settings, ranks)
         self.dtype = models.choose_dtype(settings.dtype, self.device)
         source = _find_model(settings, observer)
-        self.plans = settings.choice.resolve(read_n_blocks(source.name, source.folder))
-        # In float32 on the host: the kernel makes its own copy where and how it computes.
-        self.loaded = models.load_model(source, attention=settings.attention)
+        inputs = models.load_inputs(source)
+        self.plans = settings.choice.resolve(inputs.config.num_hidden_layers)
+        with ThreadPoolExecutor() as background:  # a GPU wakes, weights are read, and meanwhile
+            background.submit(torch.empty, 1, device=self.device)  # the text is tokenised
+            # In float32 on the host: the kernel makes its own copy where and how it computes.
+            loading = background.submit(
+                models.load_model, source, attention=settings.attention, inputs=inputs
+            )
+            self.texts = _prepare_texts(settings, observer, inputs)
+            self.loaded = loading.result()
         self.decoder = Decoder(self.loaded.model)
         if settings.timing:
             check_protocol(settings.timing, self.loaded.model, self.device, len(self._prompt_ids))
         if settings.samples:
             self._announce_samples()
-        self.texts = _prepare_texts(settings, observer, self.loaded)
         torch.set_num_threads(self._threads())
         self.kernel = self._choose_kernel(self.dtype)
         if self.kernel.note:
@@ -222,6 +229,8 @@ class Sweep:
         if not n_windows or not self.ranks.leads:
             return
         calls = count_block_calls(self.plans, self.decoder.n_blocks)
+        if n_windows * (calls + len(self.plans)) < FEW_CALLS:
+            return
         per_window = self._cost_per_window(text).seconds(1, calls, len(self.plans))
         if n_windows * per_window > LONG_S:
             every = self.ranks.size * n_windows
@@ -390,10 +399,10 @@ def _find_model(settings: SweepSettings, observer: Observer) -> models.ModelSour
 
 
 def _prepare_texts(
-    settings: SweepSettings, observer: Observer, loaded: models.LoadedModel
+    settings: SweepSettings, observer: Observer, inputs: models.ModelInputs
 ) -> dict[str, PreparedText]:
     """The text that figures are reported on and, if asked for, the one to choose plans on."""
-    corpus = corpora.find_corpus(settings.dataset, loaded.source.name, settings.hub_text)
+    corpus = corpora.find_corpus(settings.dataset, inputs.source.name, settings.hub_text)
     if corpus.note:
         observer.warn(f"{corpus.note} This run scores the embedded text ({corpus.title}).")
     chosen = {"test": corpus}
@@ -406,7 +415,7 @@ def _prepare_texts(
             )
     sizes = (settings.context, settings.stride, settings.max_windows)
     prepared = {
-        split: prepare_text(text, loaded, *sizes, settings.bos) for split, text in chosen.items()
+        split: prepare_text(text, inputs, *sizes, settings.bos) for split, text in chosen.items()
     }
     for text in prepared.values():
         if text.at_once:

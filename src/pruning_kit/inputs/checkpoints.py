@@ -76,7 +76,7 @@ def load_checkpoint(
         ModelError: if the folder holds no causal language model that can be loaded.
     """
     _quiet()
-    config = _read_config(name, folder)
+    config = read_config(name, folder)
     files = find_weights(name, folder)
     options = {} if attention is None else {"attn_implementation": attention}
     try:
@@ -107,17 +107,6 @@ def load_checkpoint(
     )
 
 
-def read_n_blocks(name: str, folder: Path) -> int:
-    """Number of blocks of a model, by its config alone: no weight is read.
-
-    Raises:
-        ModelError: if the config cannot be used, or asks for no block.
-    """
-    n_blocks = int(_read_config(name, folder).num_hidden_layers)
-    _refuse_no_blocks(name, n_blocks)
-    return n_blocks
-
-
 def _refuse_no_blocks(name: str, n_blocks: int) -> None:
     if n_blocks < 1:
         raise ModelError(
@@ -132,8 +121,12 @@ def _quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _read_config(name: str, folder: Path) -> Any:
-    """The model's config, if it is that of a decoder whose family the kit knows."""
+def read_config(name: str, folder: Path) -> Any:
+    """A model's config, if it is that of a decoder whose family the kit knows; no weight is read.
+
+    Raises:
+        ModelError: if the config cannot be used, or asks for no block.
+    """
     _check_config_file(name, folder)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -153,6 +146,7 @@ def _read_config(name: str, folder: Path) -> Any:
             f"cannot prune model {name!r}: its config.json sets up single blocks by their numbers "
             "(per_layer_config), which change when blocks are removed. Use a model of equal blocks."
         )
+    _refuse_no_blocks(name, config.num_hidden_layers)
     for setting in SETTINGS_OF_FOLDERS:
         config.__dict__.pop(setting, None)
     return config
@@ -203,7 +197,6 @@ def check_agreement(name: str, checkpoint: Checkpoint) -> None:
             "Mend the checkpoint."
         )
     n_blocks = Decoder(checkpoint.model).n_blocks
-    _refuse_no_blocks(name, n_blocks)
     if left_out := _blocks_left_out(checkpoint):
         plural = "s" * (len(left_out) > 1)
         raise ModelError(

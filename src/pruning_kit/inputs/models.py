@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from pruning_kit.errors import DeviceError, ModelError, first_line
 from pruning_kit.inputs import hub
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.checkpoints import check_agreement, load_checkpoint
+from pruning_kit.inputs.checkpoints import check_agreement, load_checkpoint, read_config
 from pruning_kit.inputs.weights import find_weights
 
 DEFAULT_MODEL = "distilgpt2"
@@ -36,25 +36,32 @@ class ModelSource:
     """What was substituted and why; None if the model is the one asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model ready to run, its tokenizer, and the facts that identify it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInputs:
+    """What texts and plans are made ready by: all of a model but its weights."""
 
-    model: PreTrainedModel
-    tokenizer: Any
     source: ModelSource
-    stored_dtype: str
-    weights_sha256: str
+    config: Any
+    tokenizer: Any
 
     @property
     def context_limit(self) -> int | None:
         """Longest sequence the model's positions allow; None if they set no limit."""
-        return context_limit(self.model.config)
+        return context_limit(self.config)
 
     @property
     def default_context(self) -> int:
         """The model's own context, at most 2,048 tokens."""
         return min(self.context_limit or 1024, MAX_DEFAULT_CONTEXT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel(ModelInputs):
+    """A model ready to run, and the facts that identify it."""
+
+    model: PreTrainedModel
+    stored_dtype: str
+    weights_sha256: str
 
 
 def context_limit(config: Any) -> int | None:
@@ -188,11 +195,22 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def load_inputs(source: ModelSource) -> ModelInputs:
+    """Read a model's config and tokenizer; no weight is read.
+
+    Raises:
+        ModelError: if either cannot be used, or the config asks for no block.
+    """
+    config = read_config(source.name, source.folder)
+    return ModelInputs(source=source, config=config, tokenizer=_load_tokenizer(source))
+
+
 def load_model(
     source: ModelSource,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     attention: str | None = None,
+    inputs: ModelInputs | None = None,
 ) -> LoadedModel:
     """Load a model and its tokenizer from a folder: safetensors only, no remote code.
 
@@ -201,6 +219,7 @@ def load_model(
         device: where the weights go.
         dtype: the format the model computes in, whatever its weights are stored in.
         attention: `eager`, `sdpa`, or None for the family's default.
+        inputs: config and tokenizer, where they are at hand.
 
     Raises:
         ModelError: if the folder holds no usable causal language model.
@@ -209,9 +228,10 @@ def load_model(
     check_agreement(source.name, checkpoint)
     _check_causal(source, checkpoint.model)
     return LoadedModel(
-        checkpoint.model,
-        _load_tokenizer(source),
-        source,
+        source=source,
+        config=checkpoint.model.config,
+        tokenizer=_load_tokenizer(source) if inputs is None else inputs.tokenizer,
+        model=checkpoint.model,
         stored_dtype=checkpoint.stored_dtype,
         weights_sha256=checkpoint.files.sha256(),
     )

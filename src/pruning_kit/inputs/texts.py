@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pruning_kit.errors import CorpusError, ModelError, WindowError
 from pruning_kit.inputs.corpora import Corpus
-from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.inputs.models import ModelInputs
 from pruning_kit.inputs.tokens import PIECE, TokenisedText, tokenise
 from pruning_kit.inputs.windows import (
     Window,
@@ -82,7 +82,7 @@ class PreparedText:
 
 def prepare_text(
     corpus: Corpus,
-    loaded: LoadedModel,
+    inputs: ModelInputs,
     context: int | None = None,
     stride: int | None = None,
     max_windows: int | None = None,
@@ -92,7 +92,7 @@ def prepare_text(
 
     Args:
         corpus: the text; no more of it is tokenised than the windows need, unless it is short.
-        loaded: the model that will read it.
+        inputs: the model that will read it.
         context: tokens per window; by default the model's own context, at most 2,048.
         stride: tokens by which windows advance; by default half the context.
         max_windows: keep only the first windows.
@@ -103,20 +103,20 @@ def prepare_text(
         CorpusError: if the text is too short.
         ModelError: if the tokenizer does not belong to the model, or has no BOS token.
     """
-    context, stride = window_sizes(loaded, context, stride)
+    context, stride = window_sizes(inputs, context, stride)
     if max_windows is not None and max_windows < 1:
         raise WindowError(f"cannot score {max_windows} windows: give --max-windows 1 or more.")
     at_most = None if max_windows is None else tokens_read(max_windows, context, stride)
-    first = choose_bos(loaded, bos)
+    first = choose_bos(inputs, bos)
     n_before = 0 if first is None else 1
     tokens = tokenise(
         corpus.read,
-        loaded.tokenizer,
+        inputs.tokenizer,
         at_most=None if at_most is None else at_most - n_before,
         count=corpus.n_bytes <= ALWAYS_COUNTED_BYTES,
     )
     ids = tokens.ids if first is None else np.insert(tokens.ids, 0, first)
-    _check_ids(ids, corpus, loaded)
+    _check_ids(ids, corpus, inputs)
     n_in_all = tokens.n_in_all
     n_windows_in_all = (
         None if n_in_all is None else count_windows(n_in_all + n_before, context, stride)
@@ -133,21 +133,21 @@ def prepare_text(
     )
 
 
-def choose_bos(loaded: LoadedModel, asked: bool | None) -> int | None:
+def choose_bos(inputs: ModelInputs, asked: bool | None) -> int | None:
     """The token that each window begins with, if any.
 
     Args:
-        loaded: the model and its tokenizer.
+        inputs: the model and its tokenizer.
         asked: whether windows are to begin with it; None: where the tokenizer puts it before texts.
 
     Raises:
         ModelError: if it is asked for and the tokenizer has none.
     """
-    tokenizer = loaded.tokenizer
+    tokenizer = inputs.tokenizer
     bos: int | None = tokenizer.bos_token_id
     if bos is None and asked:
         raise ModelError(
-            f"cannot begin windows with BOS: the tokenizer of {loaded.source.name!r} has no such "
+            f"cannot begin windows with BOS: the tokenizer of {inputs.source.name!r} has no such "
             "token. Leave out --bos."
         )
     if asked is None:
@@ -155,14 +155,14 @@ def choose_bos(loaded: LoadedModel, asked: bool | None) -> int | None:
     return bos if asked else None
 
 
-def _check_ids(ids: np.ndarray, corpus: Corpus, loaded: LoadedModel) -> None:
+def _check_ids(ids: np.ndarray, corpus: Corpus, inputs: ModelInputs) -> None:
     """Refuse too few tokens, and tokens that the model does not know."""
     if len(ids) < 2:
         raise CorpusError(
             f"cannot score text {corpus.name!r}: it has {len(ids)} token{'s' * (len(ids) != 1)}, "
             "and at least 2 are needed, one to read and one to predict. Give a longer text."
         )
-    vocabulary = loaded.model.config.vocab_size
+    vocabulary = inputs.config.vocab_size
     if int(ids.max()) >= vocabulary:
         raise ModelError(
             f"cannot score text {corpus.name!r}: the tokenizer gives token {ids.max()}, "
@@ -175,20 +175,20 @@ def _bytes_covered(corpus: Corpus, tokens: TokenisedText) -> int:
     return corpus.n_bytes if tokens.n_in_all == len(tokens.ids) else corpus.bytes_to(tokens.end)
 
 
-def window_sizes(loaded: LoadedModel, context: int | None, stride: int | None) -> tuple[int, int]:
+def window_sizes(inputs: ModelInputs, context: int | None, stride: int | None) -> tuple[int, int]:
     """Context and stride in tokens: what was asked for, or the model's own.
 
     Raises:
         WindowError: if the context is longer than the model's positions allow, or the two do not
             fit together.
     """
-    limit = loaded.context_limit
+    limit = inputs.context_limit
     if context is not None and limit is not None and context > limit:
         raise WindowError(
-            f"cannot use context {context}: the model {loaded.source.name!r} reads at most "
+            f"cannot use context {context}: the model {inputs.source.name!r} reads at most "
             f"{limit} tokens. Choose --context {limit} or less."
         )
-    context = context or loaded.default_context
+    context = context or inputs.default_context
     stride = stride or max(1, context // 2)
     check_sizes(context, stride)
     return context, stride
