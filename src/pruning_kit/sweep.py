@@ -60,7 +60,7 @@ class Sweep:
         inputs = models.load_inputs(source)
         self.plans = settings.choice.resolve(inputs.config.num_hidden_layers)
         with ThreadPoolExecutor() as background:  # a GPU wakes, weights are read, and meanwhile
-            background.submit(torch.empty, 1, device=self.device)  # the text is tokenised
+            background.submit(lambda: torch.empty(1, device=self.device))  # text is tokenised
             # In float32 on the host: the kernel makes its own copy where and how it computes.
             loading = background.submit(
                 models.load_model, source, attention=settings.attention, inputs=inputs

@@ -7,7 +7,6 @@ from itertools import pairwise
 from math import ceil, inf, log, log1p
 
 import numpy as np
-from scipy import stats
 
 from pruning_kit.plan import Plan
 from pruning_kit.speed.bootstrap import MIN_ROUNDS, TRIM, Estimate, Floats
@@ -159,6 +158,8 @@ def _drift_warnings(timings: Timings) -> Iterator[str]:
     rounds_R = np.arange(len(seconds_R))
     if np.ptp(seconds_R) == 0:
         return
+    from scipy import stats  # a second, which a run without timings need not wait for
+
     trend = stats.kendalltau(rounds_R, seconds_R)
     slope = stats.theilslopes(np.log(seconds_R), rounds_R).slope
     change = float(np.expm1(slope * rounds_R[-1]))
