@@ -146,11 +146,10 @@ def test_too_many_plans_are_refused_without_weights_and_each_option_advised_is_t
             "cannot remove 5 blocks or more: --max-removed allows 2. Raise it or choose smaller "
             "ratios.",
         ),
-        ("--mode baseline --max-plans 0", "cannot measure at most 0 plans: give --max-plans 1"),
+        ("--mode baseline --max-plans 0", "cannot use --max-plans 0: it needs to be from 1 to"),
         (
             "--plans shapley:10001",
-            "cannot sample 10,001 orders of the blocks: no more than 10,000 are used. Write "
-            "--plans shapley:10000 or less.",
+            "cannot use --plans shapley:N with N = 10001: it needs to be from 1 to 10,000.",
         ),
     ],
 )

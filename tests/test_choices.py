@@ -205,19 +205,19 @@ def test_caveats_name_limits_that_hold_only_by_the_estimate(scores):
         ),
         (
             Budget(max_params=0),
-            "cannot choose under --max-params 0 million: give a number above zero.",
+            "cannot use --max-params 0: it needs to be above 0 and below 1,000,000.",
         ),
         (
             Budget(max_latency_s=-0.005),
-            "cannot choose under --max-latency -5 ms: give a number above zero.",
+            "cannot use --max-latency -5: it needs to be above 0 and below 1,000,000,000.",
         ),
         (
             Budget(max_ppl_increase_pct=-1),
-            "cannot choose under --max-ppl-increase -1: give a percentage from zero on.",
+            "cannot use --max-ppl-increase -1: it needs to be from 0 to 1,000,000,000.",
         ),
         (
             Budget(max_ppl_increase_pct=math.nan),
-            "cannot choose under --max-ppl-increase nan: give a percentage from zero on.",
+            "cannot use --max-ppl-increase nan: it needs to be from 0 to 1,000,000,000.",
         ),
     ],
 )

@@ -5,17 +5,23 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from rich.console import Console
+import torch
+import yaml
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM
 
 import pruning_kit
 from pruning_kit import cli, sweep
+from pruning_kit import options as opt
+from pruning_kit.bounds import RANGES
+from pruning_kit.invocation import program_of
 from pruning_kit.plan import Plan, singles
 from pruning_kit.runs.results import COLUMNS
 from tests.synthetic_runs import write_run
@@ -193,18 +199,21 @@ def test_failed_plans_are_named_and_the_exit_code_is_3(run, asked, model_folder,
         (("sweep", "--plans", "9"), "cannot remove block 9: the model has 3 blocks"),
         (("sweep", "--plans", "0-2"), "cannot remove all 3 blocks"),
         (("sweep", "--plans", "shapley:few"), "cannot read 'few' in '--plans shapley:few'"),
-        (("sweep", "--plans", "shapley:-4"), "cannot sample -4 orders of the blocks"),
+        (("sweep", "--plans", "shapley:-4"), "cannot use --plans shapley:N with N = -4: it"),
         (("sweep", "--mode", "baseline", "--sizes", "2"), "cannot use --sizes here: only --mode"),
         (("sweep", "--plans", "1", "--max-removed", "2"), "cannot use --max-removed here"),
         (("sweep", "--mode", "sequential", "--ratios", "0.5"), "cannot use --ratios here: only"),
         (("sweep", "--ratios", "0.5"), "cannot use --ratios here: only --strategies choose by"),
         (("sweep", "--sizes", "2"), "cannot use --sizes here: only --mode combinatorial and"),
-        (("sweep", "--mode", "combinatorial", "--sizes", ""), "cannot read '' in '--sizes '"),
-        (("sweep", "--plans", ""), "cannot start a sweep: nothing says what to measure."),
+        (("sweep", "--mode", "combinatorial", "--sizes", "2,"), "cannot read '' in '--sizes 2,'"),
+        (("sweep", "--plans", ""), "cannot use an empty value for --plans: it names nothing."),
         (("sweep", "--mode", "baseline", "--batch-size", "0"), "cannot use --batch-size 0"),
         (("sweep", "--mode", "baseline", "--sizes", "2,b"), "cannot read 'b' in '--sizes 2,b'"),
         (("sweep", "--strategies", "middle"), "cannot use strategy 'middle'"),
-        (("sweep", "--strategies", "last", "--ratios", "1.5"), "a share of 1.5 of the blocks"),
+        (
+            ("sweep", "--strategies", "last", "--ratios", "1.5"),
+            "cannot use --ratios 1.5: it needs to be above 0 and",
+        ),
         (("sweep", "--mode", "baseline", "--context", "64"), "reads at most 32 tokens"),
     ],
 )
@@ -217,9 +226,234 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, asked, words, message):
 
 
 def test_an_option_that_does_not_exist_is_explained(run):
-    code, _, err = run("sweep", "--mood", "baseline")
+    code, _, err = run("sweep", "--mo\x1b[31mod", "baseline")
     assert code == 2
-    assert "--mood" in err
+    assert " ".join(err.split()).startswith(r"Error: no such option: --mo\x1b[31mod")
+    assert err.endswith("See pruning-kit sweep --help.\n")
+
+
+ABSURD = [
+    (("--threads", "10000000000"), "from 1 to 2,048"),
+    (("--batch-size", "-1"), "from 1 to 1,000,000"),
+    (("--context", "99999999999"), "from 1 to 16,777,216"),
+    (("--stride", "0"), "from 1 to 16,777,216"),
+    (("--max-windows", "0"), "from 1 to 1,000,000,000"),
+    (("--max-plans", "-3"), "from 1 to 16,777,216"),
+    (("--max-plans", "99999999999"), "from 1 to 16,777,216"),
+    (("--prompt-tokens", "0"), "from 1 to 16,777,216"),
+    (("--new-tokens", "99999999999"), "from 1 to 16,777,216"),
+    (("--batch", "100000"), "from 1 to 65,536"),
+    (("--batch-sweep", "100000"), "from 1 to 65,536"),
+    (("--latency-budget", "inf"), "above 0 and below 10,000,000"),
+    (("--latency-budget", "nan"), "above 0 and below 10,000,000"),
+    (("--latency-target", "nan"), "above 0 and below 1"),
+    (("--max-removed", "0", "--strategies", "first"), "from 1 to 10,000"),
+]
+
+
+def refuse_to_load(monkeypatch):
+    """Make loading anything heavy a failure."""
+    for name in ("pruning_kit.settings", "pruning_kit.speed.workload", "pruning_kit.sweep"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize(("words", "allowed"), ABSURD)
+def test_numbers_that_nobody_can_mean_are_refused_before_anything_is_loaded(
+    run, monkeypatch, words, allowed
+):
+    refuse_to_load(monkeypatch)
+    code, out, err = run("sweep", "--mode", "baseline", *words)
+    assert (code, out) == (2, "")
+    assert " ".join(err.split()) == (
+        f"Error: cannot use {words[0]} {words[1]}: it needs to be {allowed}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--plans", "1" * 5000), "cannot read '11111"),
+        (("--plans", "0-" + "9" * 4000), "no model has that many blocks."),
+        (("--plans", "shapley:1000000000000"), "with N = 1000000000000: it needs to be from 1"),
+        (("--plans", "shapley:" + "9" * 5000), "write a whole number, such as 2."),
+        (("--seed", "9" * 5000), "invalid value for '--seed'"),
+        (("--strategies", "first", "--ratios", "nan"), "cannot use --ratios nan: it needs to be"),
+        (("--strategies", "first", "--ratios", "0.5,inf"), "cannot use --ratios inf: it needs"),
+        (("--strategies", "first", "--sizes", "1,,2"), "cannot read '' in '--sizes 1,,2'"),
+        (("--output", ""), "cannot use an empty value for --output: it names nothing. Write a"),
+        (("--output=",), "cannot use an empty value for --output: it names nothing."),
+        (("--model", ""), "cannot use an empty value for --model: it names nothing."),
+        (("--device", ""), "cannot use an empty value for --device: it names nothing."),
+        (("--output", "a\0b"), r"cannot use 'a\x00b': no name can have a null character in it."),
+        (("--output", "caf\udce9"), r"cannot use 'caf\xe9': its bytes are no UTF-8, so no result"),
+        (("--output", "n" * 300), "File name too long. Choose another place with --output."),
+        (("--output", "new/" + "n" * 300), "File name too long. Choose another place with"),
+    ],
+)
+def test_words_that_nobody_can_mean_are_refused_before_anything_is_loaded(
+    run, monkeypatch, words, message
+):
+    refuse_to_load(monkeypatch)
+    code, out, err = run("sweep", "--mode", "baseline", *words)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+    assert "Traceback" not in err and len(err) < 1500
+
+
+def test_what_a_person_could_mean_is_allowed():
+    for option, value in [
+        ("--threads", 768),
+        ("--context", 2**20),
+        ("--batch-size", 4096),
+        ("--batch", 4096),
+        ("--seed", -1),
+        ("--max-plans", 10**6),
+        ("--latency-budget", 86400.0),
+    ]:
+        assert value in RANGES[option]
+
+
+@pytest.mark.parametrize("option", ["--max-latency", "--max-ppl-increase"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-5"])
+def test_a_budget_that_is_no_number_is_refused_before_the_run_is_read(run, option, value):
+    code, _, err = run("report", "nowhere", option, value)
+    assert code == 2
+    assert f"cannot use {option} {value}: it needs to be" in " ".join(err.split())
+
+
+def test_one_plan_given_many_times_is_one_plan():
+    choice = opt.plan_choice(None, ["1"] * 6000, None, None, None, None, 5000, 0)
+    assert choice.bound(48) == len(choice.resolve(48)) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(13, "Permission denied", "a\x1bb"), r"Permission denied: 'a\x1bb'."),
+        (OSError("the disk is gone"), "the disk is gone."),
+        (MemoryError(), "the memory is full, even if only for what was asked for at once."),
+        (RecursionError(), "an input is nested too deeply."),
+        (OverflowError("too large"), "a number is too large (too large)."),
+        (UnicodeEncodeError("ascii", "−", 0, 1, "no"), "a text cannot be read or written ("),
+        (torch.OutOfMemoryError("CUDA out of memory"), "the memory is full, even if only for"),
+        (RuntimeError("[enforce] DefaultCPUAllocator: can't allocate"), "the memory is full,"),
+    ],
+)
+def test_what_any_machine_may_run_into_is_a_sentence_and_a_traceback_with_debug(
+    run, monkeypatch, error, sentence
+):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr("pruning_kit.runs.results.load_run", fail)
+    code, out, err = run("report", "run")
+    assert (code, out) == (2, "")
+    assert f"Error: cannot go on: {sentence}" in " ".join(err.split())
+    assert "Traceback" not in err and "\x1b" not in err
+    for words in (("--debug", "report", "run"), ("report", "run", "--debug")):
+        code, _, err = run(*words)
+        assert code == 2
+        assert err.startswith("Traceback (most recent call last):") and "\x1b" not in err
+
+
+def test_a_mistake_of_the_kit_stays_a_traceback_and_says_whose_it_is(run, monkeypatch):
+    def fail(folder):
+        raise AssertionError("\x1b[31mthis cannot be")
+
+    monkeypatch.setattr("pruning_kit.runs.results.load_run", fail)
+    code, _, err = run("report", "run")
+    assert code == 70
+    assert err.startswith("Traceback (most recent call last):")
+    assert r"AssertionError: \x1b[31mthis cannot be" in err
+    assert "this is a mistake of pruning-kit, not yours. Please report it" in " ".join(err.split())
+
+
+def test_a_deleted_current_folder_is_one_sentence(run, tmp_path, monkeypatch):
+    def deleted():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr("pathlib.Path.cwd", deleted)
+    code, _, err = run("report", "run")
+    assert code == 2
+    assert " ".join(err.split()) == (
+        "Error: cannot work here: the current folder was deleted. Change to one that exists."
+    )
+    assert program_of("main.py").endswith("main.py")
+
+
+def test_a_cache_that_cannot_be_written_names_the_place_and_the_remedy(run, monkeypatch, tmp_path):
+    refuse_to_load(monkeypatch)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    code, _, err = run("sweep", "--mode", "baseline")
+    assert code == 2
+    assert "".join(err.split()) == "".join(
+        f"Error: cannot write {tmp_path}/file/pruning-kit/runs: Not a directory. Choose another "
+        "place with --output.".split()
+    )
+
+
+def test_a_user_without_a_home_is_told_so(run, monkeypatch):
+    refuse_to_load(monkeypatch)
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", nobody)
+    code, _, err = run("sweep", "--mode", "baseline")
+    assert code == 2
+    assert " ".join(err.split()) == (
+        "Error: cannot keep the run in the user's cache: no home is known for this user, HOME is not "
+        "set. Choose another place with --output."
+    )
+
+
+def test_a_folder_that_may_not_be_written_is_refused_first(run, monkeypatch, tmp_path):
+    refuse_to_load(monkeypatch)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    code, _, err = run("sweep", "--mode", "baseline", "--output", "locked/run")
+    assert code == 2
+    assert " ".join(err.split()) == (
+        "Error: cannot write locked/run: Permission denied. Choose another place with --output."
+    )
+
+
+HOSTILE = "m[v2] 'q'\x1b]0;x\x07\x9b\u202e\n|`:smile:"
+OBEYED = ("\x1b", "\x07", "\x9b", "\u202e", "\r")
+
+
+def test_no_name_from_outside_is_obeyed_by_terminal_page_figure_or_card(
+    run, model_folder, text_file, tmp_path
+):
+    model, text = tmp_path / HOSTILE, tmp_path / f"{HOSTILE}.txt"
+    shutil.copytree(model_folder, model)
+    shutil.copy(text_file, text)
+    words = ("--mode", "combinatorial", "--model", HOSTILE, "--dataset", text, "--no-speed")
+    folder = f"run {HOSTILE}"
+    ends = [run("sweep", *words, "--threads", "1", "--save_results", "--output", folder)]
+    ends += [run("report", folder), run("report", folder, "--figures", "--format", "md")]
+    ends += [run("report", folder, "--format", "html"), run("compare", folder, folder)]
+    ends += [run("prune", "--remove", "1", "--run", folder, "--out", f"out {HOSTILE}")]
+    ends += [run("verify", f"out {HOSTILE}"), run("report", HOSTILE), run("verify", f"{HOSTILE}x")]
+    assert [code for code, *_ in ends] == [0, 0, 0, 0, 0, 0, 0, 2, 2]
+    written = [path.read_text() for path in (tmp_path / folder).glob("report.*")]
+    card = (tmp_path / f"out {HOSTILE}" / "README.md").read_text()
+    figures = sorted((tmp_path / folder).glob("*.svg"))
+    for said in (*(out + err for _, out, err in ends), *written, card):
+        assert not any(mark in said for mark in OBEYED)
+        assert "[v2]" in said and r"\x1b]0;x" in said
+    assert len(figures) >= 4
+    for figure in figures:
+        ElementTree.parse(figure)
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert head["library_name"] == "transformers"
+    (again,) = [line for line in ends[0][1].splitlines() if line.startswith("Next: ")]
+    command = again.removeprefix("Next: ").replace("pruning-kit", f'"{sys.executable}" -c ""')
+    listed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True
+    )
+    assert folder.encode() in listed.stdout.split(b"\0")
 
 
 def test_prune_writes_a_folder_that_verify_and_plain_transformers_accept(
@@ -360,14 +594,14 @@ def test_results_are_written_although_nothing_can_be_printed(run, asked, tmp_pat
         monkeypatch.setattr(sys, "stdout", full)
         words = ("--mode", "sequential", *asked, "--save_results", "--output", "run")
         code, _, err = run("sweep", *words)
-        assert code == 2
+        assert code == 1
         assert err.splitlines()[-1] == (
             "Error: cannot print the result: No space left on device. What was measured and asked "
             "for in files is stored."
         )
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert run("report", "run", "--format", "md", "--figures")[0] == 2
+        assert run("report", "run", "--format", "md", "--figures")[0] == 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"results.csv", "perplexity.png", "perplexity.svg", "report.md"} <= names
 
@@ -375,7 +609,6 @@ def test_results_are_written_although_nothing_can_be_printed(run, asked, tmp_pat
 def test_results_are_written_although_nobody_reads(run, asked, tmp_path, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
-    monkeypatch.setattr(cli, "out", Console())  # it is quiet from then on
     with os.fdopen(writer, "w") as nobody:
         monkeypatch.setattr(sys, "stdout", nobody)
         words = ("--mode", "sequential", *asked, "--save_results", "--output", "run")
@@ -472,16 +705,16 @@ def test_the_command_shown_is_one_that_starts_this_python(monkeypatch, tmp_path)
     inside.symlink_to(base)  # as a virtual environment's is
     monkeypatch.setattr("sys.executable", str(inside))
     monkeypatch.setenv("PATH", f"{base.parent}:/usr/bin:/bin")
-    assert cli.program_of("main.py") == f"'{inside}' main.py"
+    assert program_of("main.py") == f"'{inside}' main.py"
     monkeypatch.chdir(tmp_path)
-    assert cli.program_of("main.py") == "'./my venv/bin/python' main.py"
+    assert program_of("main.py") == "'./my venv/bin/python' main.py"
     monkeypatch.chdir(inside.parent)
-    assert cli.program_of("main.py") == "./python main.py"
+    assert program_of("main.py") == "./python main.py"
     monkeypatch.setenv("PATH", f"{inside.parent}:/usr/bin:/bin")
-    assert cli.program_of("kit/main.py") == "python kit/main.py"
+    assert program_of("kit/main.py") == "python kit/main.py"
     inside.rename(inside.with_name("python3"))
     monkeypatch.setattr("sys.executable", f"{inside}3")
-    assert cli.program_of("main.py") == "python3 main.py"
+    assert program_of("main.py") == "python3 main.py"
 
 
 @pytest.mark.parametrize(

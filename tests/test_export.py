@@ -243,6 +243,26 @@ class TestRecipe:
         export(load_model(find_model("demo")), Plan((1,)), tmp_path / "out")
         assert front_matter(read_recipe(tmp_path / "out"))["license"] == "apache-2.0"
 
+    def test_nothing_in_a_name_is_read_as_markdown_yaml_or_control(self, pruned: Path) -> None:
+        name = 'm"\n---\n# x\x1b[31m|`<script>`\u202e'
+        recipe = dataclasses.replace(
+            read_recipe(pruned),
+            base=name,
+            revision="v1|\n",
+            base_license={"license": name},
+            command=f"kit --model '{name}' ```",
+            numbers={name: name},
+        )
+        card = render_card(recipe)
+        assert not any(mark in card for mark in ("\x1b", "\u202e", "\n# x", "\n---\n# "))
+        _, head, text = card.split("---\n", 2)
+        assert yaml.safe_load(head)["license"] == yaml.safe_load(head)["base_model"] == name
+        assert r"# m\"\\x0a---\\x0a# x\\x1b[31m".replace(r"\"", '"') in text
+        assert "\n    kit --model $'m\"\\x0a---" in text
+        assert not any(line.startswith("```") for line in text.splitlines())
+        rows = [line for line in text.splitlines() if line.startswith("| base model |")]
+        assert len(rows[-1].replace(r"\|", "").split("|")) == 4
+
     def test_a_card_without_figures_says_how_to_get_them(self, pruned: Path) -> None:
         card = render_card(dataclasses.replace(read_recipe(pruned), numbers={}, command=None))
         assert "Nothing was measured when this folder was written." in card

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tiny import TEXT, save_tiny_gpt2
 from torch.distributed import TCPStore
 
+from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.runs import ranks as ranks_module
 from pruning_kit.runs.ranks import Ranks, current_ranks
@@ -58,6 +59,68 @@ def test_one_process_alone_needs_no_store(monkeypatch):
     assert (ranks.rank, ranks.size, ranks.leads) == (0, 1, True)
     assert ranks.share("folder", "here") == "here"
     ranks.wait_for_all("measured")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set what a scheduler sets, and nothing else of it."""
+
+    def put(**values):
+        current_ranks.cache_clear()
+        for name in ("MASTER_ADDR", *ranks_module.NUMBERS):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    yield put
+    current_ranks.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"WORLD_SIZE": "2"},
+        {"WORLD_SIZE": ""},
+        {"WORLD_SIZE": "many", "LOCAL_RANK": "1", "MASTER_PORT": "x"},
+        {"RANK": "0"},
+        {"RANK": "0", "WORLD_SIZE": "1"},
+        {"WORLD_SIZE": "4", "MASTER_ADDR": "node", "MASTER_PORT": "1", "LOCAL_RANK": "0"},
+    ],
+)
+def test_what_a_scheduler_sets_for_itself_is_no_torchrun(environment, values):
+    environment(**values)
+    assert current_ranks() == Ranks()
+
+
+WHOLE = {
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"MASTER_PORT": ""}, "MASTER_PORT is not"),
+        ({"MASTER_ADDR": ""}, "MASTER_ADDR is not"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK is not"),
+        ({"LOCAL_WORLD_SIZE": "two"}, "LOCAL_WORLD_SIZE is 'two', no number"),
+        ({"LOCAL_RANK": "2"}, "their numbers contradict each other"),
+        ({"MASTER_PORT": "99999"}, "their numbers contradict each other"),
+    ],
+)
+def test_a_rank_that_cannot_find_the_others_is_one_sentence(environment, changes, why):
+    environment(**{**WHOLE, **changes})
+    with pytest.raises(DeviceError) as error:
+        current_ranks()
+    assert str(error.value) == (
+        f"cannot join the other processes: RANK=1 and WORLD_SIZE=2 are set, but {why}. "
+        "Start all of them with torchrun, or unset RANK to run alone."
+    )
 
 
 def test_ranks_agree_on_the_folder_and_wait_for_each_other():

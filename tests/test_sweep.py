@@ -292,7 +292,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
         ({"dataset": "./nowhere.txt"}, CorpusError, "cannot find text './nowhere.txt'"),
         ({"context": 64}, WindowError, "reads at most 32 tokens. Choose --context 32"),
         ({"stride": 33}, WindowError, "cannot use stride 33 with context 32"),
-        ({"max_windows": 0}, WindowError, "cannot score 0 windows"),
+        ({"max_windows": 0}, WindowError, "cannot use --max-windows 0: it needs to be from 1 to"),
         ({"device": "quantum"}, DeviceError, "cannot use device 'quantum'"),
         ({"dtype": "float8"}, DeviceError, "cannot compute in 'float8'"),
         ({"dtype": "float16", "device": "cpu"}, DeviceError, "cannot compute in float16 on the"),

@@ -40,14 +40,14 @@ def test_stopwatch_synchronises_before_each_look_at_the_clock():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "cannot time with --batch 0: it needs to be at least 1"),
-        ({"prompt_tokens": -3}, "cannot time with --prompt-tokens -3: it needs to be at least 1"),
-        ({"new_tokens": 0}, "cannot time with --new-tokens 0: it needs to be at least 1"),
-        ({"batches": (2, 0)}, "cannot time with --batch-sweep 0: it needs to be at least 1"),
-        ({"threads": 0}, "cannot time with --threads 0: it needs to be at least 1"),
-        ({"min_rounds": 3}, "cannot time with min_rounds 3: it needs to be at least 8"),
-        ({"budget_s": 0.0}, "cannot time with --latency-budget 0: it needs to be above 0"),
-        ({"target": math.nan}, "cannot time with --latency-target nan: it needs to be above 0"),
+        ({"batch_size": 0}, "cannot use --batch 0: it needs to be from 1 to 65,536."),
+        ({"prompt_tokens": -3}, "cannot use --prompt-tokens -3: it needs to be from 1 to"),
+        ({"new_tokens": 0}, "cannot use --new-tokens 0: it needs to be from 1 to"),
+        ({"batches": (2, 0)}, "cannot use --batch-sweep 0: it needs to be from 1 to"),
+        ({"threads": 0}, "cannot use --threads 0: it needs to be from 1 to 2,048."),
+        ({"min_rounds": 3}, "cannot use min_rounds 3: it needs to be from 8 to 1,000,000."),
+        ({"budget_s": 0.0}, "cannot use --latency-budget 0: it needs to be above 0 and"),
+        ({"target": math.nan}, "cannot use --latency-target nan: it needs to be above 0"),
         ({"mode": "fast"}, "cannot time in mode 'fast': the modes are eager, compile, cuda-graph"),
     ],
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from pruning_kit import bounds
 from pruning_kit.errors import PlanError
 from pruning_kit.permutations import (
     MAX_PERMUTATIONS,
@@ -66,7 +67,7 @@ class PlanChoice:
     """More sets than this are measured only when asked for by raising it."""
 
     def __post_init__(self) -> None:
-        """Refuse an unknown mode, and modifiers that nothing would use.
+        """Refuse an unknown mode, absurd numbers, and modifiers that nothing would use.
 
         Raises:
             PlanError: naming the option.
@@ -75,15 +76,7 @@ class PlanChoice:
             raise PlanError(
                 f"cannot measure in mode {self.mode!r}: the modes are {', '.join(Mode)}."
             )
-        if self.max_plans < 1:
-            raise PlanError(
-                f"cannot measure at most {self.max_plans} plans: give --max-plans 1 or more."
-            )
-        if self.shapley_permutations > MAX_PERMUTATIONS:
-            raise PlanError(
-                f"cannot sample {self.shapley_permutations:,} orders of the blocks: no more than "
-                f"{MAX_PERMUTATIONS:,} are used. Write --plans shapley:{MAX_PERMUTATIONS} or less."
-            )
+        self._check_numbers()
         self._refuse_idle_sizes()
         if self.ratios and not self.strategies:
             by_size = ", or choose by --sizes" * (self.mode == Mode.COMBINATORIAL)
@@ -96,6 +89,19 @@ class PlanChoice:
                 "cannot use --ratios together with --sizes: both say how many blocks the "
                 "strategies remove. Leave one out."
             )
+
+    def _check_numbers(self) -> None:
+        numbers = {
+            "--sizes": self.sizes,
+            "--max-removed": (self.max_removed,),
+            "--plans shapley:N with N =": (self.shapley_permutations or None,),
+            "--ratios": self.ratios,
+            "--seed": (self.seed,),
+            "--max-plans": (self.max_plans,),
+        }
+        for option, values in numbers.items():
+            for value in values:
+                bounds.check(option, value, PlanError)
 
     @property
     def _sized(self) -> bool:
@@ -166,7 +172,7 @@ class PlanChoice:
 
         Counting ends where there are more than a sweep can hold.
         """
-        chosen = len(self.plans)
+        chosen = len(set(self.plans))
         if self.shapley_permutations:
             chosen += count_shapley_plans(n_blocks, self.shapley_permutations) - 1
         chosen += len(self.strategies) * len(self._strategy_sizes(n_blocks))

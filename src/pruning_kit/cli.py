@@ -6,24 +6,22 @@ an output that takes nothing, 3 some plans failed, 130 interrupted.
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from pruning_kit import interrupts
 from pruning_kit import options as opt
 from pruning_kit.choosing import MAX_PLANS, Mode
-from pruning_kit.errors import PruningKitError, RunError
+from pruning_kit.console import notes, out, replace_what_is_lacking, say_what_is_lost
+from pruning_kit.endings import explain
+from pruning_kit.errors import RunError
+from pruning_kit.invocation import check_start, command_of, with_option
 from pruning_kit.plan import Plan
+from pruning_kit.printable import copyable, printable, quoted
 
 if TYPE_CHECKING:
     from pruning_kit.cutting.verification import Check
@@ -38,9 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console()
-notes = Console(stderr=True)
-
+DEBUG = "--debug"
+EPILOG = f"With {DEBUG} anywhere, an error shows its traceback."
 VERBS = ("sweep", "prune", "verify", "report", "compare")
 
 
@@ -56,80 +53,34 @@ def main(
 
     `default_verb` stands in where the first word is an option, as in the historic interface.
     """
+    replace_what_is_lacking((sys.stdout, sys.stderr))
     typed = list(sys.argv[1:] if argv is None else argv)
-    words = typed
-    if default_verb and not (typed and typed[0] in VERBS):
-        words = [default_verb, *typed]
-    command = shlex.join([*_launcher(program), *typed])
+    words = [word for word in typed if word != DEBUG]
     try:
-        app(words, prog_name=program, obj=command)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        _let_go_of_lost_output()
-    return 0
+        _run(words, default_verb, program)
+        code = 0
+    except BaseException as error:
+        code = explain(error, debug=DEBUG in typed)
+    return (say_what_is_lost() and 1) or code
 
 
-def _let_go_of_lost_output() -> None:
-    """Keep Python from complaining at its end of what it could not print."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def program_of(script: str) -> str:
-    """What to type for this Python and a script: `python main.py` where `python` is this one."""
-    for name in ("python", "python3"):
-        if shutil.which(name) == sys.executable:
-            return shlex.join([name, script])
-    executable = sys.executable
-    if Path(executable).is_relative_to(Path.cwd()):
-        executable = f"./{Path(executable).relative_to(Path.cwd())}"
-    return shlex.join([executable, script])
-
-
-def _launcher(program: str) -> list[str]:
-    """How this process was started, so that its command can be shown and repeated."""
-    words = shlex.split(program)
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return words
-    script = words[1:] or ["-m", "pruning_kit"]
-    return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"], *script]
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Print what a person can mend in one or two sentences, without a traceback."""
-    from pruning_kit.runs.ranks import current_ranks
-
+def _run(words: list[str], default_verb: str | None, program: str) -> None:
     interrupts.raise_again()
-    try:
-        yield
-    except PruningKitError as error:
-        ranks = current_ranks()
-        if ranks.should_say(str(error)):
-            who = "" if ranks.leads else f" in process {ranks.rank}"
-            notes.print(f"[bold red]Error{who}:[/] {escape(str(error))}", highlight=False)
-        raise typer.Exit(2) from None
-    except OSError as error:  # files have words of their own: this is the output
-        notes.print(
-            f"[bold red]Error:[/] cannot print the result: {error.strerror}. What was measured and "
-            "asked for in files is stored.",
-            soft_wrap=True,
-        )
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        notes.print("Stopped.")
-        raise typer.Exit(130) from None
+    check_start(words)
+    command = command_of(program, words)
+    if default_verb and not (words and words[0] in VERBS):
+        words = [default_verb, *words]
+    parser = typer.main.get_command(app)
+    with parser.make_context(printable(program), words, obj=command) as context:
+        parser.invoke(context)
 
 
-@app.callback()
+@app.callback(epilog=EPILOG)
 def kit() -> None:
     """Remove transformer blocks from a language model and see what each choice costs and wins."""
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def sweep(
     ctx: typer.Context,
     mode: opt.Mode = None,
@@ -181,57 +132,59 @@ def sweep(
       pruning-kit sweep --plans 1+3 --plans 2+4 --model demo
       pruning-kit sweep --strategies first,last,alternate --ratios 0.25,0.5
     """
-    with _plain_errors():
-        choice = opt.plan_choice(
-            mode, plans, strategies, sizes, ratios, max_removed, max_plans, seed
-        )
-        opt.refuse_untimed(speed, batch_sweep, per_plan, compiled, cuda_graphs)
-        from pruning_kit.inputs.corpora import HubText
-        from pruning_kit.runs.ranks import current_ranks
-        from pruning_kit.settings import SweepSettings
-        from pruning_kit.speed.workload import LatencyProtocol, choose_mode
-        from pruning_kit.sweep import Sweep
-        from pruning_kit.terminal import SilentObserver, TerminalObserver
+    choice = opt.plan_choice(mode, plans, strategies, sizes, ratios, max_removed, max_plans, seed)
+    opt.refuse_absurd(ctx)
+    opt.refuse_untimed(speed, batch_sweep, per_plan, compiled, cuda_graphs)
+    batches = opt.batch_sizes(batch_sweep)
+    from pruning_kit.runs.opening import check_place, place_for
+    from pruning_kit.runs.ranks import current_ranks
 
-        protocol = LatencyProtocol(
-            prompt_tokens=prompt_tokens,
-            batch_size=batch,
-            batches=opt.batch_sizes(batch_sweep),
-            new_tokens=new_tokens,
-            target=latency_target,
-            budget_s=latency_budget,
-            mode=choose_mode(compiled, cuda_graphs),
-            per_plan=per_plan,
-            threads=threads,
-        )
-        ranks = current_ranks()
-        settings = SweepSettings(
-            choice=choice,
-            model=model,
-            dataset=dataset,
-            hub_text=HubText(dataset_config, dataset_split, text_column),
-            select_on=select_on,
-            context=context,
-            stride=stride,
-            max_windows=max_windows,
-            bos=bos,
-            device=device,
-            dtype=dtype,
-            attention=attention,
-            batch_size=batch_size,
-            threads=threads,
-            timing=protocol if speed else None,
-            samples=samples,
-            output=output,
-            resume=resume,
-            save_results=save_results,
-            command=ctx.obj,
-        )
-        observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
-        prepared = Sweep(settings, observer, ranks)
-        _carry_out(prepared, ctx.obj)
-        if ranks.leads:
-            _finish(ctx, prepared.run.folder, mode, save_results)
+    check_place(output or place_for(save_results))
+    ranks = current_ranks()
+    from pruning_kit.inputs.corpora import HubText
+    from pruning_kit.settings import SweepSettings
+    from pruning_kit.speed.workload import LatencyProtocol, choose_mode
+    from pruning_kit.sweep import Sweep
+    from pruning_kit.terminal import SilentObserver, TerminalObserver
+
+    protocol = LatencyProtocol(
+        prompt_tokens=prompt_tokens,
+        batch_size=batch,
+        batches=batches,
+        new_tokens=new_tokens,
+        target=latency_target,
+        budget_s=latency_budget,
+        mode=choose_mode(compiled, cuda_graphs),
+        per_plan=per_plan,
+        threads=threads,
+    )
+    settings = SweepSettings(
+        choice=choice,
+        model=model,
+        dataset=dataset,
+        hub_text=HubText(dataset_config, dataset_split, text_column),
+        select_on=select_on,
+        context=context,
+        stride=stride,
+        max_windows=max_windows,
+        bos=bos,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        batch_size=batch_size,
+        threads=threads,
+        timing=protocol if speed else None,
+        samples=samples,
+        output=output,
+        resume=resume,
+        save_results=save_results,
+        command=ctx.obj,
+    )
+    observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
+    prepared = Sweep(settings, observer, ranks)
+    _carry_out(prepared, ctx.obj)
+    if ranks.leads:
+        _finish(ctx, prepared.run.folder, mode, save_results)
 
 
 def _carry_out(prepared: Sweep, command: str) -> None:
@@ -241,17 +194,11 @@ def _carry_out(prepared: Sweep, command: str) -> None:
         prepared.time()
         prepared.sample()
     except KeyboardInterrupt:
-        notes.print(
-            f"Stopped. What was measured is in {prepared.run.folder}; go on with: "
-            f"{_with_option(command, '--resume')}",
-            highlight=False,
-            soft_wrap=True,
+        again = copyable(with_option(command, "--resume"))
+        notes.show_line(
+            f"Stopped. What was measured is in {prepared.run.folder}; go on with: {again}"
         )
         raise typer.Exit(130) from None
-
-
-def _with_option(command: str, option: str) -> str:
-    return command if option in shlex.split(command) else f"{command} {option}"
 
 
 def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: bool) -> None:
@@ -272,26 +219,27 @@ def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: b
         figures = save_figures(run, analysis, folder)
         written += [path.name for path in figures if path.suffix == ".png"]
     for line in describe_run(run):
-        out.print(escape(line), highlight=False)
-    out.print(sweep_table(run, analysis, mode, save_results))
+        out.say(line)
+    out.show(sweep_table(run, analysis, mode, save_results))
     for sentence in summary_sentences(analysis):
-        out.print(escape(sentence), highlight=False)
+        out.say(sentence)
     if run.timings_note is not None:
-        notes.print(f"[bold yellow]Note:[/] {escape(run.timings_note)}", highlight=False)
+        notes.say(run.timings_note, "Note:", "bold yellow")
     if run.timings is not None:
         for sentence in warnings(run.timings):
-            notes.print(f"[yellow]Speed is doubtful:[/] {escape(sentence)}", highlight=False)
+            notes.say(sentence, "Speed is doubtful:", "yellow")
     if save_results:
-        out.print(f"\nSaved in {folder}: {', '.join(written)}", highlight=False)
+        out.line()
+        out.say(f"Saved in {folder}: {', '.join(written)}")
     else:
-        again = _with_option(_with_option(ctx.obj, "--save_results"), "--resume")
-        out.print(
-            f"\nThe sums are in {folder}. For CSV and figures, without measuring again: {again}",
-            highlight=False,
-            soft_wrap=True,
+        again = with_option(with_option(ctx.obj, "--save_results"), "--resume")
+        out.line()
+        out.show_line(
+            f"The sums are in {folder}. For CSV and figures, without measuring again: "
+            f"{copyable(again)}"
         )
     program = str(ctx.find_root().info_name)
-    out.print(f"Next: {_next_step(program, folder, analysis)}", highlight=False, soft_wrap=True)
+    out.show_line(f"Next: {_next_step(program, folder, analysis)}")
     _exit_if_failed(run)
 
 
@@ -299,18 +247,18 @@ def _next_step(program: str, folder: Path, analysis: Analysis) -> str:
     """What to do with a finished run."""
     if len(analysis.rows) == 1 and analysis.n_blocks > 1:
         return "--mode sequential, which removes each block alone."
-    return f"{program} report {shlex.quote(str(folder))} --format html"
+    return f"{program} report {quoted(str(folder))} --format html"
 
 
 def _exit_if_failed(run: Run) -> None:
     failed = [row for split in run.splits for row in run.rows(split) if row["status"] == "failed"]
     if failed:
         named = "; ".join(f"{row['removed']} ({row['note']})" for row in failed[:5])
-        notes.print(f"[bold red]{len(failed)} rows failed[/]: {escape(named)}.")
+        notes.say(f"{named}.", f"{len(failed)} rows failed:", "bold red")
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def prune(
     ctx: typer.Context,
     remove: Annotated[str, typer.Option(help="Blocks to remove, such as 1,3 or 7-9.")],
@@ -329,24 +277,23 @@ def prune(
 
       pruning-kit prune --remove 1,3 --out ./pruned
     """
-    with _plain_errors():
-        from pruning_kit.cutting.export import export
-        from pruning_kit.inputs.models import find_model, load_model
-        from pruning_kit.runs.results import load_run, measured_numbers
+    plan = Plan.parse(remove, "--remove")
+    from pruning_kit.cutting.export import export
+    from pruning_kit.inputs.models import find_model, load_model
+    from pruning_kit.runs.results import load_run, measured_numbers
 
-        plan = Plan.parse(remove, "--remove")
-        run = load_run(run_folder) if run_folder else None
-        source = find_model(model or (str(run.info["model"]["name"]) if run else None))
-        if source.note:
-            notes.print(f"[bold yellow]Note:[/] {escape(source.note)}: pruning the demo model.")
-        loaded = load_model(source)
-        numbers = measured_numbers(run, plan, loaded.weights_sha256) if run else None
-        checks = export(loaded, plan, out_folder, numbers, ctx.obj)
-        _print_checks(checks)
-        out.print(f"{source.name} without {plan.short} is saved in {out_folder}.", highlight=False)
+    run = load_run(run_folder) if run_folder else None
+    source = find_model(model or (str(run.info["model"]["name"]) if run else None))
+    if source.note:
+        notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
+    loaded = load_model(source)
+    numbers = measured_numbers(run, plan, loaded.weights_sha256) if run else None
+    checks = export(loaded, plan, out_folder, numbers, ctx.obj)
+    _print_checks(checks)
+    out.say(f"{source.name} without {plan.short} is saved in {out_folder}.")
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def verify(
     folder: Annotated[Path, typer.Argument(help="A model folder.", metavar="DIR")],
     device: opt.Device = "cpu",
@@ -357,23 +304,22 @@ def verify(
 
       pruning-kit verify ./pruned
     """
-    with _plain_errors():
-        from pruning_kit.cutting.verification import verify_folder
-        from pruning_kit.inputs.models import choose_device
+    from pruning_kit.cutting.verification import verify_folder
+    from pruning_kit.inputs.models import choose_device
 
-        checks = verify_folder(folder, choose_device(device))
-        _print_checks(checks)
-        if not all(check.passed for check in checks):
-            raise typer.Exit(1)
+    checks = verify_folder(folder, choose_device(device))
+    _print_checks(checks)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
 
 
 def _print_checks(checks: Sequence[Check]) -> None:
     for check in checks:
-        mark = "[green]passed[/]" if check.passed else "[bold red]FAILED[/]"
-        out.print(f"{mark}  {escape(check.name)}: {escape(check.detail)}", highlight=False)
+        mark, style = ("passed", "green") if check.passed else ("FAILED", "bold red")
+        out.say(f" {check.name}: {check.detail}", mark, style)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def report(
     run_folder: RunArgument,
     form: Annotated[
@@ -405,42 +351,42 @@ def report(
       pruning-kit report RUN --format html
       pruning-kit report RUN --max-ppl-increase 50
     """
-    with _plain_errors():
-        from pruning_kit.findings.analysis import analyse
-        from pruning_kit.findings.budgets import Budget
-        from pruning_kit.reporting.report import terminal_report, write_report
-        from pruning_kit.runs.results import load_run
+    from pruning_kit.findings.analysis import analyse
+    from pruning_kit.findings.budgets import Budget
+    from pruning_kit.reporting.report import terminal_report, write_report
+    from pruning_kit.runs.results import load_run
 
-        budget = Budget(
-            max_latency_s=None if max_latency is None else max_latency / 1e3,
-            max_params=opt.parameter_limit(max_params),
-            max_ppl_increase_pct=max_ppl_increase,
+    budget = Budget(
+        max_latency_s=None if max_latency is None else max_latency / 1e3,
+        max_params=opt.parameter_limit(max_params),
+        max_ppl_increase_pct=max_ppl_increase,
+    )
+    budget.check()
+    asked = None if budget == Budget() else budget
+    if output and form == "terminal":
+        raise RunError(
+            f"cannot write the report to {output}: --format terminal prints it. Add --format "
+            "md or --format html."
         )
-        asked = None if budget == Budget() else budget
-        if output and form == "terminal":
-            raise RunError(
-                f"cannot write the report to {output}: --format terminal prints it. Add --format "
-                "md or --format html."
-            )
-        run = load_run(run_folder)
-        analysis = analyse(run)
-        file = None if form == "terminal" else output or run_folder / f"report.{form}"
-        if file:
-            write_report(run, file, form, asked, analysis)
-        if figures:
-            from pruning_kit.reporting.pictures import save_pictures
-            from pruning_kit.reporting.plots import save_figures
+    run = load_run(run_folder)
+    analysis = analyse(run)
+    file = None if form == "terminal" else output or run_folder / f"report.{form}"
+    if file:
+        write_report(run, file, form, asked, analysis)
+    if figures:
+        from pruning_kit.reporting.pictures import save_pictures
+        from pruning_kit.reporting.plots import save_figures
 
-            written = save_figures(run, analysis, run_folder)
-            written += save_pictures(run, analysis, run_folder)
-            out.print(f"{len(written)} figures are in {run_folder}.", highlight=False)
-        if file:
-            out.print(f"The report is in {file}.", highlight=False)
-        else:
-            out.print(terminal_report(run, analysis, asked))
+        written = save_figures(run, analysis, run_folder)
+        written += save_pictures(run, analysis, run_folder)
+        out.say(f"{len(written)} figures are in {run_folder}.")
+    if file:
+        out.say(f"The report is in {file}.")
+    else:
+        out.show(terminal_report(run, analysis, asked))
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def compare(
     first: RunArgument,
     second: Annotated[
@@ -457,30 +403,29 @@ def compare(
       pruning-kit compare RUN1 RUN2
       pruning-kit compare RUN --published
     """
-    with _plain_errors():
-        from pruning_kit.findings.comparison import compare_runs
-        from pruning_kit.findings.published import compare_published
-        from pruning_kit.reporting.comparison_document import (
-            comparison_document,
-            published_document,
-        )
-        from pruning_kit.reporting.report import renderable
-        from pruning_kit.runs.results import load_run
+    from pruning_kit.findings.comparison import compare_runs
+    from pruning_kit.findings.published import compare_published
+    from pruning_kit.reporting.comparison_document import (
+        comparison_document,
+        published_document,
+    )
+    from pruning_kit.reporting.report import renderable
+    from pruning_kit.runs.results import load_run
 
-        if second is None and not published:
-            raise RunError(
-                f"cannot compare {first}: there is nothing to compare it with. Give a second run, "
-                "or --published."
-            )
-        if second is not None and published:
-            raise RunError(
-                f"cannot compare {first} with {second} and with the published table at once. "
-                "Leave out --published or the second run."
-            )
-        run = load_run(first)
-        document = (
-            published_document(compare_published(run))
-            if second is None
-            else comparison_document(compare_runs(run, load_run(second)))
+    if second is None and not published:
+        raise RunError(
+            f"cannot compare {first}: there is nothing to compare it with. Give a second run, "
+            "or --published."
         )
-        out.print(renderable(document))
+    if second is not None and published:
+        raise RunError(
+            f"cannot compare {first} with {second} and with the published table at once. "
+            "Leave out --published or the second run."
+        )
+    run = load_run(first)
+    document = (
+        published_document(compare_published(run))
+        if second is None
+        else comparison_document(compare_runs(run, load_run(second)))
+    )
+    out.show(renderable(document))

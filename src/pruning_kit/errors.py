@@ -72,3 +72,31 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, KeyError):  # says nothing but the key
         said = f"KeyError: {said}"
     return textwrap.shorten(said, 200, placeholder=" …").rstrip(".")
+
+
+def in_words(error: BaseException) -> str | None:
+    """What a person can mend, in a sentence or two; None for a mistake of the kit itself."""
+    if isinstance(error, PruningKitError):
+        return str(error)
+    match error:
+        case UnicodeError():
+            fact = f"a text cannot be read or written ({first_line(error)})"
+        case OSError():
+            where = f": {error.filename!r}" if error.filename is not None else ""
+            fact = f"{error.strerror or first_line(error)}{where}"
+        case MemoryError():
+            fact = "the memory is full, even if only for what was asked for at once"
+        case RecursionError():
+            fact = "an input is nested too deeply"
+        case OverflowError():
+            fact = f"a number is too large ({first_line(error)})"
+        case RuntimeError() if _is_full_memory(error):
+            return in_words(MemoryError())
+        case _:
+            return None
+    return f"cannot go on: {fact}. Mend that; with --debug you see where it happened."
+
+
+def _is_full_memory(error: RuntimeError) -> bool:
+    """Whether torch, which may not be imported here, found no memory on a GPU or the host."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)

@@ -8,12 +8,11 @@ from typing import Annotated, Literal, TypeVar
 
 import typer
 
-from pruning_kit import choosing
-from pruning_kit.errors import PlanError, RunError, TimingError
+from pruning_kit import bounds, choosing
+from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
 from pruning_kit.plan import parse_plans
 
 SHAPLEY = "shapley:"
-MOST_MILLIONS = 1e6  # of parameters, more than any model has
 Number = TypeVar("Number", int, float)
 
 WHAT, WHERE, HOW, RESULT, SPEED = (
@@ -245,6 +244,18 @@ def plan_choice(
     return choice
 
 
+def refuse_absurd(ctx: typer.Context) -> None:
+    """Refuse numbers that nobody can mean, before anything is loaded.
+
+    Raises:
+        PruningKitError: naming the option and what it may be.
+    """
+    for param in ctx.command.params:
+        value = ctx.params.get(param.name or "")
+        if isinstance(value, int | float):
+            bounds.check(param.opts[0], value, PruningKitError)
+
+
 def refuse_untimed(
     speed: bool, batch_sweep: str | None, per_plan: bool, compiled: bool, cuda_graphs: bool
 ) -> None:
@@ -275,7 +286,7 @@ def parameter_limit(millions: float | None) -> int | None:
     """
     if millions is None:
         return None
-    if not abs(millions) <= MOST_MILLIONS:
+    if not abs(millions) < bounds.RANGES["--max-params"].most:
         raise RunError(
             f"cannot choose under --max-params {millions:.15g}: the unit is millions of "
             f"parameters. Write --max-params {_in_millions(millions)}."
@@ -287,9 +298,12 @@ def batch_sizes(text: str | None) -> tuple[int, ...]:
     """The batch sizes of `--batch-sweep`.
 
     Raises:
-        PlanError: if one is not a number.
+        PruningKitError: if one is not a number, or no size of a batch.
     """
-    return tuple(_numbers(text, int, "--batch-sweep"))
+    sizes = tuple(_numbers(text, int, "--batch-sweep"))
+    for size in sizes:
+        bounds.check("--batch-sweep", size, TimingError)
+    return sizes
 
 
 def _in_millions(count: float) -> str:
@@ -300,11 +314,7 @@ def _in_millions(count: float) -> str:
 
 def _permutations(word: str) -> int:
     count = _number(word.removeprefix(SHAPLEY), int, f"--plans {word}")
-    if count < 1:
-        raise PlanError(
-            f"cannot sample {count} orders of the blocks: write --plans {SHAPLEY}N with N of at "
-            "least 1."
-        )
+    bounds.check(f"--plans {SHAPLEY}N with N =", count, PlanError)
     return count
 
 

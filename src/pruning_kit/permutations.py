@@ -41,5 +41,9 @@ def shapley_plans(n_blocks: int, n_permutations: int, seed: int = 0) -> list[Pla
     An odd number is rounded up, since permutations come in pairs. Among the plans are the whole
     model and the one that removes every block, which is measured but cannot be exported.
     """
-    orders = islice(shapley_permutations(n_blocks, seed), n_permutations + n_permutations % 2)
-    return sorted({plan for order in orders for plan in prefix_plans(order)})
+    found: set[Plan] = set()
+    for order in islice(shapley_permutations(n_blocks, seed), n_permutations + n_permutations % 2):
+        found.update(prefix_plans(order))
+        if len(found) == 2**n_blocks:  # further orders meet none that is new
+            break
+    return sorted(found)

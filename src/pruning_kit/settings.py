@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from pruning_kit import bounds
 from pruning_kit.choosing import PlanChoice
 from pruning_kit.errors import WindowError
 from pruning_kit.inputs.corpora import HubText
@@ -65,11 +66,7 @@ class SweepSettings:
         """Refuse sizes that cannot be, before anything is loaded.
 
         Raises:
-            WindowError: if a size is below one.
+            WindowError: naming the size and what it may be.
         """
-        for option in ("context", "stride", "batch_size", "threads"):
-            value = getattr(self, option)
-            if value is not None and value < 1:
-                raise WindowError(
-                    f"cannot use --{option.replace('_', '-')} {value}: it needs to be at least 1."
-                )
+        for option in ("context", "stride", "max_windows", "batch_size", "threads"):
+            bounds.check(f"--{option.replace('_', '-')}", getattr(self, option), WindowError)

@@ -279,7 +279,7 @@ class Sweep:
             run = store.RunFolder.open(folder)
         else:
             info = self._info(identity)
-            folder = folder or opening.new_folder(self._new_base(), self._run_name())
+            folder = folder or opening.new_folder(self._new_place(), self._run_name())
             run = store.RunFolder.create(folder, info)
         run.remove_left_overs()
         return run.folder
@@ -303,8 +303,8 @@ class Sweep:
             self.observer.say(f"Going on with {found}.")
         return found
 
-    def _new_base(self) -> Path:
-        return opening.RESULTS if self.settings.save_results else opening.cache_folder()
+    def _new_place(self) -> Path:
+        return opening.place_for(self.settings.save_results)
 
     def _run_name(self) -> str:
         model = Path(self.loaded.source.name).resolve().name

@@ -9,13 +9,15 @@ from itertools import groupby
 from typing import Any
 
 from rich import box
-from rich.console import Console, JustifyMethod
-from rich.markup import escape
+from rich.console import JustifyMethod
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from pruning_kit.console import Console
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.plan import Plan
+from pruning_kit.printable import printable
 from pruning_kit.reporting.wording import change, format_ppl, format_windows, in_lines
 from pruning_kit.runs.results import Run
 from pruning_kit.speed.verdicts import how_timed
@@ -43,22 +45,22 @@ class TerminalObserver:
         self.console = console
 
     def say(self, text: str) -> None:
-        self.console.print(escape(text))
+        self.console.say(text)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[bold yellow]Note:[/] {escape(text)}")
+        self.console.say(text, "Note:", "bold yellow")
 
     @contextmanager
     def track(self, what: str, total: int) -> Iterator[Callable[[float], None]]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(escape(what), total=total)
+            task = progress.add_task(printable(what), total=total)
             yield lambda step: progress.advance(task, step)
 
 
@@ -122,7 +124,8 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
                 style="green" if mark else None,
                 end_section=row is group[:limit][-1],
             )
-    table.caption = _caption(analysis, rows, limit, saved)
+    caption = printable(_caption(analysis, rows, limit, saved))
+    table.caption = Text(caption, style="table.caption")
     table.caption_justify = "left"
     return table
 

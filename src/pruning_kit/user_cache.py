@@ -20,7 +20,7 @@ def path(name: str) -> Path:
         try:
             base = Path.home() / ".cache"
         except RuntimeError as error:
-            raise OSError(f"no home: {error}") from error
+            raise OSError("no home is known for this user, HOME is not set") from error
     return base / "pruning-kit" / name
 
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pruning_kit.errors import ModelError, first_line
 from pruning_kit.forms import BLOCKS, COUNT, Restricted, parse_json, what_is_missing
 from pruning_kit.plan import Plan
+from pruning_kit.printable import copyable, markdown_text
 
 RECIPE_FILE = "pruning.json"
 CARD_FILE = "README.md"
@@ -151,7 +152,7 @@ def render_card(recipe: Recipe) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    environment.filters["cell"] = _cell
+    environment.filters |= {"words": markdown_text, "cell": _cell, "command": copyable}
     template = environment.get_template("model_card.md.j2")
     return template.render(recipe=recipe, base_on_hub=recipe.revision is not None)
 
@@ -162,4 +163,4 @@ def _cell(value: Number) -> str:
         return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:.3g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value).replace("|", r"\|").replace("\n", " ")
+    return markdown_text(str(value)).replace("|", r"\|")

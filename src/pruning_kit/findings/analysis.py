@@ -29,6 +29,7 @@ from pruning_kit.findings.importance import (
 )
 from pruning_kit.findings.scores import Interval, Scores
 from pruning_kit.plan import Plan
+from pruning_kit.printable import copyable
 from pruning_kit.speed import verdicts
 from pruning_kit.speed.bootstrap import MIN_ROUNDS
 from pruning_kit.speed.timings import END_TO_END
@@ -224,7 +225,7 @@ def _same_sweep(command: str) -> str:
             next(words, None)
         elif option not in PLAN_OPTIONS and word not in PLACE_FLAGS:
             kept.append(word)
-    return shlex.join(kept)
+    return copyable(shlex.join(kept))
 
 
 def _latencies(run: Run) -> dict[Plan, PlanLatency]:

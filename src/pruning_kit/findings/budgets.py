@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
+from pruning_kit import bounds
 from pruning_kit.errors import RunError
 from pruning_kit.findings.choices import PlanRow, Size
 from pruning_kit.plan import Plan
@@ -25,6 +26,21 @@ class Budget:
     max_latency_s: float | None = None
     max_params: int | None = None
     max_ppl_increase_pct: float | None = None
+
+    def check(self) -> None:
+        """Refuse limits that are none.
+
+        Raises:
+            RunError: naming the option and what it may be.
+        """
+        latency_ms = None if self.max_latency_s is None else 1e3 * self.max_latency_s
+        params_m = None if self.max_params is None else self.max_params / 1e6
+        for option, value in (
+            ("--max-latency", latency_ms),
+            ("--max-params", params_m),
+            ("--max-ppl-increase", self.max_ppl_increase_pct),
+        ):
+            bounds.check(option, value, RunError)
 
     @property
     def limits(self) -> tuple[Budget, ...]:
@@ -59,10 +75,15 @@ def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
     it the plan of fewest parameters, then of most blocks removed, then of lowest perplexity.
 
     Raises:
-        RunError: if a limit is not a positive number (zero will do for perplexity), or concerns
-            latency in a run without timings.
+        RunError: if a limit is none, or concerns latency in a run without timings.
     """
-    _check(rows, budget)
+    budget.check()
+    if budget.max_latency_s is not None and all(row.latency is None for row in rows):
+        raise RunError(
+            f"cannot choose under --max-latency {1e3 * budget.max_latency_s:g} ms: this run holds "
+            "no timings that can be used. Measure it again with timing switched on, or give "
+            "another limit."
+        )
     fitting = [row for row in rows if not row.failed and _fits(row, budget)]
     if not fitting:
         return _unmet(rows, budget)
@@ -75,29 +96,6 @@ def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
 
 def _cost(row: PlanRow) -> tuple[float, Plan]:
     return row.selection_ratio, row.plan
-
-
-def _check(rows: tuple[PlanRow, ...], budget: Budget) -> None:
-    latency_ms = None if budget.max_latency_s is None else 1e3 * budget.max_latency_s
-    params_m = None if budget.max_params is None else budget.max_params / 1e6
-    for option, value, unit in (
-        ("--max-latency", latency_ms, " ms"),
-        ("--max-params", params_m, " million"),
-    ):
-        if value is not None and not value > 0:
-            raise RunError(
-                f"cannot choose under {option} {value:g}{unit}: give a number above zero."
-            )
-    limit = budget.max_ppl_increase_pct
-    if limit is not None and not limit >= 0:
-        raise RunError(
-            f"cannot choose under --max-ppl-increase {limit:g}: give a percentage from zero on."
-        )
-    if latency_ms is not None and all(row.latency is None for row in rows):
-        raise RunError(
-            f"cannot choose under --max-latency {latency_ms:g} ms: this run holds no timings that "
-            "can be used. Measure it again with timing switched on, or give another limit."
-        )
 
 
 def _fits(row: PlanRow, budget: Budget) -> bool:

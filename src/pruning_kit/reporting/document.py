@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from pruning_kit.findings.choices import PlanRow, Size
 from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.scores import Interval
 from pruning_kit.plan import STRATEGIES, Plan
+from pruning_kit.printable import copyable, each_printable, quoted
 from pruning_kit.reporting import budget_in_words
 from pruning_kit.reporting.choices_in_words import where
 from pruning_kit.reporting.sentences import section_sentences
@@ -41,10 +41,20 @@ SAMPLES_PROVE_LITTLE = (
     "the measure."
 )
 MAX_SIZES, MIN_SIZES = 16, 6
+LINES = {"code": "\n", "text": "\n\t"}
+"""Texts of several lines: commands, and what models write."""
+
+
+class _Printable:
+    """A value whose texts are `printable`, whatever names they were made of."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, each_printable(value, keep=LINES.get(name, "")))
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(_Printable):
     """Cells as text; columns other than the first hold numbers and stand to the right.
 
     `bold` are the numbers of rows that stand out.
@@ -57,7 +67,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Section:
+class Section(_Printable):
     """A part of a report; `pictures` are names of figures, `code` is a command to copy."""
 
     name: str
@@ -69,7 +79,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(_Printable):
     """A continuation of the run's prompt by one model, with the model's perplexity as text."""
 
     title: str
@@ -78,7 +88,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Document:
+class Document(_Printable):
     """A whole report. `notes` are what a reader must know first, such as a substituted model."""
 
     title: str
@@ -131,7 +141,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         speed_section(run),
         Section("uncertainty", "How sure this is", said["uncertainty"]),
         Section("provenance", "How it was measured", (PERPLEXITY,), provenance_table(run)),
-        Section("command", "The same run again", (), None, (), run.info["command"]),
+        Section("command", "The same run again", (), None, (), copyable(run.info["command"])),
     ]
     name = "the demo model" if run.info["model"]["name"] == "demo" else run.info["model"]["name"]
     return Document(
@@ -219,7 +229,7 @@ def recommended_command(run: Run, analysis: Analysis) -> str:
 
 def prune_command(run: Run, plan: str) -> str:
     """The command that cuts a plan, in its short form, out of the model and saves it."""
-    model = shlex.quote(str(run.info["model"]["name"]))
+    model = quoted(str(run.info["model"]["name"]))
     return f"pruning-kit prune --model {model} --remove {plan} --out pruned-{plan}"
 
 
@@ -363,7 +373,8 @@ def strategies_table(analysis: Analysis) -> Table | None:
 def _samples_section(run: Run, analysis: Analysis) -> list[Section]:
     """Stored continuations, the whole model's first."""
     said = [
-        f"{sample.title}{f' (perplexity {sample.ppl})' * bool(sample.ppl)}: “{sample.text}”"
+        f"{sample.title}{f' (perplexity {sample.ppl})' * bool(sample.ppl)}: "
+        f"“{' '.join(sample.text.split())}”"
         for sample in samples(run, analysis)
     ]
     if not said:

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
+from pruning_kit.printable import printable
 from pruning_kit.reporting import choices_in_words, pictures, plots
 from pruning_kit.reporting.document import Document, format_params, prune_command, samples
 from pruning_kit.reporting.wording import format_change, format_ppl
@@ -46,7 +47,7 @@ def render_page(run: Run, analysis: Analysis, document: Document) -> str:
         data=_data(run, analysis),
         samples=samples(run, analysis),
         front=choices_in_words.what_is_the_front(analysis),
-        front_note=plots.front_note(analysis),
+        front_note=[printable(note) for note in plots.front_note(analysis)],
         style=Markup(_resource("report.css")),
         script=Markup(_resource("report.js")),
     )

@@ -2,7 +2,7 @@
 
 Colour-blind people can read their colours and the maps cividis and PuOr; every figure also reads
 in grey by its labels. Names of models and texts are drawn as they are: a dollar sign in them
-starts no formula.
+starts no formula, a control character is drawn as its escape.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from matplotlib.ticker import MaxNLocator
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.choices import PlanRow
 from pruning_kit.plan import Plan
+from pruning_kit.printable import printable
 from pruning_kit.reporting import bars
 from pruning_kit.reporting.choices_in_words import what_is_the_front
 from pruning_kit.reporting.scales import GREY, RED, scale_perplexity
@@ -73,7 +74,9 @@ def new_panels(heights_in: Sequence[float], title: str) -> tuple[Figure, list[Ax
         figure = Figure(figsize=(WIDTH_IN, sum(heights_in)), layout="constrained")
         parts = figure.subfigures(len(heights_in), 1, height_ratios=heights_in, squeeze=False)
         axes = [part.subplots() for part in parts[:, 0]]
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
+    figure.suptitle(
+        printable(title), x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False
+    )
     return figure, axes
 
 
@@ -95,7 +98,7 @@ def caption(run: Run, split: str = "test") -> list[str]:
 
 def add_caption(figure: Figure, lines: Sequence[str]) -> None:
     """Write lines under the picture, wrapped to its width."""
-    text = "\n".join(textwrap.fill(line, CAPTION_COLUMNS) for line in lines)
+    text = "\n".join(textwrap.fill(printable(line), CAPTION_COLUMNS) for line in lines)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=GREY, parse_math=False)
 
 

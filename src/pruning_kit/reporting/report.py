@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import re
 from enum import StrEnum
 from pathlib import Path
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from pruning_kit.errors import RunError
 from pruning_kit.findings.analysis import Analysis, analyse
 from pruning_kit.findings.budgets import Budget
+from pruning_kit.printable import markdown_text
 from pruning_kit.reporting import page
 from pruning_kit.reporting.document import Document, Section, Table, build_document
 from pruning_kit.reporting.wording import in_lines
@@ -70,7 +69,7 @@ def plain_text(document: Document) -> str:
     """A document as it stands on a terminal of 80 columns, without colour."""
     console = Console(file=io.StringIO(), width=TERMINAL_WIDTH, color_system=None)
     with console.capture() as captured:
-        console.print(renderable(document))
+        console.print(renderable(document), crop=False)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
@@ -131,12 +130,15 @@ def _section_parts(section: Section) -> list[RenderableType]:
     if section.table is not None:
         parts.append(_rich_table(section.table))
     if section.code:
-        parts.append(Padding(Text(section.code, style="cyan"), (0, 0, 0, 2)))
+        lines = [f"  {line}" for line in section.code.splitlines()]  # whole, to be copied
+        parts.append(Text("\n".join(lines), style="cyan", no_wrap=True, overflow="ignore"))
     return parts
 
 
 def _bullet(sentence: str) -> RichTable:
     grid = RichTable.grid(padding=(0, 1))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     grid.add_row(Text("-"), Text(sentence))
     return grid
 
@@ -157,7 +159,7 @@ def _rich_table(table: Table) -> RichTable:
             justify="right" if right else "left",
             overflow="fold",
             no_wrap=right and fits,
-            min_width=min(widths[0], MIN_FIRST_COLUMN) if index == 0 else None,
+            min_width=min(widths[0], MIN_FIRST_COLUMN) if index == 0 and fits else None,
         )
     for number, row in enumerate(table.rows):
         first = in_lines(row[0], max(room, MIN_FIRST_COLUMN)) if headed else row[0]
@@ -170,12 +172,12 @@ def _rich_table(table: Table) -> RichTable:
 
 def markdown(document: Document) -> str:
     """A document as Markdown; pictures are named, not shown."""
-    lines = [f"# {_escape(document.title)}", "", _escape(document.subtitle), ""]
+    lines = [f"# {markdown_text(document.title)}", "", markdown_text(document.subtitle), ""]
     for note in document.notes:
-        lines += [f"> **Note:** {_escape(note)}", ""]
+        lines += [f"> **Note:** {markdown_text(note)}", ""]
     for section in document.sections:
         lines += [f"## {section.title}", ""]
-        lines += [f"- {_escape(sentence)}" for sentence in section.sentences]
+        lines += [f"- {markdown_text(sentence)}" for sentence in section.sentences]
         lines += [""] * bool(section.sentences)
         if section.table is not None:
             lines += [*_markdown_table(section.table), ""]
@@ -189,14 +191,9 @@ def _markdown_table(table: Table) -> list[str]:
     align = "|---|" + "---:|" * (columns - 1) if any(table.headings) else "|---" * columns + "|"
     lines = [_markdown_row(table.headings, False), align]
     lines += [_markdown_row(row, number in table.bold) for number, row in enumerate(table.rows)]
-    return [*lines, "", _escape(table.caption)] if table.caption else lines
+    return [*lines, "", markdown_text(table.caption)] if table.caption else lines
 
 
 def _markdown_row(cells: tuple[str, ...], bold: bool) -> str:
-    written = (_escape(cell).replace("|", "\\|") for cell in cells)
+    written = (markdown_text(cell).replace("|", "\\|") for cell in cells)
     return "| " + " | ".join(f"**{c}**" if bold and c else c for c in written) + " |"
-
-
-def _escape(text: str) -> str:
-    """Keep names from being read as Markdown or HTML; commands in backticks stay."""
-    return re.sub(r"([\\*_<]|\](?=\())", r"\\\1", text.replace("\n", " "))

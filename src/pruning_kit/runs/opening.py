@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +32,33 @@ def cache_folder() -> Path:
             f"cannot keep the run in the user's cache: {first_line(error)}. Choose another place "
             "with --output."
         ) from None
+
+
+def place_for(save_results: bool) -> Path:
+    """Where a new run goes that nobody named a folder for."""
+    return RESULTS if save_results else cache_folder()
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that could not be made or written to, before anything is computed for it.
+
+    Raises:
+        RunError: naming the folder and why.
+    """
+    with disk.disk_errors(str(folder)):
+        place = next(path for path in (folder, *folder.absolute().parents) if _is_there(path))
+        for part in folder.parts:
+            _is_there(place / part)  # too long a name, or one in a folder not to be entered
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def new_folder(base: Path, name: str) -> Path:

@@ -13,11 +13,14 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
+from pruning_kit.errors import DeviceError
+
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 FOREVER = timedelta(days=30)
 A_MOMENT = timedelta(seconds=5)
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +87,25 @@ class Ranks:
 
 @cache
 def current_ranks() -> Ranks:
-    """The place of this process according to torchrun; one alone without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """The place of this process according to torchrun; one alone without it.
+
+    A size without a rank is a scheduler's, which starts its processes by itself.
+
+    Raises:
+        DeviceError: if this process is one of several and is not told how to join the others.
+    """
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return Ranks()
+    rank, size, local_rank, local_size, port = (_number(name) for name in NUMBERS)
+    if not (0 <= rank < size and 0 <= local_rank < local_size and 0 < port < 2**16):
+        raise DeviceError(_cannot_join("their numbers contradict each other"))
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    rank = int(os.environ["RANK"])
     # torchrun's agent may host the store itself, then every rank is a client of it
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
+        _given("MASTER_ADDR"),
+        port,
         is_master=rank == 0 and not hosted,
         wait_for_workers=False,
         timeout=FOREVER,
@@ -104,8 +114,31 @@ def current_ranks() -> Ranks:
     return Ranks(
         rank=rank,
         size=size,
-        local_rank=int(os.environ["LOCAL_RANK"]),
-        local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+        local_rank=local_rank,
+        local_size=local_size,
         # the keys of a restarted run are kept apart from those of the attempt before it
         store=PrefixStore(f"pruning-kit/{attempt}", store),
+    )
+
+
+def _given(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise DeviceError(_cannot_join(f"{name} is not"))
+    return value
+
+
+def _number(name: str) -> int:
+    value = _given(name)
+    try:
+        return int(value)
+    except ValueError:
+        raise DeviceError(_cannot_join(f"{name} is {value!r}, no number")) from None
+
+
+def _cannot_join(why: str) -> str:
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    return (
+        f"cannot join the other processes: RANK={rank} and WORLD_SIZE={size} are set, but {why}. "
+        "Start all of them with torchrun, or unset RANK to run alone."
     )

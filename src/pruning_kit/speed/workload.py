@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from transformers import PreTrainedModel
 
+from pruning_kit import bounds
+from pruning_kit.bounds import Range
 from pruning_kit.errors import DeviceError, TimingError
 from pruning_kit.inputs.models import context_limit
 from pruning_kit.speed.bootstrap import MIN_ROUNDS
@@ -28,13 +30,11 @@ OPTIONS = {
     "threads": "--threads",
     "threads_offered": "--threads",
 }
-LEAST = {
-    "prompt_tokens": 1,
-    "batch_size": 1,
-    "new_tokens": 1,
-    "end_to_end_tokens": 2,
-    "min_rounds": MIN_ROUNDS,
-    "warmup_rounds": 1,
+RANGES = {
+    **bounds.RANGES,
+    "end_to_end_tokens": Range(2, bounds.TOKENS),
+    "min_rounds": Range(MIN_ROUNDS, 10**6),
+    "warmup_rounds": Range(1, 10**6),
 }
 
 Clock = Callable[[], float]
@@ -79,23 +79,15 @@ class LatencyProtocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in LEAST.items():
-            _refuse_below(name, getattr(self, name), least)
-        if self.threads is not None:
-            _refuse_below("threads", self.threads, 1)
-        for size in self.batches:
-            _refuse_below("batches", size, 1)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                bounds.check(option(field.name), number, TimingError, RANGES)
         if len({self.batch_size, *self.batches}) <= len(self.batches):
             raise TimingError(
                 f"cannot time --batch-sweep {','.join(map(str, self.batches))} with --batch "
                 f"{self.batch_size}: a size is repeated. Give each once, without that of --batch."
             )
-        for name in ("target", "budget_s"):
-            if not 1e-12 <= getattr(self, name) <= 1e12:
-                raise TimingError(
-                    f"cannot time with {option(name)} {getattr(self, name):g}: it needs to be "
-                    "above 0, and a time that can be waited for."
-                )
         if self.mode not in MODES:
             raise TimingError(
                 f"cannot time in mode {self.mode!r}: the modes are {', '.join(MODES)}."
@@ -105,13 +97,6 @@ class LatencyProtocol:
 def option(field: str) -> str:
     """A field's option on the command line, or the field itself."""
     return OPTIONS.get(field, field)
-
-
-def _refuse_below(field: str, value: int, least: int) -> None:
-    if value < least:
-        raise TimingError(
-            f"cannot time with {option(field)} {value}: it needs to be at least {least}."
-        )
 
 
 def choose_mode(compiled: bool, cuda_graphs: bool) -> str:
