@@ -404,8 +404,8 @@ def test_a_user_without_a_home_is_told_so(run, monkeypatch):
     code, _, err = run("sweep", "--mode", "baseline")
     assert code == 2
     assert " ".join(err.split()) == (
-        "Error: cannot keep the run in the user's cache: no home is known for this user, HOME is not "
-        "set. Choose another place with --output."
+        "Error: cannot keep the run in the user's cache: no home is known for this user, HOME is "
+        "not set. Choose another place with --output."
     )
 
 
