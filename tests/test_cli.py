@@ -244,9 +244,9 @@ ABSURD = [
     (("--new-tokens", "99999999999"), "from 1 to 16,777,216"),
     (("--batch", "100000"), "from 1 to 65,536"),
     (("--batch-sweep", "100000"), "from 1 to 65,536"),
-    (("--latency-budget", "inf"), "above 0 and below 10,000,000"),
-    (("--latency-budget", "nan"), "above 0 and below 10,000,000"),
-    (("--latency-target", "nan"), "above 0 and below 1"),
+    (("--latency-budget", "inf"), "above 0 and below 1,000,000,000,000"),
+    (("--latency-budget", "nan"), "above 0 and below 1,000,000,000,000"),
+    (("--latency-target", "nan"), "above 0 and below 1,000,000,000,000"),
     (("--max-removed", "0", "--strategies", "first"), "from 1 to 10,000"),
 ]
 
