@@ -38,7 +38,6 @@ from pruning_kit.walk.estimates import WindowCost, in_words, measure_cost
 from pruning_kit.walk.perplexity import Kernel
 
 LONG_S = 60.0
-FEW_CALLS = 200  # of blocks and heads, by the window: over before their cost is measured
 MUCH = 1.5  # times as fast, for advice to be worth its line
 
 
@@ -229,8 +228,6 @@ class Sweep:
         if not n_windows or not self.ranks.leads:
             return
         calls = count_block_calls(self.plans, self.decoder.n_blocks)
-        if n_windows * (calls + len(self.plans)) < FEW_CALLS:
-            return
         per_window = self._cost_per_window(text).seconds(1, calls, len(self.plans))
         if n_windows * per_window > LONG_S:
             every = self.ranks.size * n_windows
