@@ -23,6 +23,7 @@ from pruning_kit.errors import CorpusError, RunError, first_line
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
+from pruning_kit.inputs.weights import find_weights
 from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.plan import count_block_calls
@@ -58,6 +59,7 @@ class Sweep:
         source = _find_model(settings, observer)
         inputs = models.load_inputs(source)
         self.plans = settings.choice.resolve(inputs.config.num_hidden_layers)
+        find_weights(source.name, source.folder)  # before a text is fetched to no purpose
         with ThreadPoolExecutor() as background:  # a GPU wakes, weights are read, and meanwhile
             background.submit(lambda: torch.empty(1, device=self.device))  # text is tokenised
             # In float32 on the host: the kernel makes its own copy where and how it computes.
