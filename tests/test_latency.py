@@ -82,8 +82,10 @@ def test_every_call_is_synchronised_and_taken_by_the_given_clock(decoder):
     timings = latency.measure(
         decoder, [Plan((1,))], PROMPT_IDS, QUICK, clock=clock, sync=lambda: events.append("sync")
     )
-    others = 3 + 1 + 4  # decode steps; a prefill and steps end to end
-    timed = 3 * ((2 + others) + 8 * (8 + others))  # entries, prefills of the warm-up and of rounds
+    prefills = 2 + 8 * 8  # of the warm-up and of the rounds
+    others = 9 * (3 + 1)  # decode steps; a prefill end to end
+    stretches = 3 * (1 + 1 + 2)  # of the four steps end to end, in turn
+    timed = 3 * (prefills + others + stretches)  # entries
     assert events.count("sync") == 2 * timed
     pairs = "".join(event[0] for event in events)
     assert pairs.count("scsc") == timed
@@ -131,7 +133,7 @@ def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(
         decoder.model.transformer.wte.weight[:] *= 0.0
     work = workload_of(decoder, [Plan()], turns=Turns(1, 4, 0.0))
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
-    assert widths == [6, 6, 1, 1, 1, 4, 1, 1, 1, 1]
+    assert widths == [6, 6, 1, 1, 1, 4, 1]
     assert work.end_to_end_tokens(0).shape == (1, 9)
 
 
@@ -141,7 +143,7 @@ def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
     work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch, generation.WARM)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
     lead_in = [1]
-    assert widths == [*lead_in, 6, 6, *lead_in, 1, 1, 1, *lead_in, 4, *lead_in, 1, 1, 1, 1]
+    assert widths == [*lead_in, 6, 6, *lead_in, 1, 1, 1, *lead_in, 4, *lead_in, 1]
 
 
 def test_turns_are_longer_where_a_model_fits_the_processors_cache():
@@ -198,24 +200,39 @@ def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
         return generation.choose_repeats({0: sample, 1: sample}, **wanted)
 
     assert choose(0.2, 0.02, 1.4) == Repeats(8, 1, 1)
-    assert choose(0.2, 0.02, 1.4, round_s=6.0) == Repeats(4, 1, 1)
-    assert choose(0.2, 0.02, 1.4, round_s=5.0) == Repeats(2, 1, 1)
-    assert choose(0.006, 0.006, 0.4) == Repeats(25, 2, 1)
-    assert choose(0.001, 0.0005, 0.03, new_tokens=1) == Repeats(32, 16, 5)
-    # Two entries at 25 × 6 + 32 × 6 + 400 ms are 1.48 s.
-    assert choose(0.006, 0.006, 0.4, round_s=1.5) == Repeats(25, 2, 1)
-    assert choose(0.006, 0.006, 0.4, round_s=1.4) == Repeats(9, 1, 1)
-    assert choose(0.006, 0.006, 0.4, round_s=1.0) == Repeats(4, 1, 1)
+    assert choose(0.2, 0.02, 1.4, round_s=4.7) == Repeats(4, 1, 1)
+    assert choose(0.2, 0.02, 1.4, round_s=3.1) == Repeats(2, 1, 1)
+    assert choose(0.006, 0.006, 0.4) == Repeats(25, 2, 2)
+    assert choose(0.001, 0.0005, 0.03, new_tokens=1) == Repeats(32, 16, 15)
+    # Two entries at 25 × 6 + 32 × 6 ms and two of the three stretches of 400 ms are 1.22 s.
+    assert choose(0.006, 0.006, 0.4, round_s=1.22) == Repeats(25, 2, 2)
+    assert choose(0.006, 0.006, 0.4, round_s=1.21) == Repeats(9, 1, 1)
+    assert choose(0.006, 0.006, 0.4, round_s=0.5) == Repeats(4, 1, 1)
 
 
 def test_repeats_share_the_prefills_among_the_decode_runs(decoder):
     work = workload_of(decoder, [Plan()], turns=Turns(1, 4, 0.0))
     work.repeats = Repeats(prefill_calls=5, decode_runs=2, end_to_end_runs=2)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
-    assert widths == [6, 6, 1, 1, 1, 6, 6, 6, 1, 1, 1] + 2 * [4, 1, 1, 1, 1]
+    assert widths == [6, 6, 1, 1, 1, 6, 6, 6, 1, 1, 1, 4, 1, 4, 1, 1]
     work.repeats = Repeats(prefill_calls=1, decode_runs=2)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
-    assert widths == 2 * [6, 1, 1, 1] + [4, 1, 1, 1, 1]
+    assert widths == 2 * [6, 1, 1, 1] + [4, 2, 1, 1]
+
+
+def test_rounds_make_one_stretch_of_the_end_to_end_steps_after_the_other(decoder):
+    """Of four steps the first, the second, the last two; what is before them is read at once."""
+    work = workload_of(decoder, [Plan(), Plan()], turns=Turns(1, 4, 0.0))
+    made = [widths_seen(decoder, lambda: work.sample_round([0, 1], [END_TO_END])) for _ in range(4)]
+    assert made == [[4, 4, 1, 1], [4, 1, 4, 1, 1, 1], [4, 2, 4, 2, 1, 1, 1, 1], made[0]]
+
+
+@given(st.integers(0, 300))
+def test_stretches_follow_each_other_and_hold_every_step(n_steps):
+    parts = generation.stretches(n_steps)
+    steps = [step for part in parts for step in range(part.ahead, part.ahead + part.steps)]
+    assert steps == list(range(n_steps))
+    assert len(parts) == min(generation.STRETCHES, max(n_steps, 1))
 
 
 @given(st.integers(0, 300), st.integers(1, 40))
@@ -228,9 +245,10 @@ def test_turns_make_the_steps_asked_for(n_steps, turn_steps):
 
 def test_the_plain_sum_keeps_every_interruption():
     made = generation.Generation(prefills_s=[[2.0]], steps_s=[[1.0, 9.0], [1.0, 5.0]])
-    assert made.plain_s == 2.0 + 16.0
+    assert made.plain_s(4) == 2.0 + 16.0
     twice = generation.Generation(prefills_s=[[2.0], [4.0]], steps_s=[[1.0, 9.0], [1.0, 5.0]])
-    assert twice.plain_s == (6.0 + 16.0) / 2
+    assert twice.plain_s(4) == 3.0 + 16.0
+    assert generation.Generation(prefills_s=[[2.0]]).plain_s(0) == 2.0
 
 
 def test_a_spike_of_one_entry_stays_out_of_its_sample():
@@ -468,7 +486,7 @@ def test_quantities_that_rest_are_not_sampled(decoder):
     assert set(work.sample_round([0, 1], [DECODE])[0]) == {DECODE}
     assert widths_seen(decoder, lambda: work.sample_round([0], [DECODE])) == 2 * [6, 1, 1, 1]
     assert widths_seen(decoder, lambda: work.sample_round([0], [PREFILL])) == [6, 6, 6]
-    assert widths_seen(decoder, lambda: work.sample_round([0], [END_TO_END])) == [4, 1, 1, 1, 1]
+    assert widths_seen(decoder, lambda: work.sample_round([0], [END_TO_END])) == [4, 1]
     assert set(work.sample_round([0, 1], [END_TO_END])[1]) == {END_TO_END, END_TO_END_PLAIN}
 
 

@@ -11,14 +11,14 @@ Shapes: B batch, T tokens; E entries, C turns of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from math import ceil
-from statistics import geometric_mean
+from statistics import fmean, geometric_mean
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 SHARES = ((0.15, 8), (0.05, 4), (0.02, 2))
 """Seconds that each quantity gets of a round for the whole model, and the fewest prefills."""
 TRIAL_STEPS = 8
+STRETCHES = 3
+"""Into so many the steps of an end-to-end run are parted. A round makes one of them, since steps
+all cost nearly the same, and a whole run would take three quarters of a round."""
 AT_ONCE = 8  # entries in turn with the whole model: growing caches are for so many only
 
 Sample = dict[str, float]
@@ -100,7 +103,7 @@ def choose_repeats(samples: Mapping[int, Sample], new_tokens: int, round_s: floa
         repeats = Repeats(
             min(max(ceil(share_s / whole[PREFILL]), least_prefills), 32),
             min(max(ceil(share_s / (new_tokens * whole[DECODE])), 1), 16),
-            min(max(ceil(share_s / whole[END_TO_END]), 1), 16),
+            min(max(ceil(STRETCHES * share_s / whole[END_TO_END]), 1), 16),
         )
         if sum(_seconds(sample, repeats, new_tokens) for sample in samples.values()) <= round_s:
             break
@@ -112,8 +115,15 @@ def _seconds(sample: Sample, repeats: Repeats, new_tokens: int) -> float:
     return (
         repeats.prefill_calls * sample[PREFILL]
         + repeats.decode_runs * new_tokens * sample[DECODE]
-        + repeats.end_to_end_runs * sample[END_TO_END_PLAIN]
+        + repeats.end_to_end_runs * sample[END_TO_END_PLAIN] / STRETCHES
     )
+
+
+class Stretch(NamedTuple):
+    """Some of the decode steps of a run: how many were before them, and how many they are."""
+
+    ahead: int
+    steps: int
 
 
 @dataclass(slots=True)
@@ -125,11 +135,10 @@ class Generation:
     prefills_s: list[list[float]] = field(default_factory=list)
     steps_s: list[list[float]] = field(default_factory=list)
 
-    @property
-    def plain_s(self) -> float:
-        """Seconds of one prefill and its steps, on average over the runs."""
-        prefills_s = list(chain(*self.prefills_s))
-        return (sum(prefills_s) + sum(chain(*self.steps_s))) / len(prefills_s)
+    def plain_s(self, n_steps: int) -> float:
+        """Seconds of a prefill and so many steps, each as long as it was on average."""
+        steps_s = list(chain(*self.steps_s))
+        return fmean(chain(*self.prefills_s)) + n_steps * (fmean(steps_s) if steps_s else 0.0)
 
 
 class Workload:
@@ -161,6 +170,8 @@ class Workload:
         self.prompt_BT = _random_prompt(decoder.model, protocol)
         prompts = [list(prompt_ids)] * protocol.batch_size
         self.end_to_end_BT = torch.tensor(prompts).to(decoder.device)
+        self._parts = stretches(self._n_end_to_end_steps)
+        self._runs_made = 0
         self.turns = turns or SHORT
         self._turns_given = turns is not None
         self.repeats = Repeats()
@@ -184,6 +195,7 @@ class Workload:
             place = order.index(whole) * (len(group) + 1) // len(order)
             group = [*group[:place], whole, *group[place:]]
             samples.append(self._sample_group(group, quantities))
+        self._runs_made += self.repeats.end_to_end_runs
         return at_one_level(samples, whole)
 
     def warm_up(self, rounds: int, left_s: float) -> None:
@@ -236,12 +248,17 @@ class Workload:
                     samples[entry][quantity] = seconds
 
     def _add_end_to_end(self, samples: Mapping[int, Sample]) -> None:
-        made = self._end_to_end(list(samples), self.repeats.end_to_end_runs)
+        made = self._end_to_end(list(samples), self._stretches_of_this_round())
         first_s = undisturbed({entry: one.prefills_s for entry, one in made.items()})
         next_s = undisturbed({entry: one.steps_s for entry, one in made.items()})
         for entry, sample in samples.items():
             sample[END_TO_END] = first_s[entry] + self._n_end_to_end_steps * next_s[entry]
-            sample[END_TO_END_PLAIN] = made[entry].plain_s
+            sample[END_TO_END_PLAIN] = made[entry].plain_s(self._n_end_to_end_steps)
+
+    def _stretches_of_this_round(self) -> list[Stretch]:
+        """One for each run, the next in turn; the same for all entries."""
+        runs = range(self._runs_made, self._runs_made + self.repeats.end_to_end_runs)
+        return [self._parts[run % len(self._parts)] for run in runs]
 
     @property
     def _n_end_to_end_steps(self) -> int:
@@ -262,18 +279,18 @@ class Workload:
             self._generate(generations, self.prompt_BT, steps, prefills)
         return generations
 
-    def _end_to_end(self, group: Sequence[int], runs: int) -> dict[int, Generation]:
+    def _end_to_end(self, group: Sequence[int], parts: Iterable[Stretch]) -> dict[int, Generation]:
+        """A prefill for each stretch, and its steps."""
         generations = {entry: Generation() for entry in group}
-        for _ in range(runs):
-            self._generate(
-                generations, self.end_to_end_BT, self._n_end_to_end_steps, prefill_calls=1
-            )
+        for part in parts:
+            self._generate(generations, self.end_to_end_BT, part.steps, 1, part.ahead)
         return generations
 
     @torch.no_grad()
     def end_to_end_tokens(self, entry: int) -> Tensor:
         """What the end-to-end calls of an entry produce: prompt and continuation, (B, T)."""
-        generation = self._end_to_end([entry], runs=1)[entry]
+        whole = Stretch(0, self._n_end_to_end_steps)
+        generation = self._end_to_end([entry], [whole])[entry]
         return torch.cat([self.end_to_end_BT, *generation.tokens], dim=1)
 
     def _generate(
@@ -282,14 +299,20 @@ class Workload:
         prompt_BT: Tensor,
         n_steps: int,
         prefill_calls: int,
+        ahead: int = 0,
     ) -> None:
-        """Prefill and `n_steps` decode steps of every entry, in turns."""
+        """Prefill and `n_steps` decode steps of every entry, in turns.
+
+        Before the steps, `ahead` further tokens are read at once, which is not timed.
+        """
 
         def prefill(model: PreTrainedModel, entry: int, calls: int) -> None:
             seconds = [
                 self._prefill(model, entry, generations[entry], prompt_BT) for _ in range(calls)
             ]
             generations[entry].prefills_s.append(seconds)
+            if ahead:
+                self._read(model, generations[entry], ahead)
 
         def decode(model: PreTrainedModel, entry: int, calls: int) -> None:
             seconds = [self._decode(model, generations[entry]) for _ in range(calls)]
@@ -321,6 +344,12 @@ class Workload:
         return self.stopwatch.seconds(
             lambda: generation.tokens.append(next_token(model, prompt_BT, generation.cache))
         )
+
+    @staticmethod
+    def _read(model: PreTrainedModel, generation: Generation, n_tokens: int) -> None:
+        """Read on, whatever it is: a step's time hangs on how much was read, not on what."""
+        tokens_BT = generation.tokens[-1].expand(-1, n_tokens).contiguous()
+        generation.tokens.append(next_token(model, tokens_BT, generation.cache))
 
     def _decode(self, model: PreTrainedModel, generation: Generation) -> float:
         tokens, cache = generation.tokens, generation.cache
@@ -404,6 +433,13 @@ def groups(order: Sequence[int]) -> list[Sequence[int]]:
     count = max(1, -(-len(order) // AT_ONCE))
     ends = [len(order) * number // count for number in range(count + 1)]
     return [order[first:end] for first, end in pairwise(ends)]
+
+
+def stretches(n_steps: int) -> list[Stretch]:
+    """Steps parted into `STRETCHES` that follow each other, or fewer that are not empty."""
+    ends = [n_steps * number // STRETCHES for number in range(STRETCHES + 1)]
+    parts = [Stretch(first, end - first) for first, end in pairwise(ends) if end > first]
+    return parts or [Stretch(0, 0)]
 
 
 def turn_lengths(n_calls: int, at_most: int) -> list[int]:
