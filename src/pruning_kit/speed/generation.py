@@ -42,9 +42,10 @@ from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
 SHARES = ((0.15, 8), (0.05, 4), (0.02, 2))
 """Seconds that each quantity gets of a round for the whole model, and the fewest prefills."""
 TRIAL_STEPS = 8
-STRETCHES = 3
+STRETCHES = 2
 """Into so many the steps of an end-to-end run are parted. A round makes one of them, since steps
-all cost nearly the same, and a whole run would take three quarters of a round."""
+all cost nearly the same, and a whole run would take three quarters of a round; of three, each
+would have so few turns that their median gave in to the noise of a shared machine."""
 AT_ONCE = 8  # entries in turn with the whole model: growing caches are for so many only
 
 Sample = dict[str, float]
