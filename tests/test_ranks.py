@@ -161,7 +161,17 @@ def command(n_processes, model, text, folder):
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(n_processes), "-m", "pruning_kit", "sweep"),
         *("--mode", "combinatorial", "--model", str(model), "--dataset", str(text)),
-        *("--no-speed", "--batch-size", "1", "--threads", "1", "--output", str(folder)),
+        *(
+            "--device",
+            "cpu",
+            "--no-speed",
+            "--batch-size",
+            "1",
+            "--threads",
+            "1",
+            "--output",
+            str(folder),
+        ),
         "--resume",
     ]
 
