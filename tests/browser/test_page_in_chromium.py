@@ -225,10 +225,10 @@ def test_the_chart_can_be_read_with_the_keyboard(visit):
     browser.execute_script("document.querySelector('#chart svg').focus()")
     keys = ActionChains(browser)
     keys.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).perform()
-    assert find(browser, ".tip").text.splitlines()[0] == "1+2+3+4"
+    assert find(browser, ".tip").text.splitlines()[0] == "1-4"
     ActionChains(browser).send_keys(Keys.ENTER).perform()
-    assert find(browser, "#table tr.selected").get_attribute("data-plan") == "1+2+3+4"
-    assert browser.switch_to.active_element.text == "1+2+3+4"
+    assert find(browser, "#table tr.selected").get_attribute("data-plan") == "1-4"
+    assert browser.switch_to.active_element.text == "1-4"
 
 
 def test_the_front_is_that_of_the_text_chosen_on_and_says_so(visit, folders):
@@ -240,7 +240,7 @@ def test_the_front_is_that_of_the_text_chosen_on_and_says_so(visit, folders):
     for _ in range(6):
         ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
         told.append(find(browser, ".tip").text.splitlines()[0])
-    assert told == ["whole model", *(str(size.best) for size in sizes)]
+    assert told == ["whole model", *(size.best.short for size in sizes)]
     assert [size.best for size in sizes] != [size.best_reported for size in sizes]
     assert "The front was chosen on valid" in find(browser, "#chart-legend").text
 
