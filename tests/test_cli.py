@@ -21,8 +21,10 @@ import pruning_kit
 from pruning_kit import cli, sweep
 from pruning_kit import options as opt
 from pruning_kit.bounds import RANGES
+from pruning_kit.endings import explain
 from pruning_kit.invocation import program_of
 from pruning_kit.plan import Plan, singles
+from pruning_kit.runs import ranks
 from pruning_kit.runs.results import COLUMNS
 from tests.synthetic_runs import write_run
 
@@ -732,3 +734,52 @@ def test_under_torchrun_the_command_shown_is_torchruns(run, asked, monkeypatch, 
     assert code == 0
     begin = shlex.join(["torchrun", "--nproc-per-node", "2", *words, "--mode", "baseline"])
     assert f"without measuring again: {begin}" in out
+
+
+def test_no_words_at_all_are_answered_by_the_help(run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert "Usage: pruning-kit" in out and "sweep" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--dataset", "nowhere.txt"), "cannot find text 'nowhere.txt'"),
+        (("--select-on", "nowhere.txt"), "cannot find text 'nowhere.txt'"),
+        (("--context", "64"), "cannot use context 64: the model"),
+        (("--output", "taken"), "cannot write a new run to taken: a run is already there"),
+    ],
+)
+def test_what_no_weights_are_needed_for_is_refused_before_they_are_read(
+    run, asked, monkeypatch, tmp_path, words, message
+):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "run.json").write_text("{}")
+
+    def read(*_, **__):
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("pruning_kit.inputs.models.load_model", read)
+    code, _, err = run("sweep", "--mode", "baseline", *asked, *words)
+    assert code == 2
+    assert message in " ".join(err.split())
+
+
+def test_a_mistake_in_the_words_is_said_by_the_first_process_which_waits_for_no_other(
+    run, monkeypatch
+):
+    for name, value in zip(ranks.NUMBERS, ("1", "2", "1", "2", "29999"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    ranks.current_ranks.cache_clear()
+    assert run("sweep", "--bogus") == (2, "", "")
+    monkeypatch.setenv("RANK", "0")
+    code, _, err = run("sweep", "--bogus")
+    assert code == 2 and "no such option" in " ".join(err.split())
+
+
+def test_an_end_with_words_is_exit_code_1():
+    assert explain(SystemExit("words"), debug=False) == 1
+    assert explain(SystemExit(3), debug=False) == 3
+    assert explain(SystemExit(), debug=False) == 0

@@ -141,10 +141,14 @@ def test_where_the_head_is_not_fused_the_reason_is_said(monkeypatch, generation,
     monkeypatch.setattr(choice, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
+    monkeypatch.setattr(choice.shutil, "which", lambda name: name or None)
     assert choice.fusing_is_refused(torch.empty(100, width)) == reason
 
 
-def test_without_triton_the_head_is_not_fused(monkeypatch):
+def test_without_triton_and_its_compiler_the_head_is_not_fused(monkeypatch):
+    monkeypatch.setattr(choice, "find_spec", lambda name: name)
+    monkeypatch.setattr(choice.shutil, "which", lambda name: None)
+    assert choice.fusing_is_refused(torch.empty(100, 64)) == "Triton needs a C compiler"
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
     assert choice.fusing_is_refused(torch.empty(100, 64)) == "Triton is not installed"
 

@@ -46,6 +46,7 @@ def test_a_shared_run_has_as_many_batches_for_each_process(n_windows, largest, n
 
 
 def test_batches_of_a_shared_run():
+    """Of the windows of one shape: the first of a text and its last go alone."""
     assert even_batch_size(490, 85, 1) == 85
     assert even_batch_size(490, 85, 2) == 82
     assert even_batch_size(490, 85, 4) == 62

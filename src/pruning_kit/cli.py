@@ -1,7 +1,7 @@
 """The command line: each verb parses, calls the library and prints.
 
 Exit codes: 0 done, 1 a check failed or nobody reads the output, 2 an input that cannot be used or
-an output that takes nothing, 3 some plans failed, 130 interrupted.
+an output that takes nothing, 3 some plans failed, 70 a mistake of the kit's own, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="pruning-kit",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -70,6 +69,7 @@ def _run(words: list[str], default_verb: str | None, program: str) -> None:
     command = command_of(program, words)
     if default_verb and not (words and words[0] in VERBS):
         words = [default_verb, *words]
+    words = words or ["--help"]
     parser = typer.main.get_command(app)
     with parser.make_context(printable(program), words, obj=command) as context:
         parser.invoke(context)
@@ -195,9 +195,10 @@ def _carry_out(prepared: Sweep, command: str) -> None:
         prepared.sample()
     except KeyboardInterrupt:
         again = copyable(with_option(command, "--resume"))
-        notes.show_line(
-            f"Stopped. What was measured is in {prepared.run.folder}; go on with: {again}"
-        )
+        if prepared.ranks.leads:
+            notes.show_line(
+                f"Stopped. What was measured is in {prepared.run.folder}; go on with: {again}"
+            )
         raise typer.Exit(130) from None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 
 import typer
 
 from pruning_kit.console import arose_in_printing, notes, out
-from pruning_kit.errors import PruningKitError, in_words
+from pruning_kit.errors import DeviceError, in_words
 from pruning_kit.printable import printable
 
 MISTAKE = 70
@@ -21,9 +22,10 @@ def explain(error: BaseException, debug: bool) -> int:
         case typer.Exit():
             return error.exit_code
         case SystemExit():
-            return int(error.code or 0)
+            return error.code if isinstance(error.code, int) else int(error.code is not None)
         case KeyboardInterrupt():
-            notes.say("Stopped.")
+            if _may_lead():
+                notes.say("Stopped.")
             return 130
         case OSError() if arose_in_printing(error):
             out.failure = error
@@ -39,7 +41,7 @@ def explain(error: BaseException, debug: bool) -> int:
             "bold red",
         )
         return MISTAKE
-    _say_once(sentence)
+    _say_once(sentence, error)
     return 2
 
 
@@ -52,17 +54,23 @@ def _usage(error: BaseException) -> str | None:
     return f"{message[0].lower()}{message[1:].rstrip('.')}. See {context.command_path} --help."
 
 
-def _say_once(sentence: str) -> None:
-    """Print an error, of several processes that fail alike by the first."""
+def _say_once(sentence: str, error: BaseException) -> None:
+    """Print an error, of several processes that fail alike by the first.
+
+    Processes that have not met yet do not meet for that: one might be alone, and wait for long.
+    """
     from pruning_kit.runs.ranks import Ranks, current_ranks
 
-    try:
-        ranks = current_ranks()
-    except PruningKitError:  # which is what is to be said
-        ranks = Ranks()
-    if ranks.should_say(sentence):
+    met = current_ranks.cache_info().currsize > 0
+    ranks = current_ranks() if met else Ranks()
+    if ranks.should_say(sentence) and (met or _may_lead() or isinstance(error, DeviceError)):
         who = "" if ranks.leads else f" in process {ranks.rank}"
         notes.say(_shortened(sentence), f"Error{who}:", "bold red")
+
+
+def _may_lead() -> bool:
+    """Whether this process is the first, by what torchrun tells it."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _shortened(sentence: str) -> str:

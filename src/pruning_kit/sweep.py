@@ -51,6 +51,8 @@ class Sweep:
 
     def __init__(self, settings: SweepSettings, observer: Observer, ranks: Ranks) -> None:
         settings.check()
+        if settings.output is not None and ranks.leads:
+            opening.named_folder(settings.output, settings.resume)
         self.settings = settings
         self.observer = observer
         self.ranks = ranks
@@ -60,13 +62,14 @@ class Sweep:
         inputs = models.load_inputs(source)
         self.plans = settings.choice.resolve(inputs.config.num_hidden_layers)
         find_weights(source.name, source.folder)  # before a text is fetched to no purpose
+        found = _find_texts(settings, observer, inputs)
         with ThreadPoolExecutor() as background:  # a GPU wakes, weights are read, and meanwhile
             background.submit(lambda: torch.empty(1, device=self.device))  # text is tokenised
             # In float32 on the host: the kernel makes its own copy where and how it computes.
             loading = background.submit(
                 models.load_model, source, attention=settings.attention, inputs=inputs
             )
-            self.texts = _prepare_texts(settings, observer, inputs)
+            self.texts = _prepare_texts(found, settings, observer, inputs)
             self.loaded = loading.result()
         self.decoder = Decoder(self.loaded.model)
         if settings.timing:
@@ -84,8 +87,8 @@ class Sweep:
     def measure(self) -> None:
         """Walk every window group that this process takes and that is not on the disk yet."""
         for split, text in self.texts.items():
-            todo = self._groups_to_measure(split)
-            self._announce(text, sum(end - first for _, first, end in todo))
+            todo, n_left = self._groups_to_measure(split)
+            self._announce(text, sum(end - first for _, first, end in todo), n_left)
             with self.observer.track(
                 f"perplexity, {text.corpus.title}",
                 len(self.plans) * sum(end - first for _, first, end in todo),
@@ -95,8 +98,10 @@ class Sweep:
                     advance(len(self.plans) * (end - first))
         self.ranks.wait_for_all("measured")
 
-    def _groups_to_measure(self, split: str) -> list[tuple[int, int, int]]:
-        """This process's share of the groups that are not on the disk: (group, first, end).
+    def _groups_to_measure(self, split: str) -> tuple[list[tuple[int, int, int]], int]:
+        """This process's share of the groups not on the disk yet, and how many windows all these are.
+
+        A group is (number, first, end).
 
         Which these are is what the first process saw, lest one that looks later leave a group that
         another counts as its own.
@@ -105,8 +110,9 @@ class Sweep:
         left = [g for g in range(len(groups)) if not self.run.has_part(split, g)]
         seen = self.ranks.share(f"left/{split}", json.dumps(left) if self.ranks.leads else None)
         left = json.loads(seen)
-        mine = self.ranks.takes([groups[group][1] - groups[group][0] for group in left])
-        return [(left[piece], *groups[left[piece]]) for piece in mine]
+        sizes = [groups[group][1] - groups[group][0] for group in left]
+        mine = self.ranks.takes(sizes)
+        return [(left[piece], *groups[left[piece]]) for piece in mine], sum(sizes)
 
     def time(self) -> None:
         """Time the really cut models, if asked for and not done yet; only one process does."""
@@ -225,14 +231,19 @@ class Sweep:
     def _cost_per_window(self, text: PreparedText) -> WindowCost:
         return measure_cost(self.kernel, *text.typical_window())
 
-    def _announce(self, text: PreparedText, n_windows: int) -> None:
-        """Say how long this process's share will take, if long, and what would make it shorter."""
+    def _announce(self, text: PreparedText, n_windows: int, every: int) -> None:
+        """Say how long this process's share will take, if long, and what would make it shorter.
+
+        Args:
+            text: the text.
+            n_windows: windows of this process.
+            every: windows of all processes.
+        """
         if not n_windows or not self.ranks.leads:
             return
         calls = count_block_calls(self.plans, self.decoder.n_blocks)
         per_window = self._cost_per_window(text).seconds(1, calls, len(self.plans))
         if n_windows * per_window > LONG_S:
-            every = self.ranks.size * n_windows
             shared = f" shared by {self.ranks.size} processes" * (self.ranks.size > 1)
             shorter = [] if self.settings.resume else self._shorter(n_windows, per_window)
             self.observer.say(
@@ -367,7 +378,9 @@ class Sweep:
             return self.settings.batch_size
         text = self.texts["test"]
         largest = choose_batch_size(self.kernel, self.plans, *text.typical_window())
-        return even_batch_size(len(text.windows), largest, self.ranks.size)
+        shapes = [window.shape for window in text.windows]
+        n_alike = shapes.count(shapes[len(shapes) // 2])  # the first and the last go alone
+        return even_batch_size(n_alike, largest, self.ranks.size)
 
     def _threads(self) -> int:
         """Threads of each process; torchrun's default of one would leave cores idle."""
@@ -380,10 +393,10 @@ class Sweep:
 
 def _choose_device(settings: SweepSettings, ranks: Ranks) -> torch.device:
     """The device asked for; each of several processes takes a GPU of its own."""
-    device = models.choose_device(settings.device)
-    if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
-    return device
+    name = settings.device
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{ranks.local_rank % torch.cuda.device_count()}"
+    return models.choose_device(name)
 
 
 def _find_model(settings: SweepSettings, observer: Observer) -> models.ModelSource:
@@ -397,10 +410,11 @@ def _find_model(settings: SweepSettings, observer: Observer) -> models.ModelSour
     return source
 
 
-def _prepare_texts(
+def _find_texts(
     settings: SweepSettings, observer: Observer, inputs: models.ModelInputs
-) -> dict[str, PreparedText]:
+) -> dict[str, corpora.Corpus]:
     """The text that figures are reported on and, if asked for, the one to choose plans on."""
+    window_sizes(inputs, settings.context, settings.stride)  # refused before a text is read
     corpus = corpora.find_corpus(settings.dataset, inputs.source.name, settings.hub_text)
     if corpus.note:
         observer.warn(f"{corpus.note} This run scores the embedded text ({corpus.title}).")
@@ -412,6 +426,16 @@ def _prepare_texts(
                 f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
                 "reported on. Give --select-on another text."
             )
+    return chosen
+
+
+def _prepare_texts(
+    chosen: Mapping[str, corpora.Corpus],
+    settings: SweepSettings,
+    observer: Observer,
+    inputs: models.ModelInputs,
+) -> dict[str, PreparedText]:
+    """The texts as tokens, cut into windows."""
     sizes = (settings.context, settings.stride, settings.max_windows)
     prepared = {
         split: prepare_text(text, inputs, *sizes, settings.bos) for split, text in chosen.items()

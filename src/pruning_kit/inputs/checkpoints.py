@@ -92,6 +92,8 @@ def load_checkpoint(
             )
         model.generation_config = _generation_config(folder)
         _keep_own_head(model)
+    except MemoryError:
+        raise
     except Exception as error:  # a wrong file or setting shows as nearly any kind of error
         raise ModelError(
             f"cannot load model {name!r}: {first_line(error)}. The folder needs config.json, "

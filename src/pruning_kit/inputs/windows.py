@@ -116,6 +116,11 @@ def even_batch_size(n_windows: int, largest: int, n_processes: int) -> int:
     """A batch of at most `largest` windows, such that several processes get as many batches each.
 
     One process alone takes the largest: its last batch may be smaller.
+
+    Args:
+        n_windows: windows of the shape that most have, which alone share batches.
+        largest: what memory allows.
+        n_processes: how many take part.
     """
     if n_processes == 1:
         return largest

@@ -6,6 +6,8 @@ refused, and why, stands in the chosen kernel's `note`.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -210,6 +212,8 @@ def fusing_is_refused(weight_VD: Tensor) -> str | None:
     """Why the fused head, written in Triton for 16 bits on NVIDIA's Hopper GPUs, is not used."""
     if find_spec("triton") is None:
         return "Triton is not installed"
+    if not any(map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang"))):
+        return "Triton needs a C compiler"
     if torch.cuda.get_device_capability(weight_VD.device)[0] != 9:
         name = torch.cuda.get_device_name(weight_VD.device)
         return f"it is written for NVIDIA's Hopper GPUs, this is {name}"

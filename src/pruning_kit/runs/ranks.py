@@ -1,7 +1,8 @@
 """Several processes on one run, started by torchrun: who takes which window group.
 
-The processes share only the run folder. They meet twice, through torchrun's own key-value store:
-to learn which folder the first one opened, and to wait for the last group.
+The processes share only the run folder. They meet through torchrun's own key-value store:
+to learn which folder the first one opened and what is left to do there, and to wait for the last
+group.
 """
 
 from __future__ import annotations
