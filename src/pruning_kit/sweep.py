@@ -99,7 +99,7 @@ class Sweep:
         self.ranks.wait_for_all("measured")
 
     def _groups_to_measure(self, split: str) -> tuple[list[tuple[int, int, int]], int]:
-        """This process's share of the groups not on the disk yet, and how many windows all these are.
+        """Groups not on the disk that this process takes, and the count of all such windows.
 
         A group is (number, first, end).
 
