@@ -1,8 +1,9 @@
 """A sweep: many plans measured on the same windows, stored as they come.
 
-The order of work: find the model, choose the plans by its config, load it, cut the text into
-windows, open the run folder, walk the window groups that are not on the disk yet, time the pruned
-models. What can be refused without the weights is refused before they are read.
+The order of work: find the model, choose the plans by its config, find the texts; then read the
+weights while the texts are cut into windows, open the run folder, walk the window groups that are
+not on the disk yet, time the pruned models. What can be refused without the weights is refused
+before they are read.
 """
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ class Sweep:
         self.plans = settings.choice.resolve(inputs.config.num_hidden_layers)
         find_weights(source.name, source.folder)  # before a text is fetched to no purpose
         found = _find_texts(settings, observer, inputs)
-        with ThreadPoolExecutor() as background:  # a GPU wakes, weights are read, and meanwhile
-            background.submit(lambda: torch.empty(1, device=self.device))  # text is tokenised
-            # In float32 on the host: the kernel makes its own copy where and how it computes.
+        # While the text is tokenised here, a GPU wakes and weights are read: in float32 on the
+        # host, since the kernel makes its own copy where and how it computes.
+        with ThreadPoolExecutor() as background:
+            background.submit(lambda: torch.empty(1, device=self.device))
             loading = background.submit(
                 models.load_model, source, attention=settings.attention, inputs=inputs
             )
@@ -250,8 +252,7 @@ class Sweep:
                 f"{len(self.plans):,} plan{'s' * (len(self.plans) > 1)} on {every:,} "
                 f"window{'s' * (every > 1)}{shared} will take about "
                 f"{in_words(n_windows * per_window)}."
-                + f" Shorter: {', or '.join(shorter)}."
-                * bool(shorter)
+                + (f" Shorter: {', or '.join(shorter)}." if shorter else "")
             )
 
     def _shorter(self, n_windows: int, per_window_s: float) -> list[str]:
