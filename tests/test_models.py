@@ -336,3 +336,11 @@ def test_devices_and_formats_that_do_not_exist_are_named():
 )
 def test_what_another_library_says_is_never_empty_and_never_long(error, said):
     assert first_line(error) == said
+
+
+def test_each_of_several_processes_takes_a_gpu_in_turn_which_is_not_woken_for_that(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", pytest.fail)
+    found = [choose_device("auto", process) for process in range(4)]
+    assert found == [torch.device("cuda", number) for number in (0, 1, 0, 1)]

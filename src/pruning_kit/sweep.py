@@ -57,7 +57,7 @@ class Sweep:
         self.settings = settings
         self.observer = observer
         self.ranks = ranks
-        self.device = _choose_device(settings, ranks)
+        self.device = models.choose_device(settings.device, ranks.local_rank)
         self.dtype = models.choose_dtype(settings.dtype, self.device)
         source = _find_model(settings, observer)
         inputs = models.load_inputs(source)
@@ -390,14 +390,6 @@ class Sweep:
         if self.ranks.size == 1:
             return torch.get_num_threads()
         return max(1, available_cores() // self.ranks.local_size)
-
-
-def _choose_device(settings: SweepSettings, ranks: Ranks) -> torch.device:
-    """The device asked for; each of several processes takes a GPU of its own."""
-    name = settings.device
-    if name in ("auto", "cuda") and torch.cuda.is_available():
-        name = f"cuda:{ranks.local_rank % torch.cuda.device_count()}"
-    return models.choose_device(name)
 
 
 def _find_model(settings: SweepSettings, observer: Observer) -> models.ModelSource:

@@ -154,14 +154,22 @@ def _say_why_cached_copy_is_useless(name: str) -> None:
         find_weights(name, folder)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for `--device`: `auto` is the first GPU if CUDA has one, else the CPU.
+def choose_device(name: str, process: int = 0) -> torch.device:
+    """The device for `--device`: `auto` is a GPU if CUDA has one, else the CPU.
+
+    Args:
+        name: what was asked for.
+        process: the number of this process on the machine; each takes a GPU of its own, in turn,
+            unless one is named by its number.
 
     Raises:
         DeviceError: if the device is unknown or this machine lacks it.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = f"cuda:{process % torch.cuda.device_count()}" if torch.cuda.is_available() else None
+    if name == "auto":  # not tried here: to wake a GPU takes a while
+        return torch.device(gpu or "cpu")
+    if name == "cuda" and gpu:
+        name = gpu
     if name.split(":")[0] not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"cannot use device {name!r}: choose auto, cpu, cuda or mps.")
     try:
