@@ -307,7 +307,7 @@ def test_the_sums_with_bos_are_those_of_the_plain_loop(tmp_path, kind):
     folder = save_tiny_llama(tmp_path / "model", kind)
     tokenizer = KINDS[kind]()
     ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
-    run = measured(sweep_settings(folder, tmp_path))
+    run = measured(sweep_settings(folder, tmp_path, dtype="float32"))
     whole = run.frame().set_index("removed").loc["none"]
     assert whole["tokens"] == len(ids)
     expected = plain_loop(folder, tokenizer.bos_token_id, ids, 32, 16)
