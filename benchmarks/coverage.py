@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import lfilter
 
-from pruning_kit.findings.statistics import Array, draw_resampling, estimate, not_worse_than_best
+from pruning_kit.intervals.windows import Array, draw_resampling, estimate, not_worse_than_best
 
 SHAPES = ("normal", "skewed")
 AUTOCORRELATIONS = (-0.2, 0.0, 0.25, 0.5)

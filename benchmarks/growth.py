@@ -20,9 +20,10 @@ from benchmarks import machine
 from benchmarks.sweep import Text, random_model
 from pruning_kit.inputs.windows import sliding_windows
 from pruning_kit.kernels import choose_kernel
-from pruning_kit.plan import count_block_calls, subsets
+from pruning_kit.plans.paths import count_block_calls
+from pruning_kit.plans.sets import subsets
 from pruning_kit.walk.batching import choose_batch_size
-from pruning_kit.walk.perplexity import nll_sums
+from pruning_kit.walk.sums import nll_sums
 
 SMALL = {"n_embd": 128, "n_head": 2, "vocab_size": 1024}
 CASES = [(12, 768, 12, (1, 2, 3, 12)), (48, 1600, 25, (1, 2))]

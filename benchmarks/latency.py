@@ -29,11 +29,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import pruning_kit
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan, subsets
-from pruning_kit.speed import doubts, latency, machine, throughput, verdicts
+from pruning_kit.machine import readings
+from pruning_kit.machine.devices import Stopwatch, device_name, device_sync
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import subsets
+from pruning_kit.reporting.words import doubts
+from pruning_kit.reporting.words import speed as verdicts
+from pruning_kit.speed import latency, throughput
 from pruning_kit.speed.generation import Turns, Workload
 from pruning_kit.speed.timings import QUANTITIES, Timings, compare
-from pruning_kit.speed.workload import MODES, PROMPT, LatencyProtocol, Stopwatch, device_sync
+from pruning_kit.speed.workload import MODES, PROMPT, LatencyProtocol
 
 DEMO = Path(pruning_kit.__file__).parent / "demo"
 MODELS = ("demo", "distilgpt2-shape")
@@ -236,7 +241,7 @@ PARTS: dict[str, Part] = {
 
 def main() -> None:
     options = _options()
-    print(f"{machine.device_name(torch.device(options.device))}, {machine.facts()}", flush=True)
+    print(f"{device_name(torch.device(options.device))}, {readings.facts()}", flush=True)
     kept: dict[str, list[dict[str, Any]]] = {}
     for name in options.models:
         decoder, prompt_ids = load(name, options.device, options.dtype)

@@ -11,14 +11,8 @@ from functools import partial
 import torch
 
 from pruning_kit.kernels import amx
-from pruning_kit.kernels.linear import (
-    DenseLinear,
-    MakeLinear,
-    PackedLinear,
-    packing_is_possible,
-)
-from pruning_kit.speed.machine import device_name
-from pruning_kit.speed.workload import Stopwatch, device_sync
+from pruning_kit.kernels.linear import DenseLinear, MakeLinear, PackedLinear, packing_is_possible
+from pruning_kit.machine.devices import Stopwatch, device_name, device_sync
 
 OWN = "AMX"
 """Products of the kit itself."""

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pruning_kit.cutting.surgery import recut
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import recut
 
 
 @torch.no_grad()

@@ -38,9 +38,13 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.windows import Window, sliding_windows, window_groups
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.kernels.generic import in_format
-from pruning_kit.plan import Plan, subsets
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import subsets
 from pruning_kit.walk.batching import choose_batch_size
-from pruning_kit.walk.perplexity import Batch, Kernel, ReferenceKernel, nll_sums, walk
+from pruning_kit.walk.kernel import Batch, Kernel
+from pruning_kit.walk.reference import ReferenceKernel
+from pruning_kit.walk.sums import nll_sums
+from pruning_kit.walk.walk import walk
 
 CONTEXT, STRIDE, TEXT_TOKENS = 1024, 512, 287_644
 DEMO_CONTEXT = 512

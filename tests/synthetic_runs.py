@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pruning_kit.plan import Plan
-from pruning_kit.runs import disk, store
+from pruning_kit.machine import disk
+from pruning_kit.plans.plan import Plan
+from pruning_kit.runs import store
 from pruning_kit.runs.results import write_samples
 from pruning_kit.speed.timings import (
     END_TO_END,

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pruning_kit.findings.scores import Scores
-from pruning_kit.plan import Plan, subsets
-from pruning_kit.speed.bootstrap import MIN_ROUNDS
+from pruning_kit.findings.evidence import Scores
+from pruning_kit.intervals.repeats import MIN_ROUNDS
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import subsets
 from pruning_kit.speed.timings import END_TO_END
 
 PARAMETERS_WHOLE, PARAMETERS_BLOCK = 82_000_000, 7_000_000

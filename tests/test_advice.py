@@ -12,17 +12,18 @@ import pytest
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoTokenizer, GPT2Config
 
-from pruning_kit import cli
-from pruning_kit.choosing import MAX_PLANS, Mode, PlanChoice, shapley_options
+from pruning_kit.cli import app as cli
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.inputs.models import DEMO_FOLDER
-from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting.sentences import section_sentences
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.settings import SweepSettings
-from pruning_kit.sweep import Sweep
-from pruning_kit.terminal import SilentObserver
+from pruning_kit.search.choice import MAX_PLANS, Mode, PlanChoice, shapley_options
+from pruning_kit.sweeps.observer import SilentObserver
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.sweep import Sweep
 from tests.synthetic_runs import write_run
 
 ADVICE = re.compile(r"(--[a-z-]+ [\w:]+)((?: without (?:--[a-z-]+(?: and )?)+)?)")

@@ -13,7 +13,6 @@ from families import N_BLOCKS, NAMES, random_tokens, tiny_model, widened
 from torch import nn
 
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.models import dtype_name
 from pruning_kit.kernels import amx, choose_kernel
 from pruning_kit.kernels.head import CentredEmbedding, PiecewiseHead
 from pruning_kit.kernels.linear import (
@@ -23,8 +22,10 @@ from pruning_kit.kernels.linear import (
     relative_error,
     round_off,
 )
-from pruning_kit.plan import Plan
-from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums
+from pruning_kit.machine.devices import dtype_name
+from pruning_kit.plans.plan import Plan
+from pruning_kit.walk.reference import ReferenceKernel
+from pruning_kit.walk.sums import nll_sums
 
 CPU, BFLOAT16, FLOAT32 = torch.device("cpu"), torch.bfloat16, torch.float32
 ROUNDED_ONCE = {BFLOAT16: 2e-3, FLOAT32: 2e-7}

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from pruning_kit.findings.analysis import analyse, analyse_scores
+from pruning_kit.findings.evidence import Interval, Scores
 from pruning_kit.findings.importance import NotAvailable
-from pruning_kit.findings.scores import Interval, Scores
-from pruning_kit.plan import Plan, singles
-from pruning_kit.speed.bootstrap import MIN_ROUNDS
+from pruning_kit.intervals.repeats import MIN_ROUNDS
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
 from tests.synthetic_scores import (
     FakeRun,
     additive_costs,

@@ -8,10 +8,13 @@ from families import N_BLOCKS, random_tokens, tiny_model
 
 from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan, singles
+from pruning_kit.machine.memory import control_group_room
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
 from pruning_kit.walk import batching
-from pruning_kit.walk.batching import choose_batch_size, control_group_room, nll_sums_within_memory
-from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums
+from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
+from pruning_kit.walk.reference import ReferenceKernel
+from pruning_kit.walk.sums import nll_sums
 
 PLANS = [Plan(), *singles(N_BLOCKS)]
 TOKENS = random_tokens(5, 21)

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny_gpt2
 from transformers import AutoModelForCausalLM
 
-from pruning_kit.cutting.export import export
-from pruning_kit.cutting.surgery import recut
-from pruning_kit.cutting.verification import verify_folder
 from pruning_kit.errors import ModelError
+from pruning_kit.export.huggingface import export
+from pruning_kit.export.verification import verify_folder
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.checkpoints import load_checkpoint
 from pruning_kit.inputs.models import find_model, load_model
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import recut
 
 TOKENS = torch.arange(20)[None]
 

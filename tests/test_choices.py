@@ -7,9 +7,10 @@ import pytest
 
 from pruning_kit.errors import RunError
 from pruning_kit.findings.budgets import Budget, choose, recommend, turning_point, useful_sizes
-from pruning_kit.findings.choices import PlanLatency, avoid, plan_rows, sizes
-from pruning_kit.findings.scores import Interval
-from pruning_kit.plan import Plan, singles
+from pruning_kit.findings.evidence import Interval
+from pruning_kit.findings.sizes import PlanLatency, avoid, plan_rows, sizes
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
 from tests.synthetic_scores import additive_costs, all_plans, parameters, synthetic_scores
 
 COSTS = (1.5, 0.1, 0.3, 0.05)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_kit.choosing import Mode, PlanChoice
 from pruning_kit.errors import PlanError
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
+from pruning_kit.search.choice import Mode, PlanChoice
 
 
 def test_baseline_is_the_whole_model():

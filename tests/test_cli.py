@@ -18,14 +18,16 @@ from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM
 
 import pruning_kit
-from pruning_kit import cli, sweep
-from pruning_kit import options as opt
 from pruning_kit.bounds import RANGES
-from pruning_kit.endings import explain
-from pruning_kit.invocation import program_of
-from pruning_kit.plan import Plan, singles
+from pruning_kit.cli import app as cli
+from pruning_kit.cli import options as opt
+from pruning_kit.cli.endings import explain
+from pruning_kit.cli.invocation import program_of
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
 from pruning_kit.runs import ranks
 from pruning_kit.runs.results import COLUMNS
+from pruning_kit.sweeps import sweep
 from tests.synthetic_runs import write_run
 
 FEW = [Plan(), *singles(6)]
@@ -255,7 +257,11 @@ ABSURD = [
 
 def refuse_to_load(monkeypatch):
     """Make loading anything heavy a failure."""
-    for name in ("pruning_kit.settings", "pruning_kit.speed.workload", "pruning_kit.sweep"):
+    for name in (
+        "pruning_kit.sweeps.settings",
+        "pruning_kit.speed.workload",
+        "pruning_kit.sweeps.sweep",
+    ):
         monkeypatch.setitem(sys.modules, name, None)
 
 
@@ -686,7 +692,7 @@ def test_every_verb_teaches_with_an_example(run):
 def test_help_and_stored_runs_need_no_torch():
     script = (
         "import sys, pruning_kit.cli, pruning_kit.runs.results, pruning_kit.findings.analysis, "
-        "pruning_kit.reporting.report; assert 'torch' not in sys.modules"
+        "pruning_kit.reporting.formats; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 

@@ -9,10 +9,11 @@ import pytest
 from pruning_kit.errors import RunError
 from pruning_kit.findings.comparison import compare_runs, order_agreement, why_unpaired
 from pruning_kit.findings.published import compare_published, published_rows
-from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting import report
-from pruning_kit.reporting.comparison_document import comparison_document, published_document
-from pruning_kit.runs import disk
+from pruning_kit.machine import disk
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.reporting import formats as report
+from pruning_kit.reporting.comparison import comparison_document, published_document
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, synthetic_timings, write_run
 

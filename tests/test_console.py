@@ -10,8 +10,8 @@ import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from pruning_kit.console import Console
-from pruning_kit.terminal import TerminalObserver
+from pruning_kit.cli.console import Console
+from pruning_kit.cli.terminal import TerminalObserver
 from tests.synthetic_runs import write_run
 
 HOSTILE = "m[v2]\x1b]0;x\x07\x9b\u202e:smile:"
@@ -93,7 +93,7 @@ def test_a_terminal_without_some_letters_gets_others(run_folder, encoding):
 
 def test_minus_sign_and_quotes_have_plain_forms():
     code = (
-        "import sys; from pruning_kit.console import out, replace_what_is_lacking as r;"
+        "import sys; from pruning_kit.cli.console import out, replace_what_is_lacking as r;"
         "r((sys.stdout, None)); out.say('−1.5 ± 0.1 is 2× “so” … é')"
     )
     env = {**os.environ, "PYTHONPATH": SOURCES, "PYTHONIOENCODING": "ascii"}

@@ -24,15 +24,15 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from pruning_kit.cutting import export as export_module
-from pruning_kit.cutting.export import export
-from pruning_kit.cutting.recipe import Recipe, read_recipe, render_card
-from pruning_kit.cutting.surgery import count_parameters, recut, stored_copy
-from pruning_kit.cutting.verification import Check
 from pruning_kit.errors import ExportError, ModelError, PlanError, VerificationError
+from pruning_kit.export import huggingface as export_module
+from pruning_kit.export.huggingface import export
+from pruning_kit.export.recipe import Recipe, read_recipe, render_card
+from pruning_kit.export.verification import Check
 from pruning_kit.inputs.models import LoadedModel, ModelSource, find_model, load_model
 from pruning_kit.inputs.weights import weights_hash
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import count_parameters, recut, stored_copy
 
 COMMAND = "pruning-kit prune --model base --remove 1,3 --out pruned"
 NUMBERS = {"perplexity": 61.234567, "perplexity of the whole model": 41.9, "text": "a | b"}

@@ -14,7 +14,9 @@ from families import N_BLOCKS, NAMES, VARIANTS, attentions, random_tokens, tiny_
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from pruning_kit.cutting.surgery import (
+from pruning_kit.inputs.architectures import FAMILIES, Decoder
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import (
     count_parameters,
     cut,
     per_block_lists,
@@ -22,9 +24,8 @@ from pruning_kit.cutting.surgery import (
     recut,
     stored_copy,
 )
-from pruning_kit.inputs.architectures import FAMILIES, Decoder
-from pruning_kit.plan import Plan
-from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums, token_nll
+from pruning_kit.walk.reference import ReferenceKernel, token_nll
+from pruning_kit.walk.sums import nll_sums
 
 PLANS = [Plan(blocks) for blocks in [(), (0,), (1,), (2,), (3,), (1, 2), (0, 2), (0, 1, 2)]]
 SUBSETS = [Plan(blocks) for size in range(N_BLOCKS) for blocks in combinations(range(4), size)]

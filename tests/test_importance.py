@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pruning_kit.findings.evidence import Scores
 from pruning_kit.findings.importance import (
     NotAvailable,
     Ranking,
@@ -15,9 +16,8 @@ from pruning_kit.findings.importance import (
     leave_one_out,
     shapley_values,
 )
-from pruning_kit.findings.scores import Scores
-from pruning_kit.permutations import prefix_plans, shapley_permutations, shapley_plans
-from pruning_kit.plan import Plan
+from pruning_kit.plans.permutations import prefix_plans, shapley_permutations, shapley_plans
+from pruning_kit.plans.plan import Plan
 from tests.synthetic_scores import additive_costs, all_plans, synthetic_scores
 
 few = settings(max_examples=20, deadline=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pruning_kit import interrupts
+from pruning_kit.cli import interrupts
 
 INTERRUPTED = "import os, signal; os.kill(os.getpid(), signal.SIGINT); raise OSError('no handler')"
 ENTRIES = {

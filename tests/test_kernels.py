@@ -17,7 +17,8 @@ from pruning_kit.inputs.corpora import find_corpus
 from pruning_kit.inputs.models import find_model, load_model
 from pruning_kit.inputs.texts import prepare_text
 from pruning_kit.kernels import attention as attention_module
-from pruning_kit.kernels import choice, choose_kernel
+from pruning_kit.kernels import choose_kernel
+from pruning_kit.kernels import fastest as choice
 from pruning_kit.kernels import head as head_module
 from pruning_kit.kernels.attention import (
     PiecewiseAttention,
@@ -37,8 +38,10 @@ from pruning_kit.kernels.linear import (
     relative_error,
     twin,
 )
-from pruning_kit.plan import Plan, subsets
-from pruning_kit.walk.perplexity import ReferenceKernel, nll_sums
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import subsets
+from pruning_kit.walk.reference import ReferenceKernel
+from pruning_kit.walk.sums import nll_sums
 
 CPU = torch.device("cpu")
 PLANS = [*subsets(N_BLOCKS, range(N_BLOCKS)), Plan(tuple(range(N_BLOCKS)))]

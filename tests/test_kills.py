@@ -14,17 +14,17 @@ from test_opening import make
 from test_store import INFO
 from tiny import TEXT, save_tiny_gpt2
 
-from pruning_kit import sweep as sweep_module
-from pruning_kit.choosing import Mode, PlanChoice
 from pruning_kit.errors import RunError
-from pruning_kit.runs import disk
+from pruning_kit.machine import disk
 from pruning_kit.runs.opening import find_run, move_under, tidy
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
-from pruning_kit.settings import SweepSettings
-from pruning_kit.sweep import Sweep
-from pruning_kit.terminal import SilentObserver
+from pruning_kit.search.choice import Mode, PlanChoice
+from pruning_kit.sweeps import sweep as sweep_module
+from pruning_kit.sweeps.observer import SilentObserver
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.sweep import Sweep
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 

@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from pruning_kit.cutting.surgery import cut
 from pruning_kit.errors import PlanError, TimingError
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan, subsets
+from pruning_kit.machine import memory
+from pruning_kit.machine.devices import Stopwatch
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import subsets
+from pruning_kit.pruning.surgery import cut
 from pruning_kit.speed import generation, latency, rounds, throughput
 from pruning_kit.speed.generation import Repeats, Turns
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, Timings
-from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
-from pruning_kit.walk import memory
+from pruning_kit.speed.workload import LatencyProtocol
 
 PROMPT_IDS = [5, 3, 8, 1]
 QUICK = LatencyProtocol(

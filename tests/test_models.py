@@ -10,15 +10,9 @@ from tiny import save_tiny_gpt2
 
 from pruning_kit.errors import ArchitectureError, DeviceError, ModelError, first_line
 from pruning_kit.inputs import hub
-from pruning_kit.inputs.models import (
-    DEMO_FOLDER,
-    ModelSource,
-    choose_device,
-    choose_dtype,
-    find_model,
-    load_model,
-)
+from pruning_kit.inputs.models import DEMO_FOLDER, ModelSource, find_model, load_model
 from pruning_kit.inputs.weights import weights_hash
+from pruning_kit.machine.devices import choose_device, choose_dtype
 
 
 @pytest.fixture(scope="session")

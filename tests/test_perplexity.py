@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from benchmarks.reference import naive_nll_sums
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan, count_block_calls, subsets
-from pruning_kit.walk.perplexity import (
-    ReferenceKernel,
-    nll_sums,
-    token_nll,
-    walk,
-)
+from pruning_kit.plans.paths import count_block_calls
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import subsets
+from pruning_kit.walk.reference import ReferenceKernel, token_nll
+from pruning_kit.walk.sums import nll_sums
+from pruning_kit.walk.walk import walk
 
 TOKENS = random_tokens(2, 33)
 FIRST_OUTPUT = 12

@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning_kit.errors import PlanError
-from pruning_kit.plan import (
-    STRATEGIES,
-    Plan,
-    count_for_ratio,
-    parse_plans,
-    singles,
-    strategy_plan,
-    subsets,
-)
+from pruning_kit.plans.plan import Plan, parse_plans
+from pruning_kit.plans.sets import STRATEGIES, count_for_ratio, singles, strategy_plan, subsets
 
 blocks = st.sets(st.integers(0, 60), max_size=12)
 

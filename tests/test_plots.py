@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from pruning_kit.findings.analysis import analyse
-from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting import bars, pictures, plots, scales
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.reporting.figures import bars, pictures, scales
+from pruning_kit.reporting.figures import front as plots
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, write_run
 

@@ -1,6 +1,6 @@
 """What the system tells of the processor, and what is said where it tells nothing."""
 
-from pruning_kit import processor
+from pruning_kit.machine import processor
 
 
 def test_the_processor_is_read_from_the_system(monkeypatch, tmp_path):

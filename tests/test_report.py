@@ -8,13 +8,16 @@ import sys
 import numpy as np
 import pytest
 
-from pruning_kit.console import Console
+from pruning_kit.cli.console import Console
 from pruning_kit.errors import RunError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.findings.budgets import Budget
-from pruning_kit.permutations import shapley_plans
-from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting import page, report
+from pruning_kit.machine import disk
+from pruning_kit.plans.permutations import shapley_plans
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.reporting import formats as report
+from pruning_kit.reporting import page
 from pruning_kit.reporting.document import (
     Document,
     Section,
@@ -25,7 +28,6 @@ from pruning_kit.reporting.document import (
     sizes_table,
     strategies_table,
 )
-from pruning_kit.runs import disk
 from pruning_kit.runs.results import load_run
 from tests.goldens import make
 from tests.synthetic_runs import synthetic_timings, write_run
@@ -383,7 +385,7 @@ def test_a_notebook_shows_the_summary_with_names_escaped(run_of):
 
 
 def test_reports_import_no_torch():
-    reporting = "pruning_kit.reporting.report, pruning_kit.reporting.comparison_document"
+    reporting = "pruning_kit.reporting.formats, pruning_kit.reporting.comparison"
     modules = f"{reporting}, pruning_kit.findings.published"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

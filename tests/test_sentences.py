@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from pruning_kit.findings.choices import PlanLatency
-from pruning_kit.findings.scores import Interval
-from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting.choices_in_words import speed, what_is_the_front
-from pruning_kit.reporting.sentences import section_sentences
-from pruning_kit.reporting.wording import (
+from pruning_kit.findings.evidence import Interval
+from pruning_kit.findings.sizes import PlanLatency
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.reporting.words.advice import speed, what_is_the_front
+from pruning_kit.reporting.words.numbers import (
     at_least,
     format_change,
     format_nats,
@@ -21,6 +21,7 @@ from pruning_kit.reporting.wording import (
     series,
     some_plans,
 )
+from pruning_kit.reporting.words.sections import section_sentences
 from tests.goldens import make
 from tests.goldens.make import ANALYSES, analysis_of
 from tests.synthetic_scores import all_plans
@@ -114,7 +115,7 @@ def test_pairs_with_a_block_that_ruins_the_model_are_left_out_of_the_advice():
 
 
 def test_sampled_shapley_values_name_their_error():
-    from pruning_kit.permutations import shapley_plans
+    from pruning_kit.plans.permutations import shapley_plans
 
     analysis = analysis_of(shapley_plans(7, 6), (0.9, 0.1, 0.4, 0.2, 0.3, 0.6, 0.2))
     _, first = section_sentences(analysis)["shapley"]

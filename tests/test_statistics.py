@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.coverage import Design, measure
-from pruning_kit.findings import statistics
-from pruning_kit.findings.statistics import (
+from pruning_kit.intervals import windows as statistics
+from pruning_kit.intervals.windows import (
     Resampling,
     autocorrelation,
     block_length,

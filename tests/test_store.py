@@ -10,9 +10,10 @@ import pytest
 from safetensors.numpy import save
 
 from pruning_kit.errors import RunError
-from pruning_kit.runs import disk, store
-from pruning_kit.runs.disk import write_file
-from pruning_kit.runs.store import RunFolder, first_difference, read_info
+from pruning_kit.machine import disk
+from pruning_kit.machine.disk import first_difference, write_file
+from pruning_kit.runs import store
+from pruning_kit.runs.store import RunFolder, read_info
 
 INFO = {
     "command": "pruning-kit sweep",

@@ -19,7 +19,10 @@ from transformers import (
     GPT2Model,
 )
 
-from pruning_kit.cutting.surgery import (
+from pruning_kit.errors import ArchitectureError, PlanError
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import (
     block_numbers,
     block_signature,
     count_parameters,
@@ -30,9 +33,6 @@ from pruning_kit.cutting.surgery import (
     stored_copy,
     trim_config,
 )
-from pruning_kit.errors import ArchitectureError, PlanError
-from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan
 
 DISTILGPT2_MILLIONS = ["81.91", "74.82", "67.74", "60.65", "53.56", "46.47"]
 

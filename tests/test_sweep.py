@@ -18,10 +18,6 @@ import torch
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pruning_kit import samples
-from pruning_kit import sweep as sweep_module
-from pruning_kit.choosing import Mode, PlanChoice
-from pruning_kit.cutting.surgery import cut
 from pruning_kit.errors import (
     CorpusError,
     DeviceError,
@@ -31,13 +27,17 @@ from pruning_kit.errors import (
     TimingError,
     WindowError,
 )
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import cut
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.settings import SweepSettings
+from pruning_kit.search.choice import Mode, PlanChoice
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol
-from pruning_kit.sweep import Sweep
-from pruning_kit.terminal import SilentObserver
+from pruning_kit.sweeps import samples
+from pruning_kit.sweeps import sweep as sweep_module
+from pruning_kit.sweeps.observer import SilentObserver
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.sweep import Sweep
 
 COMBINATORIAL = PlanChoice(mode=Mode.COMBINATORIAL)
 

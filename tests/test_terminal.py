@@ -6,10 +6,11 @@ import re
 import pytest
 from rich.console import Console
 
+from pruning_kit.cli.terminal import sweep_table
 from pruning_kit.findings.analysis import analyse
-from pruning_kit.plan import Plan, singles, subsets
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles, subsets
 from pruning_kit.runs.results import load_run
-from pruning_kit.terminal import sweep_table
 from tests.synthetic_runs import write_run
 
 

@@ -19,7 +19,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from pruning_kit.choosing import PlanChoice
+from pruning_kit.cli.terminal import describe_run
 from pruning_kit.errors import CorpusError, ModelError, RunError, WindowError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.findings.comparison import why_unpaired
@@ -28,15 +28,16 @@ from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.models import find_model, load_model
 from pruning_kit.inputs.texts import prepare_text
 from pruning_kit.inputs.tokens import PIECE
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.document import build_document
-from pruning_kit.reporting.plots import caption
+from pruning_kit.reporting.figures.front import caption
 from pruning_kit.runs.provenance import describe_text
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.settings import SweepSettings
-from pruning_kit.sweep import Sweep
-from pruning_kit.terminal import SilentObserver, describe_run
+from pruning_kit.search.choice import PlanChoice
+from pruning_kit.sweeps.observer import SilentObserver
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.sweep import Sweep
 
 
 def own(text):

@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pruning_kit.errors import TimingError
-from pruning_kit.plan import Plan, subsets
-from pruning_kit.speed import bootstrap, doubts, latency, rounds, verdicts
+from pruning_kit.intervals import repeats as bootstrap
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import subsets
+from pruning_kit.reporting.words import doubts
+from pruning_kit.reporting.words import speed as verdicts
+from pruning_kit.speed import latency, rounds
 from pruning_kit.speed.depths import compare_depths
 from pruning_kit.speed.threads import Trial
 from pruning_kit.speed.timings import (

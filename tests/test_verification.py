@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import GenerationConfig
 
-from pruning_kit.cutting.recipe import Recipe, write_recipe
-from pruning_kit.cutting.surgery import count_parameters, cut, stored_copy
-from pruning_kit.cutting.verification import Check, _behaviour, require, verify_folder, verify_model
 from pruning_kit.errors import ArchitectureError, ModelError, VerificationError
+from pruning_kit.export.recipe import Recipe, write_recipe
+from pruning_kit.export.verification import Check, _behaviour, require, verify_folder, verify_model
 from pruning_kit.inputs.weights import weights_hash
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import count_parameters, cut, stored_copy
 
 
 def slice_only(model: Any, kept: list[int]) -> Any:

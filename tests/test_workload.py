@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pruning_kit.errors import DeviceError, TimingError
-from pruning_kit.speed import workload
+from pruning_kit.machine import devices
 from pruning_kit.speed.workload import LatencyProtocol, check_protocol, choose_mode
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def test_stopwatch_synchronises_before_each_look_at_the_clock():
         events.append("clock")
         return next(times)
 
-    stopwatch = workload.Stopwatch(clock, lambda: events.append("sync"))
+    stopwatch = devices.Stopwatch(clock, lambda: events.append("sync"))
     assert stopwatch.seconds(lambda: events.append("call")) == 2.5
     assert events == ["sync", "clock", "call", "sync", "clock"]
 

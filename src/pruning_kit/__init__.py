@@ -8,7 +8,7 @@ The public names, each imported when it is first used, so that `--help` starts a
     PruningKitError       what a user can mend
     Sweep, SweepSettings  measure many plans (imports torch)
 
-Cutting and saving is `pruning_kit.cutting.export.export`.
+Cutting and saving is `pruning_kit.export.huggingface.export`.
 """
 
 from importlib import import_module
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pruning_kit.errors import PruningKitError
     from pruning_kit.findings.analysis import Analysis, analyse
-    from pruning_kit.plan import Plan
+    from pruning_kit.plans.plan import Plan
     from pruning_kit.runs.results import Run, load_run
-    from pruning_kit.settings import SweepSettings
-    from pruning_kit.sweep import Sweep
+    from pruning_kit.sweeps.settings import SweepSettings
+    from pruning_kit.sweeps.sweep import Sweep
 
 __all__ = [
     "Analysis",
@@ -35,10 +35,10 @@ __all__ = [
 _HOMES = {
     "findings.analysis": ("Analysis", "analyse"),
     "errors": ("PruningKitError",),
-    "plan": ("Plan",),
+    "plans.plan": ("Plan",),
     "runs.results": ("Run", "load_run"),
-    "settings": ("SweepSettings",),
-    "sweep": ("Sweep",),
+    "sweeps.settings": ("SweepSettings",),
+    "sweeps.sweep": ("Sweep",),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pruning_kit import interrupts
+from pruning_kit.cli import interrupts
 
 
 def main(default_verb: str | None = None) -> int:
@@ -13,11 +13,14 @@ def main(default_verb: str | None = None) -> int:
     `default_verb` stands in where the first word is an option, as in the historic interface.
     """
     interrupts.end_at_once()
-    from pruning_kit import cli, invocation  # takes a while
+    from pruning_kit.cli import (
+        app,  # takes a while
+        invocation,
+    )
 
     if default_verb is None:
-        return cli.main()
-    return cli.main(default_verb=default_verb, program=invocation.program_of(sys.argv[0]))
+        return app.main()
+    return app.main(default_verb=default_verb, program=invocation.program_of(sys.argv[0]))
 
 
 if __name__ == "__main__":

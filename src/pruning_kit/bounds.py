@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pruning_kit.errors import PruningKitError
-from pruning_kit.permutations import MAX_PERMUTATIONS
+from pruning_kit.plans.permutations import MAX_PERMUTATIONS
 
 ANY_SEED = 2**63 - 1
 TOKENS = 2**24

@@ -8,8 +8,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 from pruning_kit.findings.analysis import analyse
-from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting import report
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.reporting import formats as report
 from pruning_kit.runs.results import load_run
 from tests.browser.browser import requested_addresses, set_screen, start_browser
 from tests.synthetic_runs import write_run

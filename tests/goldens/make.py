@@ -11,10 +11,11 @@ import tempfile
 from pathlib import Path
 
 from pruning_kit.findings.analysis import Analysis, analyse_scores
-from pruning_kit.findings.scores import Scores
-from pruning_kit.plan import Plan, singles
-from pruning_kit.reporting import report
-from pruning_kit.reporting.sentences import section_sentences, summary_sentences
+from pruning_kit.findings.evidence import Scores
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.reporting import formats as report
+from pruning_kit.reporting.words.sections import section_sentences, summary_sentences
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import write_run
 from tests.synthetic_scores import (

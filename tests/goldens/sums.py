@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 from pruning_kit import load_run
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels import choose_kernel
-from pruning_kit.plan import subsets
-from pruning_kit.walk.perplexity import nll_sums
+from pruning_kit.plans.sets import subsets
+from pruning_kit.walk.sums import nll_sums
 from tests.families import N_BLOCKS, random_tokens, tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pruning_kit.findings import statistics
 from pruning_kit.findings.budgets import (
     CHEAP_RATIO,
     Budget,
@@ -17,7 +16,7 @@ from pruning_kit.findings.budgets import (
     recommend,
     turning_point,
 )
-from pruning_kit.findings.choices import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
+from pruning_kit.findings.evidence import Interval, Scores
 from pruning_kit.findings.importance import (
     Importance,
     Interaction,
@@ -27,11 +26,12 @@ from pruning_kit.findings.importance import (
     leave_one_out,
     shapley_values,
 )
-from pruning_kit.findings.scores import Interval, Scores
-from pruning_kit.plan import Plan
+from pruning_kit.findings.sizes import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
+from pruning_kit.intervals import windows
+from pruning_kit.intervals.repeats import MIN_ROUNDS
+from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import copyable
-from pruning_kit.speed import verdicts
-from pruning_kit.speed.bootstrap import MIN_ROUNDS
+from pruning_kit.reporting.words import speed as verdicts
 from pruning_kit.speed.timings import END_TO_END
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def analyse_scores(
         selection_scores=selection,
         autocorrelation=0.0
         if first is None
-        else statistics.autocorrelation(reported.nll_PN[first], reported.targets_N),
+        else windows.autocorrelation(reported.nll_PN[first], reported.targets_N),
         rows=rows,
         importance=leave_one_out(reported, n_blocks),
         shapley=shapley_values(reported, n_blocks),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 
 from pruning_kit import bounds
 from pruning_kit.errors import RunError
-from pruning_kit.findings.choices import PlanRow, Size
-from pruning_kit.plan import Plan
+from pruning_kit.findings.sizes import PlanRow, Size
+from pruning_kit.plans.plan import Plan
 
 MAX_RECOMMENDED_RATIO = 1.5
 CHEAP_RATIO = 1.1

@@ -16,13 +16,13 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from pruning_kit.errors import RunError
-from pruning_kit.findings import statistics
+from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.findings.importance import p_values
-from pruning_kit.findings.scores import Interval, Scores, exp
-from pruning_kit.plan import Plan
+from pruning_kit.intervals import windows
+from pruning_kit.intervals.repeats import MIN_ROUNDS
+from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.results import Run, perplexity
 from pruning_kit.speed import timings
-from pruning_kit.speed.bootstrap import MIN_ROUNDS
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PlanComparison:
     @property
     def differs(self) -> bool:
         """Whether the runs differ by a test that holds for all plans at once."""
-        return self.adjusted_p is not None and self.adjusted_p <= 1 - statistics.LEVEL
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - windows.LEVEL
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def measured_plans(run: Run) -> list[Plan]:
     ]
 
 
-def _sums(run: Run, plans: Sequence[Plan]) -> statistics.Array:
+def _sums(run: Run, plans: Sequence[Plan]) -> windows.Array:
     row = {plan: index for index, plan in enumerate(run.plans)}
     return run.nll()[[row[plan] for plan in plans]]
 

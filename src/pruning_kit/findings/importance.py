@@ -15,11 +15,11 @@ from itertools import combinations, islice, pairwise
 import numpy as np
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
-from pruning_kit.choosing import shapley_options
-from pruning_kit.findings.scores import Interval, Scores, exp
-from pruning_kit.findings.statistics import LEVEL, Array
-from pruning_kit.permutations import MAX_PERMUTATIONS, prefix_plans, shapley_permutations
-from pruning_kit.plan import Plan
+from pruning_kit.findings.evidence import Interval, Scores, exp
+from pruning_kit.intervals.windows import LEVEL, Array
+from pruning_kit.plans.permutations import MAX_PERMUTATIONS, prefix_plans, shapley_permutations
+from pruning_kit.plans.plan import Plan
+from pruning_kit.search.choice import shapley_options
 
 MAX_EXACT_BLOCKS = 20
 

@@ -14,7 +14,7 @@ from importlib.resources import files
 
 from pruning_kit.errors import RunError
 from pruning_kit.findings.comparison import measured_plans, order_agreement
-from pruning_kit.plan import Plan
+from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.results import Run, perplexity
 
 NAMES = ("distilgpt2", "distilbert/distilgpt2")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
-from pruning_kit.errors import DeviceError, ModelError, first_line
+from pruning_kit.errors import ModelError, first_line
 from pruning_kit.inputs import hub
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.checkpoints import check_agreement, load_checkpoint, read_config
@@ -152,55 +152,6 @@ def _say_why_cached_copy_is_useless(name: str) -> None:
     folder = hub.cached_folder(name)
     if folder is not None:
         find_weights(name, folder)
-
-
-def choose_device(name: str, process: int = 0) -> torch.device:
-    """The device for `--device`: `auto` is a GPU if CUDA has one, else the CPU.
-
-    Args:
-        name: what was asked for.
-        process: the number of this process on the machine; each takes a GPU of its own, in turn,
-            unless one is named by its number.
-
-    Raises:
-        DeviceError: if the device is unknown or this machine lacks it.
-    """
-    gpu = f"cuda:{process % torch.cuda.device_count()}" if torch.cuda.is_available() else None
-    if name == "auto":  # not tried here: to wake a GPU takes a while
-        return torch.device(gpu or "cpu")
-    if name == "cuda" and gpu:
-        name = gpu
-    if name.split(":")[0] not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"cannot use device {name!r}: choose auto, cpu, cuda or mps.")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(
-            f"cannot use device {name!r}: {first_line(error)}. Use --device cpu."
-        ) from None
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format for `--dtype`: `auto` is float16 on CUDA and float32 elsewhere.
-
-    Raises:
-        DeviceError: if the format is not one of float32, float16, bfloat16, or float16 on a CPU.
-    """
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    formats = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in formats:
-        raise DeviceError(f"cannot compute in {name!r}: choose auto, float32, float16 or bfloat16.")
-    if name == "float16" and device.type == "cpu":
-        raise DeviceError("cannot compute in float16 on the CPU: use float32 or bfloat16.")
-    return formats[name]
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """A number format as `--dtype` and results name it: `float16`."""
-    return str(dtype).removeprefix("torch.")
 
 
 def load_inputs(source: ModelSource) -> ModelInputs:

@@ -12,6 +12,6 @@
 The plain reference of them all is `perplexity.ReferenceKernel`.
 """
 
-from pruning_kit.kernels.choice import choose_kernel
+from pruning_kit.kernels.fastest import choose_kernel
 
 __all__ = ["choose_kernel"]

@@ -33,8 +33,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from pruning_kit import processor, user_cache
-from pruning_kit.inputs.models import dtype_name
 from pruning_kit.kernels.attention import SdpaAttention
 from pruning_kit.kernels.head import CentredEmbedding
 from pruning_kit.kernels.linear import (
@@ -45,6 +43,8 @@ from pruning_kit.kernels.linear import (
     relative_error,
     round_layer,
 )
+from pruning_kit.machine import processor, user_cache
+from pruning_kit.machine.devices import dtype_name
 
 SOURCE = Path(__file__).with_name("amx.cpp")
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")

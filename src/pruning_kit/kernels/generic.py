@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.head import Head
-from pruning_kit.walk.perplexity import ReferenceBatch, ReferenceKernel
+from pruning_kit.walk.reference import ReferenceBatch, ReferenceKernel
 
 
 class GenericKernel(ReferenceKernel):

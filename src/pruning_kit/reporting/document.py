@@ -9,15 +9,17 @@ from typing import Any
 
 from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.budgets import Budget
-from pruning_kit.findings.choices import PlanRow, Size
+from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.importance import Shapley
-from pruning_kit.findings.scores import Interval
-from pruning_kit.plan import STRATEGIES, Plan
+from pruning_kit.findings.sizes import PlanRow, Size
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import STRATEGIES
 from pruning_kit.printable import copyable, each_printable, quoted
-from pruning_kit.reporting import budget_in_words
-from pruning_kit.reporting.choices_in_words import where
-from pruning_kit.reporting.sentences import section_sentences
-from pruning_kit.reporting.wording import (
+from pruning_kit.reporting.words import budget as budget_in_words
+from pruning_kit.reporting.words import doubts
+from pruning_kit.reporting.words import speed as verdicts
+from pruning_kit.reporting.words.advice import where
+from pruning_kit.reporting.words.numbers import (
     format_bos,
     format_nats,
     format_ppl,
@@ -26,8 +28,8 @@ from pruning_kit.reporting.wording import (
     listed,
     name_blocks,
 )
+from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.results import Run
-from pruning_kit.speed import doubts, verdicts
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"

@@ -17,12 +17,13 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoesca
 from markupsafe import Markup, escape
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.findings.choices import PlanRow
-from pruning_kit.plan import Plan
+from pruning_kit.findings.sizes import PlanRow
+from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import printable
-from pruning_kit.reporting import choices_in_words, pictures, plots
 from pruning_kit.reporting.document import Document, format_params, prune_command, samples
-from pruning_kit.reporting.wording import format_change, format_ppl
+from pruning_kit.reporting.figures import front, pictures
+from pruning_kit.reporting.words import advice
+from pruning_kit.reporting.words.numbers import format_change, format_ppl
 from pruning_kit.runs.results import Run
 
 ALT_TEXTS = {
@@ -46,8 +47,8 @@ def render_page(run: Run, analysis: Analysis, document: Document) -> str:
         alt_texts=ALT_TEXTS,
         data=_data(run, analysis),
         samples=samples(run, analysis),
-        front=choices_in_words.what_is_the_front(analysis),
-        front_note=[printable(note) for note in plots.front_note(analysis)],
+        front=advice.what_is_the_front(analysis),
+        front_note=[printable(note) for note in front.front_note(analysis)],
         style=Markup(_resource("report.css")),
         script=Markup(_resource("report.js")),
     )
@@ -84,11 +85,11 @@ def _breakable(name: str) -> Markup:
 def _images(run: Run, analysis: Analysis) -> dict[str, str]:
     """Pictures by name, as addresses that hold the whole SVG."""
     drawn = {
-        "speed": plots.speed_against_perplexity(run, analysis),
+        "speed": front.speed_against_perplexity(run, analysis),
         **pictures.draw_all(run, analysis),
     }
     return {
-        name: _address(plots.image(figure, "svg"))
+        name: _address(front.image(figure, "svg"))
         for name, figure in drawn.items()
         if figure is not None
     }
@@ -104,7 +105,7 @@ def _data(run: Run, analysis: Analysis) -> dict[str, Any]:
         "nBlocks": run.n_blocks,
         "timed": any(row.latency is not None for row in analysis.rows),
         "across": [
-            [quantity.name, quantity.label] for quantity in plots.quantities_across(analysis)
+            [quantity.name, quantity.label] for quantity in front.quantities_across(analysis)
         ],
         "recommended": analysis.recommended.short,
         "command": prune_command(run, PLAN_MARK),

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pruning_kit import user_cache
 from pruning_kit.errors import RunError, first_line
-from pruning_kit.runs import disk, store
+from pruning_kit.machine import disk, user_cache
+from pruning_kit.runs import store
 
 RESULTS = Path("results")
 
@@ -171,7 +171,7 @@ def refuse_to_mix(
     """
     wanted = {**identity, **numerics}
     stored = {**run.info["identity"], **{name: run.info["numerics"][name] for name in numerics}}
-    difference = store.first_difference(stored, wanted)
+    difference = disk.first_difference(stored, wanted)
     if difference:
         raise RunError(
             f"cannot resume {run.folder}: it was measured {_in_words(*difference)}. Ask for the "
@@ -182,7 +182,7 @@ def refuse_to_mix(
 def _in_words(name: str, then: Any, now: Any) -> str:
     """A fact that differs: how the run was measured, and what this one asks for."""
     if isinstance(then, dict) and isinstance(now, dict):
-        part = store.first_difference(then, now)
+        part = disk.first_difference(then, now)
         assert part is not None
         return _part_in_words(name, *part)
     if name.endswith("_sha256"):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning_kit.errors import PruningKitError, RunError
-from pruning_kit.forms import COUNT, PLAN, Restricted, what_is_missing
-from pruning_kit.plan import Plan
-from pruning_kit.runs import disk, store
+from pruning_kit.machine import disk
+from pruning_kit.machine.forms import COUNT, PLAN, Restricted, what_is_missing
+from pruning_kit.plans.plan import Plan
+from pruning_kit.runs import store
 from pruning_kit.speed.timings import END_TO_END, TIME_AGAIN, Timings
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pruning_kit.errors import RunError
-from pruning_kit.forms import BLOCKS, COUNT, PLAN, Restricted, what_is_missing
-from pruning_kit.plan import Plan
-from pruning_kit.runs import disk
+from pruning_kit.machine import disk
+from pruning_kit.machine.forms import BLOCKS, COUNT, PLAN, Restricted, what_is_missing
+from pruning_kit.plans.plan import Plan
 
 SCHEMA = 1
 RUN_FILE = "run.json"
@@ -286,13 +286,3 @@ def _is_blank(folder: Path) -> bool:
         else disk.is_left_over(path)
         for path in folder.iterdir()
     )
-
-
-def first_difference(
-    stored: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> tuple[str, Any, Any] | None:
-    """The first fact in which two identities differ: its name, the stored and the wanted value."""
-    for name in [*wanted, *(key for key in stored if key not in wanted)]:
-        if stored.get(name) != wanted.get(name):
-            return name, stored.get(name), wanted.get(name)
-    return None

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning_kit.plan import Plan
-from pruning_kit.speed import bootstrap
-from pruning_kit.speed.bootstrap import Estimate, Floats
+from pruning_kit.intervals import repeats
+from pruning_kit.intervals.repeats import Estimate, Floats
+from pruning_kit.plans.plan import Plan
 
 NULL_PAIR = (0, 1)  # entries that are both the whole model
 
@@ -62,7 +62,7 @@ class DepthTest:
     @property
     def clear(self) -> bool:
         """Whether equal cost is rejected at the 5 % level."""
-        return self.p_value < 1 - bootstrap.LEVEL
+        return self.p_value < 1 - repeats.LEVEL
 
     @property
     def large(self) -> bool:
@@ -107,17 +107,17 @@ def compare_depths(
     """
     log_RE = np.log(seconds_RE)
     deviations_RC = np.concatenate([_from_equals(log_RE[:, group]) for group in groups], axis=1)
-    mean_C, error_C = bootstrap.trimmed_mean(deviations_RC)
-    t_BC = bootstrap.resampled_t(deviations_RC)
-    t_C = bootstrap.absolute_t(mean_C, error_C)
-    half_C = bootstrap.half_widths(t_BC, error_C, together=True)
+    mean_C, error_C = repeats.trimmed_mean(deviations_RC)
+    t_BC = repeats.resampled_t(deviations_RC)
+    t_C = repeats.absolute_t(mean_C, error_C)
+    half_C = repeats.half_widths(t_BC, error_C, together=True)
     p_C = (t_BC.max(axis=1)[:, None] >= t_C).mean(axis=0)
-    claimed_C = (np.abs(mean_C) > math.log1p(least)) & (p_C < 1 - bootstrap.LEVEL)
+    claimed_C = (np.abs(mean_C) > math.log1p(least)) & (p_C < 1 - repeats.LEVEL)
     clearest = int(np.where(claimed_C, t_C, -1.0).argmax() if claimed_C.any() else t_C.argmax())
     return DepthTest(
         float(p_C[clearest]),
         plans[[entry for group in groups for entry in group][clearest]],
-        bootstrap.exponential(mean_C[clearest], half_C[clearest]),
+        repeats.exponential(mean_C[clearest], half_C[clearest]),
         least,
     )
 
@@ -136,12 +136,12 @@ def fit_line(seconds_RE: Floats, kept_E: Sequence[int], n_blocks: int) -> Fit:
     design = np.stack([np.ones_like(blocks_E), blocks_E], axis=1)
     relative_RE = seconds_RE / whole_R[:, None]
     fixed_R, slope_R = np.linalg.lstsq(design, relative_RE.T, rcond=None)[0]
-    fixed, slope = bootstrap.estimate(fixed_R), bootstrap.estimate(slope_R)
-    level_E, _ = bootstrap.trimmed_mean(relative_RE)
+    fixed, slope = repeats.estimate(fixed_R), repeats.estimate(slope_R)
+    level_E, _ = repeats.trimmed_mean(relative_RE)
     residual_E = (level_E - fixed.value - slope.value * blocks_E) / level_E
     return Fit(
         fixed.scaled(whole_s),
         slope.scaled(whole_s),
-        bootstrap.estimate(fixed_R / (fixed_R + slope_R * n_blocks)),
+        repeats.estimate(fixed_R / (fixed_R + slope_R * n_blocks)),
         float(np.abs(residual_E).max()),
     )

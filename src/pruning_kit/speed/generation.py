@@ -25,19 +25,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StaticCache
 
-from pruning_kit.cutting.surgery import recut
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plan import Plan
+from pruning_kit.machine.devices import Stopwatch
+from pruning_kit.machine.memory import peak_added_bytes, weight_bytes
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import recut
 from pruning_kit.speed.depths import NULL_PAIR
-from pruning_kit.speed.timings import (
-    DECODE,
-    END_TO_END,
-    END_TO_END_PLAIN,
-    PREFILL,
-    QUANTITIES,
-)
-from pruning_kit.speed.workload import LatencyProtocol, Stopwatch
-from pruning_kit.walk.memory import peak_added_bytes, weight_bytes
+from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, QUANTITIES
+from pruning_kit.speed.workload import LatencyProtocol
 
 SHARES = ((0.15, 8), (0.05, 4), (0.02, 2))
 """Seconds that each quantity gets of a round for the whole model, and the fewest prefills."""

@@ -19,27 +19,24 @@ import torch
 import transformers
 from transformers import PretrainedConfig
 
-from pruning_kit.cutting.surgery import block_signature
 from pruning_kit.errors import DeviceError, TimingError, first_line
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.models import dtype_name
-from pruning_kit.plan import Plan
-from pruning_kit.runs import store
-from pruning_kit.speed import machine
+from pruning_kit.machine import devices, disk, readings
+from pruning_kit.machine.devices import (
+    Clock,
+    Stopwatch,
+    Sync,
+    current_device,
+    device_sync,
+    dtype_name,
+)
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import block_signature
 from pruning_kit.speed.generation import Turns, Workload
 from pruning_kit.speed.rounds import run_rounds, share_done
 from pruning_kit.speed.threads import Trial, Wanted, choose, try_threads
 from pruning_kit.speed.timings import BUDGET_ENDED, Entry, Timings
-from pruning_kit.speed.workload import (
-    Clock,
-    LatencyProtocol,
-    Stopwatch,
-    Sync,
-    check_protocol,
-    current_device,
-    device_sync,
-    option,
-)
+from pruning_kit.speed.workload import LatencyProtocol, check_protocol, option
 
 DEFAULT_PROTOCOL = LatencyProtocol()
 
@@ -150,7 +147,7 @@ def _measure_one_batch(
         workload = Workload(decoder, cuts, prompt_ids, protocol, stopwatch, turns)
         trials = _choose_threads(workload)
         _warm_up(workload, protocol.budget_s - (clock() - started))
-        read = machine.reader(_gpu_reader(decoder.device))
+        read = readings.reader(_gpu_reader(decoder.device))
         draft = Timings(
             n_blocks=decoder.n_blocks,
             protocol=_protocol_facts(protocol, len(prompt_ids)) | _workload_facts(workload),
@@ -168,7 +165,7 @@ def _measure_one_batch(
             trials=trials,
         )
 
-        def tidy_and_read() -> machine.Reading:
+        def tidy_and_read() -> readings.Reading:
             gc.collect()
             return read()
 
@@ -231,10 +228,10 @@ def first_difference(stored: Timings, wanted: Mapping[str, Any]) -> tuple[str, A
 
     Returns:
         its name (an option where there is one), the stored and the wanted value; None if the
-        stored timings are of this protocol and machine.
+        stored timings are of this protocol and readings.
     """
     then = {**stored.machine, **stored.protocol}
-    difference = store.first_difference({name: then.get(name) for name in wanted}, wanted)
+    difference = disk.first_difference({name: then.get(name) for name in wanted}, wanted)
     return difference and (option(difference[0]), *difference[1:])
 
 
@@ -296,18 +293,18 @@ def _warm_up(workload: Workload, left_s: float) -> None:
         ) from error
 
 
-def _gpu_reader(device: torch.device) -> machine.GpuReader | None:
+def _gpu_reader(device: torch.device) -> readings.GpuReader | None:
     if device.type != "cuda":
         return None
-    return machine.gpu_reader(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+    return readings.gpu_reader(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
 
 
 def _machine_facts(
     config: PretrainedConfig, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    return machine.facts() | {
+    return readings.facts() | {
         "device": device.type,
-        "device_name": machine.device_name(device),
+        "device_name": devices.device_name(device),
         "threads": torch.get_num_threads(),
         "dtype": dtype_name(dtype),
         "attention": config._attn_implementation,

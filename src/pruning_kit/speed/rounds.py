@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from pruning_kit.speed import machine
+from pruning_kit.machine import readings
 from pruning_kit.speed.timings import MOST_BUDGETS, QUANTITIES, TARGET_MET, Round, Timings
 
 Clock = Callable[[], float]
@@ -23,7 +23,7 @@ def run_rounds(
     *,
     started: float,
     clock: Clock,
-    read: Callable[[], machine.Reading] = machine.read,
+    read: Callable[[], readings.Reading] = readings.read,
     progress: Callable[[Timings], None] | None = None,
 ) -> Timings:
     """Add rounds to `draft` until the target is met or the next round would pass the budget.
@@ -84,7 +84,7 @@ def _one_round(
     sample_round: SampleRound,
     quantities: Collection[str],
     shuffler: random.Random,
-    read: Callable[[], machine.Reading],
+    read: Callable[[], readings.Reading],
 ) -> Round:
     order = list(range(n_entries))
     shuffler.shuffle(order)

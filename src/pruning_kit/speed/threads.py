@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning_kit.speed import bootstrap
+from pruning_kit.intervals import repeats
 
 ROUNDS, FEWEST = 6, 4  # of a trial; fewer than the second tell no noise
 SHARE_OF_ONE, SHARE_OF_ALL = 0.1, 0.25  # of the budget, for one trial and for all
@@ -60,7 +60,7 @@ class Trial:
             return math.inf
         log_R3 = np.log(self.decode_s)
         contrasts_RC = log_R3[:, 1:] - log_R3[:, :1]
-        _, error_C = bootstrap.trimmed_mean(contrasts_RC)
+        _, error_C = repeats.trimmed_mean(contrasts_RC)
         entry_s = self.round_s / log_R3.shape[1]
         n_rounds = max(1.0, SHARE_OF_DECODE * wanted.budget_s / (wanted.n_entries * entry_s))
         return STUDENT * float(error_C.max()) * math.sqrt(n_tried / n_rounds)

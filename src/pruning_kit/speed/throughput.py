@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pruning_kit.plan import Plan
-from pruning_kit.speed.bootstrap import Estimate
+from pruning_kit.intervals.repeats import Estimate
+from pruning_kit.plans.plan import Plan
 from pruning_kit.speed.timings import Timings
 
 

@@ -22,18 +22,11 @@ from typing import Any
 import numpy as np
 
 from pruning_kit.errors import TimingError
-from pruning_kit.forms import BLOCKS, COUNT, PLAN, Restricted, between, what_is_missing
-from pruning_kit.plan import Plan
-from pruning_kit.speed import bootstrap
-from pruning_kit.speed.bootstrap import Estimate, Floats, exponential
-from pruning_kit.speed.depths import (
-    NULL_PAIR,
-    DepthTest,
-    Fit,
-    NullTest,
-    compare_depths,
-    fit_line,
-)
+from pruning_kit.intervals import repeats
+from pruning_kit.intervals.repeats import Estimate, Floats, exponential
+from pruning_kit.machine.forms import BLOCKS, COUNT, PLAN, Restricted, between, what_is_missing
+from pruning_kit.plans.plan import Plan
+from pruning_kit.speed.depths import NULL_PAIR, DepthTest, Fit, NullTest, compare_depths, fit_line
 from pruning_kit.speed.threads import Trial, Wanted
 
 SCHEMA = 3  # 2: calls in turns, further batch sizes; 3: quantities rest, trials of threads
@@ -447,7 +440,7 @@ def _trial_from_json(data: Mapping[str, Any]) -> Trial:
 
 def _exponentials(log_RC: Floats) -> list[Estimate]:
     """Ratios from paired logarithms, column by column."""
-    mean_C, half_C = bootstrap.intervals(log_RC)
+    mean_C, half_C = repeats.intervals(log_RC)
     return [exponential(mean, half) for mean, half in zip(mean_C, half_C, strict=True)]
 
 
@@ -479,7 +472,7 @@ def compare(first: Timings, second: Timings) -> Agreement:
     keys = [(quantity, plan) for quantity in QUANTITIES for plan, _, _ in shared]
     first_C = _columns(first, [pool for _, pool, _ in shared])
     second_C = _columns(second, [pool for _, _, pool in shared])
-    mean_C, half_C = bootstrap.difference_intervals(second_C, first_C)
+    mean_C, half_C = repeats.difference_intervals(second_C, first_C)
     estimates = [exponential(mean, half) for mean, half in zip(mean_C, half_C, strict=True)]
     return Agreement(dict(zip(keys, estimates, strict=True)))
 

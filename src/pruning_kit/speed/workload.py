@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
@@ -13,7 +11,7 @@ from pruning_kit import bounds
 from pruning_kit.bounds import Range
 from pruning_kit.errors import DeviceError, TimingError
 from pruning_kit.inputs.models import context_limit
-from pruning_kit.speed.bootstrap import MIN_ROUNDS
+from pruning_kit.intervals.repeats import MIN_ROUNDS
 
 PROMPT = "The future of artificial intelligence is"
 MODES = ("eager", "compile", "cuda-graph")
@@ -36,9 +34,6 @@ RANGES = {
     "min_rounds": Range(MIN_ROUNDS, 10**6),
     "warmup_rounds": Range(1, 10**6),
 }
-
-Clock = Callable[[], float]
-Sync = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,33 +155,3 @@ def _check_mode(mode: str, model: PreTrainedModel, device: torch.device) -> None
             f"cannot time {model.config.model_type} compiled: transformers cannot compile this "
             "family with a static cache. Leave out --compile and --cuda-graphs."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Stopwatch:
-    """Times a call on a device that works asynchronously."""
-
-    clock: Clock
-    sync: Sync
-
-    def seconds(self, call: Callable[[], object]) -> float:
-        """Seconds from idle device to idle device."""
-        self.sync()
-        start = self.clock()
-        call()
-        self.sync()
-        return self.clock() - start
-
-
-def current_device(device: torch.device) -> AbstractContextManager[object]:
-    """Make a GPU the one on which this thread launches, captures graphs and records events."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def device_sync(device: torch.device) -> Sync:
-    """Waits until the device is idle; the CPU always is."""
-    if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    if device.type == "mps":
-        return torch.mps.synchronize
-    return lambda: None

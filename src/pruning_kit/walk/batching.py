@@ -7,16 +7,15 @@ the control group (a container's limit, version 1 or 2) still allows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
 from pruning_kit.errors import DeviceError
-from pruning_kit.plan import Plan
-from pruning_kit.walk.memory import peak_added_bytes
-from pruning_kit.walk.perplexity import Kernel, nll_sums
+from pruning_kit.machine.memory import free_bytes, peak_added_bytes
+from pruning_kit.plans.plan import Plan
+from pruning_kit.walk.kernel import Kernel
+from pruning_kit.walk.sums import nll_sums
 
 CPU_SHARE, GPU_SHARE = 0.5, 0.8
 """How much of the free memory a batch may take."""
@@ -122,52 +121,3 @@ def _try(
         )
     except torch.OutOfMemoryError:
         return None
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that a computation on this device may still take."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min([psutil.virtual_memory().available, *control_group_room()])
-
-
-def control_group_room(
-    root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")
-) -> list[int]:
-    """Bytes left under each memory limit set for this process, from its group up to the root."""
-    membership = proc / "self" / "cgroup"
-    if not membership.exists():
-        return []
-    rooms = []
-    for line in membership.read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            rooms += _rooms(root, path, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            rooms += _rooms(root / "memory", path, *names)
-    return rooms
-
-
-def _rooms(root: Path, path: str, limit: str, usage: str, reclaimable: str) -> list[int]:
-    """Room under the limits of a group and its ancestors; file pages can be given back."""
-    inner = root / path.lstrip("/")
-    rooms = []
-    for folder in [inner, *inner.parents]:
-        if not folder.is_relative_to(root):
-            break
-        limit_text = _read(folder / limit)
-        if limit_text.isdigit():
-            used = int(_read(folder / usage) or 0) - _stat(folder, reclaimable)
-            rooms.append(max(0, int(limit_text) - used))
-    return rooms
-
-
-def _stat(folder: Path, name: str) -> int:
-    fields = dict(line.split() for line in _read(folder / "memory.stat").splitlines())
-    return int(fields.get(name, 0))
-
-
-def _read(path: Path) -> str:
-    return path.read_text().strip() if path.is_file() else ""

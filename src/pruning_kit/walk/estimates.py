@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pruning_kit.speed.workload import device_sync
-from pruning_kit.walk.perplexity import Kernel
+from pruning_kit.machine.devices import device_sync
+from pruning_kit.walk.kernel import Kernel
 
 YEAR_S = 365.25 * 86_400
 

@@ -1,0 +1,209 @@
+"""Export: write a pruned model as an ordinary Hugging Face folder, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from huggingface_hub import metadata_load
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from pruning_kit.errors import ExportError, PlanError, first_line
+from pruning_kit.export.recipe import CARD_FILE, Number, Recipe, write_card, write_recipe
+from pruning_kit.export.verification import Check, require, verify_folder
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.inputs.weights import weights_hash
+from pruning_kit.machine.versions import now, versions
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.surgery import count_parameters, predicted_parameters, recut, stored_copy
+
+SPARE_BYTES = 16 * 2**20
+"""Room for tokenizer, card and recipe next to the weights."""
+
+
+def export(
+    loaded: LoadedModel,
+    plan: Plan,
+    folder: Path | str,
+    numbers: Mapping[str, Number] | None = None,
+    command: str | None = None,
+) -> list[Check]:
+    """Cut the plan's blocks out, verify the result and save it with tokenizer, card and recipe.
+
+    The folder appears when all of it is written and every check has passed. The weights are saved
+    in the number format in which the base model stores them, whatever it runs in. `loaded` keeps
+    all its blocks.
+
+    Args:
+        loaded: the base model.
+        plan: the blocks to remove.
+        folder: a folder that does not exist yet, or an empty one.
+        numbers: what was measured, by the names to show in the card.
+        command: what the user typed, for card and recipe.
+
+    Returns:
+        The checks, all passed.
+
+    Raises:
+        PlanError: if the plan is empty or does not fit the model.
+        ExportError: if the folder is taken or cannot be written.
+        VerificationError: if the saved model is not the one in memory, or does not hold together.
+    """
+    if not plan.removed:
+        raise PlanError("cannot prune by an empty plan: it removes no block. Name blocks: 1,3.")
+    decoder, target = Decoder(loaded.model), Path(folder)
+    recipe = _recipe(loaded, decoder, plan, numbers or {}, command)
+    dtype = _torch_dtype(loaded.stored_dtype)
+    with _disk_errors_said(target):
+        _remove_stale_partials(target)
+        _check_target(target, needed_bytes=recipe.parameters * dtype.itemsize + SPARE_BYTES)
+        with _written_whole(target) as partial, recut(decoder, plan) as model:
+            _save_weights(stored_copy(model, dtype), partial)
+            _save_tokenizer(loaded.tokenizer, partial)
+            recipe = replace(recipe, weights_sha256=weights_hash(partial))
+            write_recipe(recipe, partial)
+            write_card(recipe, partial)
+            checks = verify_folder(partial, reference=model)
+            require(checks, f"{loaded.source.name} without {plan.short}")
+    return checks
+
+
+def _save_weights(model: PreTrainedModel, folder: Path) -> None:
+    model.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):  # written readable by the owner alone
+        shutil.copymode(folder / "config.json", file)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is Exception:  # how the tokenizers library says that the disk is full
+            raise OSError(str(error)) from error
+        raise
+
+
+def _recipe(
+    loaded: LoadedModel,
+    decoder: Decoder,
+    plan: Plan,
+    numbers: Mapping[str, Number],
+    command: str | None,
+) -> Recipe:
+    """The recipe but for the hash of the weights, which are not written yet."""
+    return Recipe(
+        base=loaded.source.name,
+        revision=loaded.source.revision,
+        base_sha256=loaded.weights_sha256,
+        base_license=_base_license(loaded.source.folder),
+        model_type=loaded.model.config.model_type,
+        removed=plan.removed,
+        kept=plan.kept(decoder.n_blocks),
+        whole_parameters=count_parameters(loaded.model),
+        parameters=predicted_parameters(decoder, plan),
+        dtype=loaded.stored_dtype,
+        weights_sha256="",
+        created=now(),
+        versions=versions(),
+        command=command,
+        numbers=dict(numbers),
+    )
+
+
+def _base_license(folder: Path) -> dict[str, str]:
+    """What the base model's card tells the Hub about its licence; empty if it tells nothing.
+
+    A link is kept only if it leads there from anywhere, not just from the base model's folder.
+    """
+    card = folder / CARD_FILE
+    if not card.is_file():
+        return {}
+    try:
+        declared = metadata_load(card) or {}
+    except Exception:  # the YAML parser's and others: a card of no use here, but no harm either
+        return {}
+    known = {name: declared.get(name) for name in ("license", "license_name", "license_link")}
+    return {
+        name: value
+        for name, value in known.items()
+        if isinstance(value, str) and (name != "license_link" or value.startswith("http"))
+    }
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
+        return dtype
+    raise ExportError(
+        f"cannot save weights as {name!r}, the format they are stored in: the kit writes float32, "
+        "float16 and bfloat16. Save the base model in one of these first."
+    )
+
+
+def _check_target(folder: Path, needed_bytes: int) -> None:
+    """Refuse what cannot end well before anything is computed."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        pass
+    elif folder.exists() or folder.is_symlink():
+        kind = "folder is not empty" if folder.is_dir() else "path is a file"
+        raise ExportError(
+            f"cannot write the pruned model to {str(folder)!r}: the {kind}. "
+            "Give a folder that does not exist yet."
+        )
+    existing = next(parent for parent in folder.resolve().parents if parent.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise ExportError(
+            f"cannot write the pruned model to {str(folder)!r}: it needs about "
+            f"{needed_bytes / 1e6:,.0f} MB, the disk has {free_bytes / 1e6:,.0f} MB left. "
+            "Make room or choose another disk."
+        )
+
+
+def _remove_stale_partials(folder: Path) -> None:
+    """Remove what exports to the same folder left behind that were killed while they wrote."""
+    final = folder.resolve()
+    name = re.compile(re.escape(f".{final.name}.") + r"(\d{1,9})\.partial")
+    for path in final.parent.glob(".*.partial"):
+        match = name.fullmatch(path.name)
+        # Where the number is our own, it belonged to a process before us.
+        if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
+            shutil.rmtree(path, ignore_errors=True)  # another user's may stay: it harms nobody
+
+
+@contextmanager
+def _disk_errors_said(folder: Path) -> Iterator[None]:
+    """Raise what the disk or the file system refuses as an `ExportError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ExportError(
+            f"cannot write the pruned model to {str(folder)!r}: {reason}. "
+            "Make room, or choose another folder."
+        ) from error
+
+
+@contextmanager
+def _written_whole(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its name at the end, or vanishes on any failure."""
+    final = folder.resolve()
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if final.exists():
+            final.rmdir()
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

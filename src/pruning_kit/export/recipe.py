@@ -1,0 +1,166 @@
+"""The recipe: what a pruned folder tells about itself, to machines and to people. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pruning_kit.errors import ModelError, first_line
+from pruning_kit.machine.forms import BLOCKS, COUNT, Restricted, parse_json, what_is_missing
+from pruning_kit.plans.plan import Plan
+from pruning_kit.printable import copyable, markdown_text
+
+RECIPE_FILE = "pruning.json"
+CARD_FILE = "README.md"
+SCHEMA = 1
+
+Number = str | int | float | bool | None
+
+BLOCK = Restricted(int, lambda block: block >= 0 and BLOCKS.allows(block + 1))
+FORM = {
+    "base": str,
+    "revision": str | None,
+    "base_sha256": str,
+    "model_type": str,
+    "removed": [BLOCK],
+    "kept": [BLOCK],
+    "whole_parameters": COUNT,
+    "parameters": COUNT,
+    "dtype": str,
+    "weights_sha256": str,
+    "created": str,
+    "versions": {str: str},
+    "base_license": {str: str},
+    "command": str | None,
+    "numbers": {str: Number},
+    "block_map": {str: BLOCK},
+}
+"""What a `pruning.json` holds besides its schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a pruned model was made. Blocks are numbered as in the base model."""
+
+    base: str
+    """Hub id or folder of the model that was pruned."""
+    revision: str | None
+    base_sha256: str
+    """Hash of the base model's config and weight files."""
+    model_type: str
+    removed: tuple[int, ...]
+    kept: tuple[int, ...]
+    """The block of the base model that stands at each place of the pruned one."""
+    whole_parameters: int
+    parameters: int
+    """Parameters of the pruned model, tied weights counted once."""
+    dtype: str
+    """Number format of the saved weights."""
+    weights_sha256: str
+    """Hash of the pruned model's own config and weight files."""
+    created: str
+    versions: Mapping[str, str]
+    base_license: Mapping[str, str] = field(default_factory=dict)
+    """What the base model's card tells the Hub about its licence; empty if it tells nothing."""
+    command: str | None = None
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    """What was measured, under the names it is shown by."""
+
+    @property
+    def plan(self) -> Plan:
+        """The blocks that were removed."""
+        return Plan(self.removed)
+
+    @property
+    def block_map(self) -> dict[int, int]:
+        """From the pruned model's block numbers to those of the base model."""
+        return dict(enumerate(self.kept))
+
+    def contradictions(self) -> list[str]:
+        """What in the recipe cannot be true; empty if it agrees with itself."""
+        found = []
+        n_blocks = len(self.kept) + len(self.removed)
+        if sorted({*self.kept, *self.removed}) != list(range(n_blocks)):
+            found.append("kept and removed blocks do not make up the base model")
+        if list(self.kept) != sorted(self.kept):
+            found.append("the kept blocks are out of order")
+        if not 0 < self.parameters <= self.whole_parameters:
+            found.append("the pruned model has more parameters than the base model")
+        return found
+
+
+def write_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write `pruning.json` into a folder."""
+    content = {"schema": SCHEMA, **asdict(recipe), "block_map": recipe.block_map}
+    (folder / RECIPE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read the `pruning.json` of a folder.
+
+    Raises:
+        ModelError: if the file is missing, broken, or of another schema.
+    """
+    path = folder / RECIPE_FILE
+    try:
+        return _parse(parse_json(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot read the recipe {str(path)!r}: {_reason(error)}. "
+            "Write the model anew with pruning-kit prune."
+        ) from error
+
+
+def _parse(content: Any) -> Recipe:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(f"it has schema {schema!r:.40}, this version reads {SCHEMA}")
+    if missing := what_is_missing(content, FORM):
+        raise ValueError(f"it lacks {missing}, or holds it in another form")
+    values = {name: value for name, value in content.items() if name not in ("schema", "block_map")}
+    if unknown := set(values) - {field.name for field in fields(Recipe)}:
+        raise ValueError(f"it holds {', '.join(sorted(unknown))}, which no recipe does")
+    recipe = Recipe(**values | {name: tuple(values[name]) for name in ("removed", "kept")})
+    if content["block_map"] != {str(new): old for new, old in recipe.block_map.items()}:
+        raise ValueError("its block map is not that of its kept blocks")
+    return recipe
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return first_line(error)
+
+
+def write_card(recipe: Recipe, folder: Path) -> None:
+    """Write the model card, `README.md`, into a folder."""
+    (folder / CARD_FILE).write_text(render_card(recipe), encoding="utf-8")
+
+
+def render_card(recipe: Recipe) -> str:
+    """The model card as Markdown, with the front matter that the Hub reads."""
+    environment = Environment(
+        loader=PackageLoader("pruning_kit.export"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML
+    )
+    environment.filters |= {"words": markdown_text, "cell": _cell, "command": copyable}
+    template = environment.get_template("model_card.md.j2")
+    return template.render(recipe=recipe, base_on_hub=recipe.revision is not None)
+
+
+def _cell(value: Number) -> str:
+    """A value in a Markdown table."""
+    if isinstance(value, float):
+        return f"{value:,.6g}" if abs(value) < 1e6 else f"{value:.3g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return markdown_text(str(value)).replace("|", r"\|")

@@ -1,0 +1,117 @@
+"""Scores: the NLL of every plan on one text, and intervals for whatever is linear in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pruning_kit.intervals import windows
+from pruning_kit.intervals.windows import Array, Estimates, Resampling
+from pruning_kit.plans.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its 95 % interval; without bounds, `reason` says why there are none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+    def map(self, increasing: Callable[[float], float]) -> Interval:
+        """The same interval on another scale; the function must not turn the order round."""
+        if self.low is None or self.high is None:
+            return Interval(increasing(self.value), reason=self.reason)
+        return Interval(increasing(self.value), increasing(self.low), increasing(self.high))
+
+    @property
+    def negated(self) -> Interval:
+        """The interval of minus the value."""
+        if self.low is None or self.high is None:
+            return Interval(-self.value, reason=self.reason)
+        return Interval(-self.value, -self.high, -self.low)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """NLL sums of plans on one text.
+
+    `nll_PN` is float64 nats per plan and window in text order, with NaN where a forward failed;
+    a plan with a NaN counts as not measured. `targets_N` are the scored tokens per window.
+    """
+
+    plans: tuple[Plan, ...]
+    nll_PN: Array
+    targets_N: Array
+    resampling: Resampling | None
+
+    @classmethod
+    def of(
+        cls,
+        plans: Sequence[Plan],
+        nll_PN: Array,
+        targets_N: np.ndarray,
+        n_resamples: int = windows.N_RESAMPLES,
+        seed: int = 0,
+    ) -> Scores:
+        """Scores with freshly drawn resamples (none below 50 windows)."""
+        targets = np.asarray(targets_N, dtype=np.float64)
+        assert nll_PN.shape == (len(plans), len(targets))
+        resampling = windows.draw_resampling(len(targets), n_resamples, seed)
+        return cls(tuple(plans), np.asarray(nll_PN, dtype=np.float64), targets, resampling)
+
+    @cached_property
+    def row(self) -> dict[Plan, int]:
+        """Where each plan measured in full stands."""
+        finite = np.isfinite(self.nll_PN.sum(axis=1)).tolist()
+        return {plan: index for index, plan in enumerate(self.plans) if finite[index]}
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of the text."""
+        return len(self.targets_N)
+
+    @property
+    def reason(self) -> str:
+        """Why there are no intervals; empty where there are."""
+        if self.resampling is not None:
+            return ""
+        return f"no interval: {self.n_windows} windows, at least {windows.MIN_WINDOWS} needed"
+
+    def series(self, plans: Iterable[Plan]) -> Array:
+        """The NLL of these plans, one row each."""
+        return self.nll_PN[[self.row[plan] for plan in plans]]
+
+    def log_ppl(self, plan: Plan) -> float:
+        """Nats per token: the logarithm of the perplexity."""
+        return float(windows.ratio(self.series([plan]), self.targets_N)[0])
+
+    def estimate(self, series_CN: Array, one_sided: bool = False) -> Estimates:
+        """Estimates for sums of NLL rows, all on the same resamples, hence paired."""
+        return windows.estimate(series_CN, self.targets_N, self.resampling, one_sided)
+
+    def intervals(self, estimates: Estimates) -> list[Interval]:
+        """The estimates as values with bounds or with the reason why there are none."""
+        pairs = zip(estimates.value_C.tolist(), estimates.half_width_C.tolist(), strict=True)
+        if self.resampling is None:
+            return [Interval(value, reason=self.reason) for value, _ in pairs]
+        return [Interval(value, value - half, value + half) for value, half in pairs]
+
+    def difference(self, plan: Plan, other: Plan) -> Interval:
+        """log PPL of one plan minus that of another, in nats per token, paired."""
+        rows = self.series([plan, other])
+        return self.intervals(self.estimate(rows[:1] - rows[1:]))[0]
+
+    def ppl_ratio(self, plan: Plan, other: Plan) -> Interval:
+        """Perplexity of one plan relative to that of another, paired."""
+        return self.difference(plan, other).map(exp)
+
+
+def exp(value: float) -> float:
+    """The exponential, infinite where float64 ends."""
+    return math.exp(value) if value < 709 else math.inf

@@ -1,0 +1,1 @@
+"""Intervals from windows and from timing rounds."""

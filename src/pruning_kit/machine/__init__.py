@@ -1,0 +1,1 @@
+"""This machine: its devices, memory, disk and what it reads of itself."""

@@ -1,0 +1,91 @@
+"""Sets of plans: each block, every set of some sizes, named strategies, shares of a model."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator
+from itertools import combinations
+
+from pruning_kit.errors import PlanError
+from pruning_kit.plans.plan import Plan
+
+
+def singles(n_blocks: int) -> list[Plan]:
+    """Each block removed alone."""
+    return [Plan((block,)) for block in range(n_blocks)]
+
+
+def subsets(n_blocks: int, sizes: Iterable[int]) -> Iterator[Plan]:
+    """Every set of each of the given sizes, smaller sets first."""
+    for size in sorted(set(sizes)):
+        yield from (Plan(blocks) for blocks in combinations(range(n_blocks), size))
+
+
+def remove_first(n_blocks: int, count: int) -> Plan:
+    """The first `count` blocks."""
+    return Plan(tuple(range(count)))
+
+
+def remove_last(n_blocks: int, count: int) -> Plan:
+    """The last `count` blocks."""
+    return Plan(tuple(range(n_blocks - count, n_blocks)))
+
+
+def remove_alternate(n_blocks: int, count: int) -> Plan:
+    """`count` blocks spread evenly: every second one (1, 3, 5, …) when half are removed."""
+    return Plan(tuple((2 * i + 1) * n_blocks // (2 * count) for i in range(count)))
+
+
+def remove_contiguous(n_blocks: int, count: int) -> Plan:
+    """`count` neighbouring blocks in the middle of the model."""
+    start = (n_blocks - count + 1) // 2
+    return Plan(tuple(range(start, start + count)))
+
+
+def remove_random(n_blocks: int, count: int, seed: int = 0) -> Plan:
+    """`count` blocks drawn without replacement; the same seed gives the same plan."""
+    return Plan(tuple(random.Random(f"{seed}:{n_blocks}:{count}").sample(range(n_blocks), count)))
+
+
+STRATEGIES: dict[str, Callable[[int, int], Plan]] = {
+    "first": remove_first,
+    "last": remove_last,
+    "alternate": remove_alternate,
+    "contiguous": remove_contiguous,
+    "random": remove_random,
+}
+
+
+def strategy_plan(name: str, n_blocks: int, count: int, seed: int = 0) -> Plan:
+    """The plan of a named strategy for `count` removed blocks (`seed` matters for `random`).
+
+    Raises:
+        PlanError: if the strategy is unknown or `count` is not between 1 and `n_blocks` - 1.
+    """
+    if name not in STRATEGIES:
+        raise PlanError(
+            f"cannot use strategy {name!r}: the strategies are {', '.join(STRATEGIES)}."
+        )
+    if not 1 <= count < n_blocks:
+        raise PlanError(
+            f"cannot remove {count} of {n_blocks} blocks by strategy {name!r}: "
+            f"choose 1 to {n_blocks - 1}."
+        )
+    if name == "random":
+        return remove_random(n_blocks, count, seed)
+    return STRATEGIES[name](n_blocks, count)
+
+
+def count_for_ratio(ratio: float, n_blocks: int) -> int:
+    """Blocks to remove for a share `ratio` of the model, rounded to the nearest, at least one.
+
+    Raises:
+        PlanError: if `ratio` is not strictly between 0 and 1.
+    """
+    if not 0 < ratio < 1:
+        raise PlanError(
+            f"cannot remove a share of {ratio:g} of the blocks: give a ratio between 0 and 1, "
+            "such as 0.25."
+        )
+    return min(max(1, math.floor(ratio * n_blocks + 0.5)), n_blocks - 1)

@@ -1,0 +1,1 @@
+"""A sweep: variants proposed, measured, stored, timed."""

@@ -1,0 +1,71 @@
+"""The reference kernel: the model's own modules, called one after the other."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pruning_kit.inputs.architectures import Decoder
+
+LOGIT_CHUNK_BYTES = 128 * 2**20
+
+
+def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """NLL in nats of each target, reduced in float32 whatever the dtype of the logits: (N,)."""
+    return F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+
+
+class ReferenceKernel:
+    """The model's own modules, called one after the other.
+
+    The head runs on scored positions only. `exact_head` tells that final norm and output
+    embedding are all there is to the logits; otherwise the model's own forward ends the walk.
+    """
+
+    def __init__(self, decoder: Decoder, exact_head: bool) -> None:
+        self.decoder = decoder
+        self.exact_head = exact_head
+        self.name = "reference" if exact_head else "reference, head by forward"
+        self.note = ""
+        self.dtype, self.device = decoder.model.dtype, decoder.device
+        self.n_blocks = decoder.n_blocks
+
+    def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> ReferenceBatch:
+        return ReferenceBatch(self, tokens_BT, targets_BS, first_output)
+
+
+class ReferenceBatch:
+    """One batch of the reference kernel."""
+
+    def __init__(
+        self, kernel: ReferenceKernel, tokens_BT: Tensor, targets_BS: Tensor, first_output: int
+    ) -> None:
+        self._decoder = kernel.decoder
+        self._exact_head = kernel.exact_head
+        self._tokens_BT = tokens_BT
+        self._targets_BS = targets_BS
+        self._first_output = first_output
+        self._recording = self._decoder.record(tokens_BT)
+        self.hidden_BTD = self._recording.hidden_BTD
+
+    def block(self, index: int, hidden_BTD: Tensor, last: bool) -> Tensor:
+        return self._decoder.run_block(index, hidden_BTD, self._recording)
+
+    def nll(self, hidden: Tensor) -> Tensor:
+        n_scored = self._targets_BS.shape[1]
+        per_position = len(hidden) * self._decoder.model.config.vocab_size * 4
+        step = max(1, LOGIT_CHUNK_BYTES // per_position)
+        pieces = []
+        for start in range(0, n_scored, step):
+            stop = min(start + step, n_scored)
+            outputs = slice(self._first_output + start, self._first_output + stop)
+            targets = self._targets_BS[:, start:stop]
+            logits = self._logits(hidden, outputs)
+            pieces.append(token_nll(logits.flatten(0, 1), targets.flatten()).view_as(targets))
+        return torch.cat(pieces, dim=1)
+
+    def _logits(self, hidden_BTD: Tensor, outputs: slice) -> Tensor:
+        if self._exact_head:
+            return self._decoder.head(hidden_BTD, outputs)
+        return self._decoder.head_by_forward(hidden_BTD, self._tokens_BT, outputs)
