@@ -20,7 +20,7 @@ from benchmarks import machine
 from benchmarks.sweep import Text, random_model
 from pruning_kit.inputs.windows import sliding_windows
 from pruning_kit.kernels import choose_kernel
-from pruning_kit.plans.paths import count_block_calls
+from pruning_kit.plans.paths import as_cut, count_calls
 from pruning_kit.plans.sets import subsets
 from pruning_kit.walk.batching import choose_batch_size
 from pruning_kit.walk.sums import nll_sums
@@ -42,7 +42,7 @@ def measure(
     rows = []
     for removed, count in [*((m, n_windows) for m in most), (most[-1], n_windows // 2)]:
         plans = list(subsets(n_blocks, range(removed + 1)))
-        batch = min(count, choose_batch_size(kernel, plans, *text.batch(1, 2)))
+        batch = min(count, choose_batch_size(kernel, removed, *text.batch(1, 2)))
         starts = range(1, 1 + count, batch)
         groups = [(start, min(start + batch, 1 + count)) for start in starts]
         nll_sums(kernel, plans[:2], n_blocks, *text.batch(*groups[0]))
@@ -56,7 +56,7 @@ def measure(
             {
                 "blocks": n_blocks,
                 "plans": len(plans),
-                "block_calls": count_block_calls(plans, n_blocks),
+                "block_calls": count_calls(as_cut(plan, n_blocks) for plan in plans),
                 "windows": count,
                 "batch_windows": batch,
                 "seconds": took,

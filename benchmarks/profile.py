@@ -62,7 +62,7 @@ def measure(device: torch.device, dtype: torch.dtype) -> list[str]:
     middle = len(text.windows) // 2
     kernel = choose_kernel(decoder, text.batch(middle, middle + 1)[0], dtype, device)
     plans = all_subsets(decoder.n_blocks)
-    batch = choose_batch_size(kernel, plans, *text.batch(middle, middle + 1))
+    batch = choose_batch_size(kernel, decoder.n_blocks, *text.batch(middle, middle + 1))
     counts = operations(decoder, plans, text.windows[middle])
     lines = [
         f"{machine.name(device)}, {kernel.name}, batches of {batch}, "

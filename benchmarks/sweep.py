@@ -38,6 +38,7 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.windows import Window, sliding_windows, window_groups
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.kernels.generic import in_format
+from pruning_kit.plans.paths import Call, as_cut, plain
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import subsets
 from pruning_kit.walk.batching import choose_batch_size
@@ -109,11 +110,11 @@ def operations(decoder: Decoder, plans: Sequence[Plan], window: Window) -> dict[
     leaf = 4 * read * width**2 + 20 * scored * width**2 + 4 * pairs * width
     leaves = []
 
-    def count(_index: int, state: Tensor, last: bool) -> Tensor:
+    def count(_call: Call, state: Tensor, last: bool) -> Tensor:
         leaves.append(last)
         return state
 
-    for _ in walk(torch.empty(0), count, plans, decoder.n_blocks):
+    for _ in walk(torch.empty(0), count, [as_cut(plan, decoder.n_blocks) for plan in plans]):
         pass
     return {
         "block": whole,
@@ -268,8 +269,8 @@ def part_calls(
     opened = kernel.open(tokens.to(kernel.device), targets.to(kernel.device), first_output)
     state = opened.hidden_BTD
     return {
-        "block": lambda: opened.block(0, state, False),
-        "leaf_block": lambda: opened.block(0, state, True),
+        "block": lambda: opened.apply(plain(0), state, False),
+        "leaf_block": lambda: opened.apply(plain(0), state, True),
         "head": lambda: opened.nll(state),
     }
 
@@ -304,7 +305,7 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
     kernel = kernels[0]
     if kernel.note:
         sys.exit(f"the fast path was not used: {kernel.note}")
-    batch = choose_batch_size(kernel, plans, *text.batch(middle, middle + 1))
+    batch = choose_batch_size(kernel, decoder.n_blocks, *text.batch(middle, middle + 1))
     if on_gpu and not quick:
         groups = window_groups(text.windows, batch)
     else:

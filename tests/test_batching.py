@@ -9,14 +9,16 @@ from families import N_BLOCKS, random_tokens, tiny_model
 from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.machine.memory import control_group_room
+from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.walk import batching
-from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
+from pruning_kit.walk.batching import choose_batch_size, sums_within_memory
 from pruning_kit.walk.reference import ReferenceKernel
 from pruning_kit.walk.sums import nll_sums
 
 PLANS = [Plan(), *singles(N_BLOCKS)]
+PATHS = [as_cut(plan, N_BLOCKS) for plan in PLANS]
 TOKENS = random_tokens(5, 21)
 WINDOWS = (TOKENS[:, :20], TOKENS[:, 11:], 10)
 
@@ -45,13 +47,13 @@ def write(folder: Path, **files: str) -> None:
 
 def test_out_of_memory_halves_the_batch_until_it_fits_and_tells(kernel):
     small = SmallMemory(kernel.decoder, exact_head=True)
-    sums, micro_batch = nll_sums_within_memory(small, PLANS, N_BLOCKS, *WINDOWS)
+    sums, micro_batch = sums_within_memory(small, PATHS, *WINDOWS)
     assert micro_batch == 2  # 5, 3, 2
-    torch.testing.assert_close(sums, nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS))
+    torch.testing.assert_close(sums["nll"], nll_sums(kernel, PLANS, N_BLOCKS, *WINDOWS))
 
 
 def test_without_pressure_the_batch_stays_whole(kernel):
-    assert nll_sums_within_memory(kernel, PLANS, N_BLOCKS, *WINDOWS)[1] == 5
+    assert sums_within_memory(kernel, PATHS, *WINDOWS)[1] == 5
 
 
 def test_a_window_that_never_fits_is_the_users_error(kernel):
@@ -60,37 +62,37 @@ def test_a_window_that_never_fits_is_the_users_error(kernel):
     with pytest.raises(
         DeviceError, match="cannot compute a window of 20 tokens on cpu: its memory"
     ):
-        nll_sums_within_memory(tiny, PLANS, N_BLOCKS, *WINDOWS)
+        sums_within_memory(tiny, PATHS, *WINDOWS)
 
 
 def test_the_batch_size_follows_free_memory(kernel, monkeypatch):
-    window_bytes, _ = batching._window_cost(kernel, PLANS, TOKENS[:1, :20], TOKENS[:1, 11:], 10)
+    window_bytes, _ = batching._window_cost(kernel, 3, TOKENS[:1, :20], TOKENS[:1, 11:], 10)
     monkeypatch.setattr(batching, "free_bytes", lambda device: 2 * (7 * window_bytes + 1))
-    assert choose_batch_size(kernel, PLANS, *WINDOWS) == 7
+    assert choose_batch_size(kernel, 1, *WINDOWS) == 7
 
 
 def test_the_batch_size_is_never_larger_than_useful(kernel, monkeypatch):
     monkeypatch.setattr(batching, "free_bytes", lambda device: 10**15)
     state_bytes = 20 * 16 * 4  # tokens, width, float32
-    assert choose_batch_size(kernel, PLANS, *WINDOWS) == batching.CPU_STATE_BYTES // state_bytes
+    assert choose_batch_size(kernel, 1, *WINDOWS) == batching.CPU_STATE_BYTES // state_bytes
 
 
 def test_a_window_larger_than_useful_is_still_computed(kernel, monkeypatch):
     monkeypatch.setattr(batching, "free_bytes", lambda device: 10**15)
     monkeypatch.setattr(batching, "CPU_STATE_BYTES", 100)
-    assert choose_batch_size(kernel, PLANS, *WINDOWS) == 1
+    assert choose_batch_size(kernel, 1, *WINDOWS) == 1
 
 
 def test_a_machine_too_small_for_one_window_says_so(kernel, monkeypatch):
     monkeypatch.setattr(batching, "free_bytes", lambda device: 1000)
     with pytest.raises(DeviceError, match="cannot compute a window of 20 tokens on cpu: it takes"):
-        choose_batch_size(kernel, PLANS, *WINDOWS)
+        choose_batch_size(kernel, 1, *WINDOWS)
 
 
-def test_more_removed_blocks_need_more_memory(kernel):
+def test_more_live_states_need_more_memory(kernel):
     window = (TOKENS[:1, :20], TOKENS[:1, 11:], 10)
-    few, _ = batching._window_cost(kernel, [Plan()], *window)
-    many, _ = batching._window_cost(kernel, [Plan((0, 1, 2))], *window)
+    few, _ = batching._window_cost(kernel, 2, *window)
+    many, _ = batching._window_cost(kernel, 5, *window)
     assert many - few == 3 * 20 * 16 * 4  # three more float32 states of 20 x 16
 
 

@@ -23,7 +23,7 @@ class KernelElsewhere:
         self.hidden_BTD = torch.zeros(len(tokens_BT), 4, 2)
         return self
 
-    def block(self, index, hidden_BTD, last):
+    def apply(self, call, hidden_BTD, last):
         self.clock.now += 2
         return hidden_BTD
 

@@ -267,7 +267,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
     settings, model_folder, monkeypatch
 ):
     exact = measured(settings()).nll()
-    original, calls = sweep_module.nll_sums_within_memory, []
+    original, calls = sweep_module.sums_within_memory, []
 
     def overflowing(kernel, *args):
         sums, micro_batch = original(kernel, *args)
@@ -276,7 +276,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
             sums = torch.full_like(sums, float("inf"))
         return sums, micro_batch
 
-    monkeypatch.setattr(sweep_module, "nll_sums_within_memory", overflowing)
+    monkeypatch.setattr(sweep_module, "sums_within_memory", overflowing)
     again = settings(dtype="bfloat16", output=settings().output.with_name("again"))
     run = measured(again)
     np.testing.assert_allclose(run.nll(), exact, rtol=1e-6)

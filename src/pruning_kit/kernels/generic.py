@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.head import Head
+from pruning_kit.plans.paths import Call
 from pruning_kit.walk.reference import ReferenceBatch, ReferenceKernel
 
 
@@ -46,9 +47,10 @@ class GenericBatch(ReferenceBatch):
         super().__init__(kernel, tokens_BT, targets_BS, first_output)
         self._blocks, self._head = kernel.blocks, kernel.head
 
-    def block(self, index: int, hidden_BTD: Tensor, last: bool) -> Tensor:
-        call = self._recording.calls[index]
-        out = self._blocks[index](hidden_BTD, *call.args, **call.kwargs)
+    def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
+        assert call.is_plain_block
+        given = self._recording.calls[call.block]
+        out = self._blocks[call.block](hidden_BTD, *given.args, **given.kwargs)
         return out[0] if isinstance(out, tuple) else out
 
     def nll(self, hidden: Tensor) -> Tensor:

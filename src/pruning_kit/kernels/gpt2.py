@@ -17,6 +17,7 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.attention import MakeAttention
 from pruning_kit.kernels.head import Head
 from pruning_kit.kernels.linear import Linear, MakeLinear, weight_and_bias
+from pruning_kit.plans.paths import Call
 
 
 def is_plain_gpt2(config: PretrainedConfig) -> bool:
@@ -118,8 +119,10 @@ class Gpt2Batch:
         embedded = F.embedding(tokens_BT, kernel.tokens_VD)
         self.hidden_BTD = (embedded + kernel.positions_TD[: tokens_BT.shape[1]]).to(kernel.dtype)
 
-    def block(self, index: int, hidden_BTD: Tensor, last: bool) -> Tensor:
-        return self._kernel.blocks[index](hidden_BTD, self._outputs if last else slice(None))
+    def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
+        assert call.is_plain_block
+        block = self._kernel.blocks[call.block]
+        return block(hidden_BTD, self._outputs if last else slice(None))
 
     def nll(self, hidden: Tensor) -> Tensor:
         n_scored = self._targets_BS.shape[1]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pruning_kit import bounds
 from pruning_kit.errors import PlanError
-from pruning_kit.plans.paths import count_block_calls
+from pruning_kit.plans.paths import as_cut, count_calls
 from pruning_kit.plans.permutations import (
     MAX_PERMUTATIONS,
     count_shapley_plans,
@@ -199,7 +199,7 @@ class PlanChoice:
             raise self._too_many(n_blocks, bound)
         plans = self._listed(n_blocks)
         if len(plans) > self.max_plans:
-            calls = count_block_calls(plans, n_blocks)
+            calls = count_calls(as_cut(plan, n_blocks) for plan in plans)
             work = f", in {calls:,} block calls for each window"
             raise self._too_many(n_blocks, len(plans), work)
         return plans

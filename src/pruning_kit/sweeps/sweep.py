@@ -27,7 +27,8 @@ from pruning_kit.inputs.windows import even_batch_size
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine import devices, disk, versions
 from pruning_kit.machine.devices import available_cores, device_name
-from pruning_kit.plans.paths import count_block_calls
+from pruning_kit.plans.paths import Path as WalkPath
+from pruning_kit.plans.paths import as_cut, count_calls
 from pruning_kit.pruning.surgery import parameters_by_plan
 from pruning_kit.runs import opening, provenance, store
 from pruning_kit.runs.ranks import Ranks
@@ -37,9 +38,10 @@ from pruning_kit.speed.workload import PROMPT, LatencyProtocol, check_protocol
 from pruning_kit.sweeps import samples
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import SweepSettings
-from pruning_kit.walk.batching import choose_batch_size, nll_sums_within_memory
+from pruning_kit.walk.batching import choose_batch_size, sums_within_memory
 from pruning_kit.walk.estimates import WindowCost, in_words, measure_cost
 from pruning_kit.walk.kernel import Kernel
+from pruning_kit.walk.measures import NLL
 
 LONG_S = 60.0
 MUCH = 1.5  # times as fast, for advice to be worth its line
@@ -211,14 +213,17 @@ class Sweep:
     def _measure_group(self, split: str, group: int, first: int, end: int) -> None:
         """Sum the NLL of a window group; what overflows in 16 bits is computed in float32."""
         batch = self.texts[split].tensors(first, end)
-        walk = (self.plans, self.decoder.n_blocks, *batch)
-        sums_PB, micro_batch = nll_sums_within_memory(self.kernel, *walk)
+        sums, micro_batch = sums_within_memory(self.kernel, self._paths, *batch)
         facts = {"kernel": self.kernel.name, "micro_batch": str(micro_batch)}
-        if not sums_PB.isfinite().all() and self.kernel.dtype != torch.float32:
-            sums_PB, micro_batch = nll_sums_within_memory(self._float32_kernel, *walk)
+        if not sums[NLL.name].isfinite().all() and self.kernel.dtype != torch.float32:
+            sums, micro_batch = sums_within_memory(self._float32_kernel, self._paths, *batch)
             facts = {"kernel": self._float32_kernel.name, "micro_batch": str(micro_batch)}
             facts["recomputed"] = "float32"
-        self.run.write_part(split, group, sums_PB.numpy(), facts)
+        self.run.write_part(split, group, sums[NLL.name].numpy(), facts)
+
+    @cached_property
+    def _paths(self) -> list[WalkPath]:
+        return [as_cut(plan, self.decoder.n_blocks) for plan in self.plans]
 
     @cached_property
     def _float32_kernel(self) -> Kernel:
@@ -245,7 +250,7 @@ class Sweep:
         """
         if not n_windows or not self.ranks.leads:
             return
-        calls = count_block_calls(self.plans, self.decoder.n_blocks)
+        calls = count_calls(self._paths)
         per_window = self._cost_per_window(text).seconds(1, calls, len(self.plans))
         if n_windows * per_window > LONG_S:
             shared = f" shared by {self.ranks.size} processes" * (self.ranks.size > 1)
@@ -380,7 +385,9 @@ class Sweep:
         if self.settings.batch_size:
             return self.settings.batch_size
         text = self.texts["test"]
-        largest = choose_batch_size(self.kernel, self.plans, *text.typical_window())
+        largest = choose_batch_size(
+            self.kernel, max(plan.size for plan in self.plans), *text.typical_window()
+        )
         shapes = [window.shape for window in text.windows]
         n_alike = shapes.count(shapes[len(shapes) // 2])  # the first and the last go alone
         return even_batch_size(n_alike, largest, self.ranks.size)

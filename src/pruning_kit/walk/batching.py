@@ -13,9 +13,10 @@ from torch import Tensor
 
 from pruning_kit.errors import DeviceError
 from pruning_kit.machine.memory import free_bytes, peak_added_bytes
-from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.paths import Path, plain
 from pruning_kit.walk.kernel import Kernel
-from pruning_kit.walk.sums import nll_sums
+from pruning_kit.walk.measures import NLL, Measure
+from pruning_kit.walk.sums import Sums, window_sums
 
 CPU_SHARE, GPU_SHARE = 0.5, 0.8
 """How much of the free memory a batch may take."""
@@ -26,25 +27,21 @@ slower there (distilgpt2 with windows of 1,024: 2 in float32, 4 in bfloat16) and
 
 
 def choose_batch_size(
-    kernel: Kernel,
-    plans: Sequence[Plan],
-    tokens_BT: Tensor,
-    targets_BS: Tensor,
-    first_output: int,
+    kernel: Kernel, most_skipped: int, tokens_BT: Tensor, targets_BS: Tensor, first_output: int
 ) -> int:
     """The largest batch that free memory allows and that still makes the walk faster.
 
     Args:
         kernel: computes one window here, to see what it takes.
-        plans: the plans to be walked; the most blocks removed bounds the live states.
+        most_skipped: blocks that a path skips at most, which bounds the live states.
         tokens_BT, targets_BS, first_output: at least one window of the usual shape, as for
-            `nll_sums`.
+            `window_sums`.
 
     Raises:
         DeviceError: if not even one window fits.
     """
     window = (tokens_BT[:1], targets_BS[:1], first_output)
-    window_bytes, state_bytes = _window_cost(kernel, plans, *window)
+    window_bytes, state_bytes = _window_cost(kernel, most_skipped + 2, *window)
     n_tokens = tokens_BT.shape[1]
     on_cpu = kernel.device.type == "cpu"
     allowed = int(free_bytes(kernel.device) * (CPU_SHARE if on_cpu else GPU_SHARE))
@@ -59,35 +56,41 @@ def choose_batch_size(
 
 
 def _window_cost(
-    kernel: Kernel, plans: Sequence[Plan], tokens_BT: Tensor, targets_BS: Tensor, first_output: int
+    kernel: Kernel, n_states: int, tokens_BT: Tensor, targets_BS: Tensor, first_output: int
 ) -> tuple[int, int]:
-    """Peak bytes of walking one window, and bytes of its hidden state."""
+    """Peak bytes of walking one window with so many live states, and bytes of a state."""
     batch = kernel.open(tokens_BT.to(kernel.device), targets_BS.to(kernel.device), first_output)
     state = batch.hidden_BTD
-    one_path = peak_added_bytes(lambda: batch.nll(batch.block(0, state, False)), kernel.device)
-    n_states = max(plan.size for plan in plans) + 2
+    one_path = peak_added_bytes(
+        lambda: batch.nll(batch.apply(plain(0), state, False)), kernel.device
+    )
     return one_path + n_states * state.nbytes, state.nbytes
 
 
-def nll_sums_within_memory(
+def sums_within_memory(
     kernel: Kernel,
-    plans: Sequence[Plan],
-    n_blocks: int,
+    paths: Sequence[Path],
     tokens_BT: Tensor,
     targets_BS: Tensor,
     first_output: int,
-) -> tuple[Tensor, int]:
-    """`nll_sums`, halving the batch as often as the device runs out of memory.
+    measures: Sequence[Measure] = (NLL,),
+) -> tuple[Sums, int]:
+    """`window_sums`, halving the batch as often as the device runs out of memory.
 
     Returns:
-        The sums (P, B), and the windows computed at a time: B unless memory ran out.
+        The sums, each (P, B), and the windows computed at a time: B unless memory ran out.
 
     Raises:
         DeviceError: if a single window does not fit.
     """
     micro_batch = len(tokens_BT)
     while True:
-        sums = _try(kernel, plans, n_blocks, tokens_BT, targets_BS, first_output, micro_batch)
+        starts = range(0, len(tokens_BT), micro_batch)
+        pieces = [
+            (tokens_BT[start : start + micro_batch], targets_BS[start : start + micro_batch])
+            for start in starts
+        ]
+        sums = _try(kernel, paths, pieces, first_output, measures)
         if sums is not None:
             return sums, micro_batch
         if micro_batch == 1:
@@ -101,23 +104,14 @@ def nll_sums_within_memory(
 
 def _try(
     kernel: Kernel,
-    plans: Sequence[Plan],
-    n_blocks: int,
-    tokens_BT: Tensor,
-    targets_BS: Tensor,
+    paths: Sequence[Path],
+    pieces: Sequence[tuple[Tensor, Tensor]],
     first_output: int,
-    micro_batch: int,
-) -> Tensor | None:
-    """The sums, computed `micro_batch` windows at a time; None if memory ran out."""
-    starts = range(0, len(tokens_BT), micro_batch)
-    pieces = [slice(start, start + micro_batch) for start in starts]
+    measures: Sequence[Measure],
+) -> Sums | None:
+    """The sums, computed piece by piece; None if memory ran out."""
     try:
-        return torch.cat(
-            [
-                nll_sums(kernel, plans, n_blocks, tokens_BT[p], targets_BS[p], first_output)
-                for p in pieces
-            ],
-            dim=1,
-        )
+        found = [window_sums(kernel, paths, *piece, first_output, measures) for piece in pieces]
     except torch.OutOfMemoryError:
         return None
+    return {name: torch.cat([sums[name] for sums in found], dim=1) for name in found[0]}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pruning_kit.machine.devices import device_sync
+from pruning_kit.plans.paths import plain
 from pruning_kit.walk.kernel import Kernel
 
 YEAR_S = 365.25 * 86_400
@@ -42,7 +43,7 @@ def measure_cost(
     for _ in range(2):
         sync()
         start = clock()
-        state = batch.block(0, hidden, False)
+        state = batch.apply(plain(0), hidden, False)
         sync()
         middle = clock()
         batch.nll(state).cpu()

@@ -1,14 +1,17 @@
-"""What computes: kernels, and the batches that they open."""
+"""What computes: kernels, the batches that they open, and what ends a path.
+
+Shapes: B windows, T tokens read, S of them scored, D hidden width.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-ApplyBlock = Callable[[int, Tensor, bool], Tensor]
+from pruning_kit.plans.paths import Call
 
 
 class Batch(Protocol):
@@ -16,20 +19,20 @@ class Batch(Protocol):
 
     hidden_BTD: Tensor
 
-    def block(self, index: int, hidden_BTD: Tensor, last: bool) -> Tensor:
-        """Apply the block with this original index.
+    def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
+        """The state after a call.
 
-        `last` tells that only `nll` will read the result, so that the scored positions suffice.
+        `last` tells that only the head will read it, so that the scored positions suffice.
         """
         ...
 
     def nll(self, hidden: Tensor) -> Tensor:
-        """NLL in nats of each scored token, (B, S) float32, from the state after the last block."""
+        """NLL in nats of each scored token, (B, S) float32, from the state after the last call."""
         ...
 
 
 class Kernel(Protocol):
-    """A way to compute batches: the reference below, or a fast path proven equal to it."""
+    """A way to compute batches: the reference, or a fast path proven equal to it."""
 
     name: str
     """What computes: recorded with every result."""
@@ -41,3 +44,15 @@ class Kernel(Protocol):
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> Batch:
         """Embed a batch whose outputs from position `first_output` on predict `targets_BS`."""
         ...
+
+
+class Ending:
+    """The end of a path: its last state, and what the head makes of it, computed once."""
+
+    def __init__(self, batch: Batch, hidden: Tensor) -> None:
+        self._batch, self._hidden = batch, hidden
+
+    @cached_property
+    def nll(self) -> Tensor:
+        """NLL in nats of each scored token, float32."""
+        return self._batch.nll(self._hidden)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.plans.paths import Call
 
 LOGIT_CHUNK_BYTES = 128 * 2**20
 
@@ -49,8 +50,9 @@ class ReferenceBatch:
         self._recording = self._decoder.record(tokens_BT)
         self.hidden_BTD = self._recording.hidden_BTD
 
-    def block(self, index: int, hidden_BTD: Tensor, last: bool) -> Tensor:
-        return self._decoder.run_block(index, hidden_BTD, self._recording)
+    def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
+        assert call.is_plain_block
+        return self._decoder.run_block(call.block, hidden_BTD, self._recording)
 
     def nll(self, hidden: Tensor) -> Tensor:
         n_scored = self._targets_BS.shape[1]

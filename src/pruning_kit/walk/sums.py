@@ -1,4 +1,4 @@
-"""Sums over windows, of every variant in one walk."""
+"""Sums over windows, of every path in one walk."""
 
 from __future__ import annotations
 
@@ -7,12 +7,50 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
-from pruning_kit.walk.kernel import Kernel
+from pruning_kit.walk.kernel import Ending, Kernel
+from pruning_kit.walk.measures import NLL, Measure
 from pruning_kit.walk.walk import walk
+
+Sums = dict[str, Tensor]
+"""By the name of a measure: float64, on the host, shape (P, B)."""
 
 
 @torch.no_grad()
+def window_sums(
+    kernel: Kernel,
+    paths: Sequence[Path],
+    tokens_BT: Tensor,
+    targets_BS: Tensor,
+    first_output: int,
+    measures: Sequence[Measure] = (NLL,),
+) -> Sums:
+    """Add up every measure over each window under every path, in one walk.
+
+    Args:
+        kernel: how calls and head are computed.
+        paths: what to measure; duplicates are computed once.
+        tokens_BT: token ids that the model reads, int64, on any device.
+        targets_BS: token ids to predict, int64, likewise.
+        first_output: position of the output that predicts `targets_BS[:, 0]`.
+        measures: what to add up.
+
+    Returns:
+        The sums, in the order of `paths`. Perplexity is the exponential of all sums of NLL of a
+        path over all scored tokens: never a mean of means.
+    """
+    tokens_BT, targets_BS = tokens_BT.to(kernel.device), targets_BS.to(kernel.device)
+    batch = kernel.open(tokens_BT, targets_BS, first_output)
+    found: dict[str, dict[Path, Tensor]] = {measure.name: {} for measure in measures}
+    for path, state in walk(batch.hidden_BTD, batch.apply, paths):
+        ending = Ending(batch, state)
+        for measure in measures:
+            found[measure.name][path] = _sum_float64(measure.values(ending))
+        del state, ending
+    return {name: torch.stack([sums[path] for path in paths]).cpu() for name, sums in found.items()}
+
+
 def nll_sums(
     kernel: Kernel,
     plans: Sequence[Plan],
@@ -21,31 +59,13 @@ def nll_sums(
     targets_BS: Tensor,
     first_output: int,
 ) -> Tensor:
-    """Sum the NLL of every window under every plan, in one walk.
-
-    Args:
-        kernel: how blocks and head are computed.
-        plans: the plans to measure; duplicates are computed once.
-        n_blocks: number of blocks of the whole model.
-        tokens_BT: token ids that the model reads, int64, on any device.
-        targets_BS: token ids to predict, int64, likewise.
-        first_output: position of the output that predicts `targets_BS[:, 0]`.
-
-    Returns:
-        Nats, float64, on the host, shape (P, B), in the order of `plans`. Perplexity is the
-        exponential of all sums of a plan over all scored tokens: never a mean of means.
-    """
-    tokens_BT, targets_BS = tokens_BT.to(kernel.device), targets_BS.to(kernel.device)
-    batch = kernel.open(tokens_BT, targets_BS, first_output)
-    sums: dict[Plan, Tensor] = {}
-    for plan, state in walk(batch.hidden_BTD, batch.block, plans, n_blocks):
-        sums[plan] = _sum_float64(batch.nll(state))
-        del state
-    return torch.stack([sums[plan] for plan in plans]).cpu()
+    """`window_sums` of NLL alone, of plans as cut out of a model of `n_blocks` blocks: (P, B)."""
+    paths = [as_cut(plan, n_blocks) for plan in plans]
+    return window_sums(kernel, paths, tokens_BT, targets_BS, first_output)[NLL.name]
 
 
-def _sum_float64(nll_BS: Tensor) -> Tensor:
+def _sum_float64(values_BS: Tensor) -> Tensor:
     """Window sums in float64; Apple's MPS has none, so there the sum is made on the host."""
-    if nll_BS.device.type == "mps":
-        nll_BS = nll_BS.cpu()
-    return nll_BS.double().sum(dim=1)
+    if values_BS.device.type == "mps":
+        values_BS = values_BS.cpu()
+    return values_BS.double().sum(dim=1)

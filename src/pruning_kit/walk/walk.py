@@ -1,48 +1,51 @@
-"""The kernel: one walk over all plans, and the sums of negative log-likelihood (NLL).
+"""The walk: many paths from one state, each beginning that they share computed once.
 
-Plans that agree on their first kept blocks share the hidden state there, so the plans form a tree
-of kept prefixes: all 2**L subsets of L blocks cost 2**L - 1 block calls, not L * 2**(L - 1).
+The paths form a tree of their beginnings: all 2**L subsets of L blocks cost 2**L - 1 block calls,
+not L * 2**(L - 1).
 
-Shapes: P plans, B windows, T tokens read, S of them scored, D hidden width, V vocabulary.
+Shapes: P paths, B windows, T tokens read, S of them scored, D hidden width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from torch import Tensor
 
-from pruning_kit.plans.plan import Plan
-from pruning_kit.walk.kernel import ApplyBlock
+from pruning_kit.plans.paths import Call, Path, walk_order
+
+ApplyCall = Callable[[Call, Tensor, bool], Tensor]
+"""Apply a call to a state; True: only the head will read the result."""
+Branch = tuple[int, Tensor, list[Path]]
+"""Calls made, the state after them, and paths that begin with these and go on alike."""
 
 
 def walk(
-    hidden_BTD: Tensor, apply_block: ApplyBlock, plans: Sequence[Plan], n_blocks: int
-) -> Iterator[tuple[Plan, Tensor]]:
-    """Yield each plan with the state after its last kept block, sharing kept prefixes.
+    hidden_BTD: Tensor, apply: ApplyCall, paths: Iterable[Path]
+) -> Iterator[tuple[Path, Tensor]]:
+    """Yield each path with the state after its last call, sharing equal beginnings.
 
-    The branch that removes a block is walked before the one that keeps it, so a state is freed
-    as soon as its block has been applied: at most (most blocks removed) + 2 states live at once.
+    What skips most is walked first, so a state is freed as soon as the last call that reads it was
+    made: at most (most blocks skipped) + 2 states live at once.
     """
-    pending = [(0, hidden_BTD, list(dict.fromkeys(plans)))]
+    ordered = sorted(set(paths), key=walk_order)
+    if ordered and not ordered[0]:
+        yield ordered.pop(0), hidden_BTD
+    pending = _branches(0, hidden_BTD, ordered)
     del hidden_BTD
     while pending:
         depth, state, group = pending.pop()
-        while depth < n_blocks:
-            removing = [plan for plan in group if depth in plan.removed]
-            if 0 < len(removing) < len(group):
-                keeping = [plan for plan in group if depth not in plan.removed]
-                pending.append((depth, state, keeping))
-                group = removing
-            elif not removing:
-                last = len(group) == 1 and _removes_all_after(group[0], depth, n_blocks)
-                state = apply_block(depth, state, last)
-            depth += 1
-        yield group[0], state
+        ends = len(group[0]) == depth + 1
+        state = apply(group[0][depth], state, ends and len(group) == 1)
+        if ends:
+            yield group[0], state
+        pending += _branches(depth + 1, state, group[1:] if ends else group)
         del state
 
 
-def _removes_all_after(plan: Plan, block: int, n_blocks: int) -> bool:
-    return plan.removed[len(plan.removed) - (n_blocks - 1 - block) :] == tuple(
-        range(block + 1, n_blocks)
-    )
+def _branches(depth: int, state: Tensor, group: list[Path]) -> list[Branch]:
+    """The ways to go on, the one to walk first at the end."""
+    ways = groupby(group, key=itemgetter(depth))
+    return [(depth, state, list(paths)) for _, paths in ways][::-1]
