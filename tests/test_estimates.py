@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_kit.walk.estimates import in_words, measure_cost
+from pruning_kit.walk.estimates import measure_cost
+from pruning_kit.reporting.words.numbers import duration
 
 
 class KernelElsewhere:
@@ -66,9 +67,9 @@ def test_a_window_is_timed_on_the_kernels_device():
     ],
 )
 def test_a_duration_is_said_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
 
 
 @given(st.floats(min_value=0))
 def test_no_duration_is_a_row_of_digits(seconds):
-    assert sum(map(str.isdigit, in_words(seconds))) <= 5
+    assert sum(map(str.isdigit, duration(seconds))) <= 5

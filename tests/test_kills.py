@@ -20,11 +20,8 @@ from pruning_kit.runs.opening import find_run, move_under, tidy
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
-from pruning_kit.search.choice import Mode, PlanChoice
-from pruning_kit.sweeps import sweep as sweep_module
-from pruning_kit.sweeps.observer import SilentObserver
-from pruning_kit.sweeps.settings import SweepSettings
-from pruning_kit.sweeps.sweep import Sweep
+from pruning_kit.sweeps import workbench
+from tests.sweeping import asked, begin, measured
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -92,22 +89,20 @@ def test_a_sweep_killed_at_any_operation_is_gone_on_with_to_the_bit(tmp_path, mo
     model = save_tiny_gpt2(tmp_path / "tiny", n_blocks=2)
     text = tmp_path / "text.txt"
     text.write_text(TEXT * 2, encoding="utf-8")
-    asked = SweepSettings(
-        choice=PlanChoice(mode=Mode.SEQUENTIAL),
+    wanted = asked(
+        "sequential",
         model=str(model),
         dataset=str(text),
         batch_size=6,
         threads=1,
         resume=True,
     )
-    first = Sweep(replace(asked, output=tmp_path / "first"), SilentObserver(), Ranks())
-    monkeypatch.setattr(sweep_module.models, "load_model", lambda *_, **__: first.loaded)
-    monkeypatch.setattr(sweep_module, "choose_kernel", lambda *_: first.kernel)
+    first = begin(wanted.but(output=tmp_path / "first")).workbench
+    monkeypatch.setattr(workbench.models, "load_model", lambda *_, **__: first.loaded)
+    monkeypatch.setattr(workbench, "choose_kernel", lambda *_: first.kernel)
 
     def run(folder):
-        sweep = Sweep(replace(asked, output=folder), SilentObserver(), Ranks())
-        sweep.measure()
-        write_csv(load_run(folder), folder / "results.csv")
+        write_csv(measured(wanted.but(output=folder)), folder / "results.csv")
 
     run(tmp_path / "whole")
     whole = load_run(tmp_path / "whole").nll()

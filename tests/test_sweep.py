@@ -31,16 +31,15 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.surgery import cut
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.search.choice import Mode, PlanChoice
+from pruning_kit.search.listed import Combinatorial, Together
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol
+from pruning_kit.runs.store import RunFolder
 from pruning_kit.sweeps import samples
-from pruning_kit.sweeps import sweep as sweep_module
+from pruning_kit.sweeps import workbench as workbench_module
 from pruning_kit.sweeps.observer import SilentObserver
-from pruning_kit.sweeps.settings import SweepSettings
-from pruning_kit.sweeps.sweep import Sweep
-
-COMBINATORIAL = PlanChoice(mode=Mode.COMBINATORIAL)
-
+from pruning_kit.sweeps.workbench import Workbench
+from tests.sweeping import asked as asked_for
+from tests.sweeping import begin, measured
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
@@ -58,7 +57,6 @@ def text_file(tmp_path):
 def settings(model_folder, text_file, tmp_path):
     def make(**changes):
         defaults = {
-            "choice": COMBINATORIAL,
             "model": str(model_folder),
             "dataset": str(text_file),
             "batch_size": 3,
@@ -66,15 +64,9 @@ def settings(model_folder, text_file, tmp_path):
             "threads": 1,
             "output": tmp_path / "run",
         }
-        return SweepSettings(**{**defaults, **changes})
+        return asked_for(**{**defaults, **changes})
 
     return make
-
-
-def measured(settings, ranks=None):
-    sweep = Sweep(settings, SilentObserver(), ranks or Ranks())
-    sweep.measure()
-    return load_run(sweep.run.folder)
 
 
 def naive_nll(model_folder, plan, ids, context, stride):
@@ -118,11 +110,14 @@ def test_the_rows_carry_mode_and_parameters(settings):
     assert set(frame["status"]) == {"ok"}
 
 
+def parts_of(folder):
+    return sorted((folder / "rounds").glob("*/*.safetensors"))
+
+
 def test_a_run_that_lost_groups_resumes_bit_for_bit(settings):
     first = measured(settings())
     whole = first.nll().copy()
-    parts = sorted((first.folder / "parts").iterdir())
-    for part in parts[1::2]:
+    for part in parts_of(first.folder)[1::2]:
         part.unlink()
     resumed = measured(settings(resume=True))
     np.testing.assert_array_equal(resumed.nll(), whole)
@@ -130,14 +125,15 @@ def test_a_run_that_lost_groups_resumes_bit_for_bit(settings):
 
 def test_resuming_computes_only_what_is_missing(settings, monkeypatch):
     first = measured(settings())
-    sorted((first.folder / "parts").iterdir())[0].unlink()
+    parts_of(first.folder)[0].unlink()
     calls = []
-    original = sweep_module.Sweep._measure_group
-    monkeypatch.setattr(
-        sweep_module.Sweep,
-        "_measure_group",
-        lambda self, *args: (calls.append(args), original(self, *args))[1],
-    )
+    original = Workbench.measure
+
+    def count(self, *args, **options):
+        calls.append(args)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Workbench, "measure", count)
     measured(settings(resume=True))
     assert len(calls) == 1
 
@@ -147,8 +143,7 @@ def test_any_number_of_ranks_gives_the_same_bits(settings, tmp_path):
     together = settings(output=tmp_path / "ranks", resume=True)
     said = {}
     for rank in (1, 0, 2):
-        sweep = Sweep(together, SilentObserver(), RankInTurn(rank=rank, size=3, store=said))
-        sweep.measure()
+        begin(together, ranks=RankInTurn(rank=rank, size=3, store=said)).measure()
     np.testing.assert_array_equal(load_run(tmp_path / "ranks").nll(), alone)
 
 
@@ -169,7 +164,7 @@ class RankInTurn(Ranks):
 def test_a_second_run_never_overwrites_a_first(settings):
     measured(settings())
     with pytest.raises(RunError, match="a run is already there"):
-        Sweep(settings(), SilentObserver(), Ranks())
+        begin(settings())
 
 
 @pytest.mark.parametrize(
@@ -185,15 +180,15 @@ def test_a_second_run_never_overwrites_a_first(settings):
         ({"attention": "eager"}, "attention=sdpa, this run uses eager"),
         ({"dtype": "bfloat16"}, "dtype=float32, this run uses bfloat16"),
         (
-            {"choice": PlanChoice(mode=Mode.SEQUENTIAL)},
-            "it was measured with other plans. Ask for the same again, or leave out",
+            {"choice": "sequential"},
+            "it was measured with proposal=combinatorial, this run uses sequential. Ask for the same again, ",
         ),
     ],
 )
 def test_a_run_of_another_protocol_is_refused(settings, changes, message):
     measured(settings())
     with pytest.raises(RunError) as error:
-        Sweep(settings(resume=True, **changes), SilentObserver(), Ranks())
+        begin(settings(resume=True, **changes))
     assert "cannot resume" in str(error.value)
     assert message in str(error.value)
 
@@ -216,14 +211,14 @@ def test_a_selection_text_is_a_second_split(settings, text_file):
     assert len(frame) == 16
     assert frame.groupby("split")["ppl"].first().nunique() == 2
     with pytest.raises(RunError, match="measured with --select-on, this run leaves it out"):
-        Sweep(settings(resume=True), SilentObserver(), Ranks())
+        begin(settings(resume=True))
 
 
 def test_the_text_of_the_figures_is_refused_to_choose_plans_on(settings, text_file):
     same = text_file.with_name("same.txt")
     same.write_text(text_file.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(CorpusError, match="it is the text that figures are reported on"):
-        Sweep(settings(select_on=str(same)), SilentObserver(), Ranks())
+        begin(settings(select_on=str(same)))
 
 
 def test_saving_a_cached_run_moves_it_where_results_go(settings, tmp_path, monkeypatch):
@@ -239,7 +234,7 @@ def test_saving_a_cached_run_moves_it_where_results_go(settings, tmp_path, monke
 def test_max_windows_is_recorded(settings):
     run = measured(settings(max_windows=2))
     assert run.nll().shape[1] == 2
-    assert run.info["texts"]["test"]["part"].startswith("first 2 of ")
+    assert run.facts.texts["reported"].part.startswith("first 2 of ")
 
 
 def poisoned(folder: Path, target: Path) -> Path:
@@ -267,22 +262,21 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
     settings, model_folder, monkeypatch
 ):
     exact = measured(settings()).nll()
-    original, calls = sweep_module.sums_within_memory, []
+    original, calls = workbench_module.sums_within_memory, []
 
     def overflowing(kernel, *args):
         sums, micro_batch = original(kernel, *args)
         calls.append(kernel.dtype)
         if kernel.dtype != torch.float32:
-            sums = torch.full_like(sums, float("inf"))
+            sums = {name: torch.full_like(found, float("inf")) for name, found in sums.items()}
         return sums, micro_batch
 
-    monkeypatch.setattr(sweep_module, "sums_within_memory", overflowing)
+    monkeypatch.setattr(workbench_module, "sums_within_memory", overflowing)
     again = settings(dtype="bfloat16", output=settings().output.with_name("again"))
     run = measured(again)
     np.testing.assert_allclose(run.nll(), exact, rtol=1e-6)
     assert set(calls) == {torch.bfloat16, torch.float32}
-    folder = sweep_module.store.RunFolder.open(run.folder)
-    assert folder.read_part("test", 0)[1]["recomputed"] == "float32"
+    assert RunFolder.open(run.folder).read_part(0, "reported", 0)[1]["recomputed"] == "float32"
 
 
 @pytest.mark.parametrize(
@@ -297,12 +291,12 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
         ({"dtype": "float8"}, DeviceError, "cannot compute in 'float8'"),
         ({"dtype": "float16", "device": "cpu"}, DeviceError, "cannot compute in float16 on the"),
         (
-            {"choice": PlanChoice(plans=(Plan((3,)),))},
+            {"choice": "3"},
             PlanError,
             "cannot remove block 3: the model has 3 blocks, numbered 0 to 2.",
         ),
         (
-            {"choice": PlanChoice(mode=Mode.COMBINATORIAL, max_plans=4)},
+            {"choice": Together((Combinatorial(),), max_plans=4)},
             PlanError,
             "cannot measure 8 plans of 3 blocks without your word: that is more than 4",
         ),
@@ -311,7 +305,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
 def test_bad_input_is_one_sentence_and_leaves_nothing_behind(settings, changes, error, message):
     asked = settings(**changes)
     with pytest.raises(error) as caught:
-        Sweep(asked, SilentObserver(), Ranks())
+        begin(asked)
     assert message in str(caught.value)
     assert not asked.output.exists()
 
@@ -320,14 +314,14 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(settings, changes, 
 def test_a_text_without_words_is_refused(settings, text_file, content, message):
     text_file.write_text(content)
     with pytest.raises(CorpusError, match=message):
-        Sweep(settings(), SilentObserver(), Ranks())
+        begin(settings())
 
 
 def command(settings, *more):
     return [
         *(sys.executable, "-m", "pruning_kit", "sweep", "--mode", "combinatorial"),
         *("--device", "cpu"),  # where a resumed run ends with the same bits
-        *("--model", settings.model, "--dataset", str(settings.dataset), "--no-speed"),
+        *("--model", settings.settings.model, "--dataset", settings.settings.dataset, "--no-speed"),
         *("--batch-size", "1", "--threads", "1", "--output", str(settings.output), *more),
     ]
 
@@ -337,7 +331,7 @@ def test_a_run_killed_without_warning_resumes_bit_for_bit(settings, text_file, t
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     asked = settings()
     process = subprocess.Popen(command(asked), env=env, stderr=subprocess.PIPE)
-    parts = asked.output / "parts"
+    parts = asked.output / "rounds" / "000"
     deadline = time.monotonic() + 120
     while not (parts.is_dir() and len(list(parts.glob("*.safetensors"))) > 3):
         assert process.poll() is None, process.stderr.read().decode()
@@ -345,7 +339,7 @@ def test_a_run_killed_without_warning_resumes_bit_for_bit(settings, text_file, t
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    groups = json.loads((asked.output / "run.json").read_text())["windows"]["test"]["groups"]
+    groups = json.loads((asked.output / "run.json").read_text())["windows"]["reported"]["groups"]
     assert len(list(parts.glob("*.safetensors"))) < len(groups)
     subprocess.run(command(asked, "--resume"), env=env, check=True, capture_output=True)
     whole = measured(settings(output=tmp_path / "whole", batch_size=1))
@@ -364,7 +358,7 @@ class Listener(SilentObserver):
 
 def sampled(settings, observer=None, **changes):
     """A sweep's folder after samples were kept."""
-    sweep = Sweep(settings(samples=True, **changes), observer or SilentObserver(), Ranks())
+    sweep = begin(settings(samples=True, **changes), observer)
     sweep.measure()
     sweep.sample()
     return sweep.run.folder
@@ -379,7 +373,7 @@ def test_samples_fit_the_context_and_leave_the_run_file_alone(settings):
     assert Plan() in run.samples and len(run.samples) == 3  # nothing is written by no block at all
     assert all(text.startswith(PROMPT) for text in run.samples.values())
     stored = json.loads((folder / "samples.json").read_text())
-    n_prompt = len(AutoTokenizer.from_pretrained(settings().model)(PROMPT)["input_ids"])
+    n_prompt = len(AutoTokenizer.from_pretrained(settings().settings.model)(PROMPT)["input_ids"])
     assert (stored["prompt"], stored["new_tokens"]) == (PROMPT, 32 - n_prompt)
     assert listener.heard == [
         f"Samples have {32 - n_prompt} new tokens instead of 60: the model's context is 32."
@@ -401,10 +395,10 @@ def test_a_prompt_that_fills_the_context_is_refused():
 
 
 def test_samples_are_refused_before_any_work_where_no_token_fits(settings, monkeypatch):
-    monkeypatch.setattr(sweep_module, "PROMPT", TEXT)
+    monkeypatch.setattr(samples, "PROMPT", TEXT)
     asked = settings(samples=True)
     with pytest.raises(WindowError, match="cannot keep samples: their prompt has"):
-        Sweep(asked, SilentObserver(), Ranks())
+        begin(asked)
     assert not asked.output.exists()
 
 
@@ -444,7 +438,7 @@ QUICK = LatencyProtocol(prompt_tokens=4, new_tokens=2, end_to_end_tokens=31, bud
 
 def timed(settings, **changes):
     """A sweep's folder after its models were timed."""
-    sweep = Sweep(settings(**{"timing": QUICK, **changes}), SilentObserver(), Ranks())
+    sweep = begin(settings(**{"timing": QUICK, **changes}))
     sweep.measure()
     sweep.time()
     return sweep.run.folder
@@ -472,28 +466,28 @@ def test_further_batch_sizes_are_timed_and_stored(settings):
 def test_timings_of_another_protocol_are_refused_before_any_work(settings, changes, difference):
     timed(settings)
     with pytest.raises(RunError, match="cannot keep the timings") as error:
-        Sweep(settings(timing=replace(QUICK, **changes), resume=True), SilentObserver(), Ranks())
+        begin(settings(timing=replace(QUICK, **changes), resume=True))
     assert difference in str(error.value)
-    Sweep(settings(timing=None, resume=True), SilentObserver(), Ranks())
+    begin(settings(timing=None, resume=True))
 
 
 def test_damaged_timings_are_refused_by_a_sweep_that_would_keep_them(settings):
     folder = timed(settings)
     (folder / "latency.json").write_text("{")
     with pytest.raises(RunError) as error:
-        Sweep(settings(timing=QUICK, resume=True), SilentObserver(), Ranks())
+        begin(settings(timing=QUICK, resume=True))
     assert str(error.value) == (
         f"cannot read {folder / 'latency.json'}: it is no valid JSON (Expecting property name "
         "enclosed in double quotes: line 1 column 2 (char 1)). Delete the file and repeat the "
         "sweep with --resume to time again."
     )
-    Sweep(settings(timing=None, resume=True), SilentObserver(), Ranks())
+    begin(settings(timing=None, resume=True))
 
 
 def test_timing_that_does_not_fit_the_model_is_refused_before_any_work(settings):
     asked = settings(timing=replace(QUICK, prompt_tokens=32))
     with pytest.raises(TimingError, match="the model's context is 32"):
-        Sweep(asked, SilentObserver(), Ranks())
+        begin(asked)
     assert not asked.output.exists()
 
 
@@ -505,10 +499,7 @@ needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs
 def test_what_a_gpu_measures_by_default_is_what_a_cpu_does_but_for_its_format(settings, tmp_path):
     exact = measured(settings(output=tmp_path / "cpu"))
     found = measured(settings(device="auto", output=tmp_path / "gpu"))
-    assert (found.info["numerics"]["device"], found.info["numerics"]["dtype"]) == (
-        "cuda",
-        "float16",
-    )
+    assert (found.facts.numerics.device, found.facts.numerics.dtype) == ("cuda", "float16")
     np.testing.assert_allclose(found.nll(), exact.nll(), rtol=1e-3)
 
 
@@ -521,9 +512,7 @@ def test_the_second_gpu_measures_and_times_as_the_first_does(settings, tmp_path,
     runs = []
     for device in ("cuda:0", "cuda:1"):
         folder = tmp_path / device.replace(":", "-")
-        sweep = Sweep(
-            settings(device=device, timing=protocol, output=folder), SilentObserver(), Ranks()
-        )
+        sweep = begin(settings(device=device, timing=protocol, output=folder))
         sweep.measure()
         sweep.time()
         runs.append(load_run(folder))

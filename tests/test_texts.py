@@ -34,10 +34,8 @@ from pruning_kit.reporting.figures.front import caption
 from pruning_kit.runs.provenance import describe_text
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.search.choice import PlanChoice
 from pruning_kit.sweeps.observer import SilentObserver
-from pruning_kit.sweeps.settings import SweepSettings
-from pruning_kit.sweeps.sweep import Sweep
+from tests.sweeping import asked, begin, measured
 
 
 def own(text):
@@ -263,14 +261,13 @@ def sweep_settings(folder, tmp_path, **changes):
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
     defaults = {
-        "choice": PlanChoice(plans=(Plan(),)),
         "model": str(folder),
         "dataset": str(text),
         "context": 32,
         "threads": 1,
         "output": tmp_path / "run",
     }
-    return SweepSettings(**{**defaults, **changes})
+    return asked("baseline", **{**defaults, **changes})
 
 
 class Listener(SilentObserver):
@@ -285,22 +282,14 @@ class Listener(SilentObserver):
 
 def test_a_text_that_is_tokenised_at_once_is_named(loaded, tmp_path, monkeypatch):
     listener = Listener()
-    Sweep(sweep_settings(loaded.source.folder, tmp_path), listener, Ranks())
+    begin(sweep_settings(loaded.source.folder, tmp_path), listener)
     assert listener.said == []
     monkeypatch.setattr(texts, "LONG_PIECE", len(TEXT) - 1)
-    Sweep(
-        sweep_settings(loaded.source.folder, tmp_path, output=tmp_path / "other"), listener, Ranks()
-    )
+    begin(sweep_settings(loaded.source.folder, tmp_path, output=tmp_path / "other"), listener)
     assert listener.said == [
         "text.txt: much of it was tokenised at once, since this tokenizer does not give shorter "
         "pieces the same tokens. That takes memory: about 150 bytes for each byte of text."
     ]
-
-
-def measured(settings):
-    sweep = Sweep(settings, SilentObserver(), Ranks())
-    sweep.measure()
-    return load_run(sweep.run.folder)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
@@ -319,14 +308,14 @@ def test_a_run_says_whether_its_windows_begin_with_bos_and_is_not_mixed(tmp_path
     folder = save_tiny_llama(tmp_path / "model", "llama")
     bos = KINDS["llama"]().bos_token_id
     run = measured(sweep_settings(folder, tmp_path))
-    assert run.info["protocol"]["bos"] == run.info["identity"]["bos"] == bos
+    assert run.facts.protocol.bos == run.facts.identity["bos"] == bos
     assert describe_run(run)[1].endswith("context 32, stride 16, BOS first in each window")
     assert "tokens, BOS first in each window; 20" in build_document(run, analyse(run)).subtitle
     assert "stride 16, BOS first in each window." in caption(run)[0]
     with pytest.raises(RunError, match=rf"it was measured with bos={bos}, this run uses None\."):
-        Sweep(sweep_settings(folder, tmp_path, bos=False, resume=True), SilentObserver(), Ranks())
+        begin(sweep_settings(folder, tmp_path, bos=False, resume=True))
     without = measured(sweep_settings(folder, tmp_path, bos=False, output=tmp_path / "other"))
-    assert without.info["protocol"]["bos"] is None
+    assert without.facts.protocol.bos is None
     assert describe_run(without)[1].endswith("context 32, stride 16")
     assert "BOS" not in build_document(without, analyse(without)).subtitle
     assert why_unpaired(run, without) == "the windows of one begin with BOS"

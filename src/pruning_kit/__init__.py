@@ -2,13 +2,16 @@
 
 The public names, each imported when it is first used, so that `--help` starts at once:
 
-    load_run, Run         a stored run and its rows (`Run.frame()`)
-    analyse, Analysis     what a run says: intervals, importance, choices
-    Plan                  a set of blocks to remove
-    PruningKitError       what a user can mend
-    Sweep, SweepSettings  measure many plans (imports torch)
+    open_workbench, Workbench   a model, texts and a kernel, ready to measure variants (torch)
+    sweep                       measure what a proposer asks for into a run folder (torch)
+    load_run, Run               a stored run and its rows (`Run.frame()`)
+    analyse, Analysis           what a run says: intervals, importance, choices
+    show                        the summary of a run, for notebooks
+    Plan, Variant               a set of units to remove; a plan and its recovery: the key of a row
+    parse_proposer, Proposer    which variants a run measures, from text such as `combinatorial`
+    PruningKitError             what a user can mend
 
-Cutting and saving is `pruning_kit.export.huggingface.export`.
+Cutting and saving is `pruning_kit.export.huggingface.export`. See docs/library.md.
 """
 
 from importlib import import_module
@@ -18,27 +21,40 @@ if TYPE_CHECKING:
     from pruning_kit.errors import PruningKitError
     from pruning_kit.findings.analysis import Analysis, analyse
     from pruning_kit.plans.plan import Plan
+    from pruning_kit.plans.variant import Variant
+    from pruning_kit.reporting.notebook import show
     from pruning_kit.runs.results import Run, load_run
-    from pruning_kit.sweeps.settings import SweepSettings
-    from pruning_kit.sweeps.sweep import Sweep
+    from pruning_kit.search.named import parse_proposer
+    from pruning_kit.search.proposer import Proposer
+    from pruning_kit.sweeps.sweep import sweep
+    from pruning_kit.sweeps.workbench import Workbench, open_workbench
 
 __all__ = [
     "Analysis",
     "Plan",
+    "Proposer",
     "PruningKitError",
     "Run",
-    "Sweep",
-    "SweepSettings",
+    "Variant",
+    "Workbench",
     "analyse",
     "load_run",
+    "open_workbench",
+    "parse_proposer",
+    "show",
+    "sweep",
 ]
 _HOMES = {
-    "findings.analysis": ("Analysis", "analyse"),
     "errors": ("PruningKitError",),
+    "findings.analysis": ("Analysis", "analyse"),
     "plans.plan": ("Plan",),
+    "plans.variant": ("Variant",),
+    "reporting.notebook": ("show",),
     "runs.results": ("Run", "load_run"),
-    "sweeps.settings": ("SweepSettings",),
-    "sweeps.sweep": ("Sweep",),
+    "search.named": ("parse_proposer",),
+    "search.proposer": ("Proposer",),
+    "sweeps.sweep": ("sweep",),
+    "sweeps.workbench": ("Workbench", "open_workbench"),
 }
 
 

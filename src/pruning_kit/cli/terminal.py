@@ -36,19 +36,47 @@ HEADINGS = [
 ]
 UNCLEAR = "unclear"
 NAME_WIDTH = 16
+LONG_S = 60.0
+MUCH = 1.5  # times as fast, for advice to be worth its line
 
 
 class TerminalObserver:
     """Tells a person at the terminal what a sweep does; notes and progress go to stderr."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(
+        self, console: Console, narrower: Callable[[int, int], list[str]] | None = None
+    ) -> None:
         self.console = console
+        self.narrower = narrower
 
     def say(self, text: str) -> None:
         self.console.say(text)
 
     def warn(self, text: str) -> None:
         self.console.say(text, "Note:", "bold yellow")
+
+    def expect(self, work: Work) -> None:
+        """Say how long it will take, if long, and what would make it shorter."""
+        if work.seconds <= LONG_S:
+            return
+        shared = f" shared by {work.n_processes} processes" * (work.n_processes > 1)
+        shorter = [] if work.goes_on else self._shorter(work)
+        self.say(
+            f"{work.n_variants:,} plan{'s' * (work.n_variants > 1)} on {work.n_windows_of_all:,} "
+            f"window{'s' * (work.n_windows_of_all > 1)}{shared} will take about "
+            f"{duration(work.seconds)}."
+            + (f" Shorter: {', or '.join(shorter)}." if shorter else "")
+        )
+
+    def _shorter(self, work: Work) -> list[str]:
+        """Options that would make a new run much shorter, and how long or large it would be."""
+        found = []
+        fewer = max(1, int(LONG_S / work.seconds_per_window))
+        if fewer <= work.n_windows / MUCH:
+            took = duration(fewer * work.seconds_per_window)
+            found.append(f"--max-windows {fewer * work.n_processes} (about {took})")
+        at_most = int(work.n_variants / MUCH)
+        return found + (self.narrower(work.n_blocks, at_most) if self.narrower else [])
 
     @contextmanager
     def track(self, what: str, total: int) -> Iterator[Callable[[float], None]]:

@@ -15,7 +15,7 @@ MAX_ECHO = 40
 _PART = re.compile(r"(\d+)(?:-(\d+)|([am]?))")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """A set of units to remove; `Plan()` is the whole model. It knows no model.
 
@@ -81,6 +81,9 @@ class Plan:
 
     def __str__(self) -> str:
         return "+".join(map(str, self.units)) or "none"
+
+    def __repr__(self) -> str:
+        return f"Plan.parse({str(self)!r})"
 
     @property
     def short(self) -> str:

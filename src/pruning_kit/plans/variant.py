@@ -38,7 +38,7 @@ class Recovery:
         return f"{self.name}:{','.join(self.details)}" if self.details else self.name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Variant:
     """A pruned model: `1+3` as cut, `1+3~bridged` recovered. `Variant()` is the whole model."""
 
@@ -57,6 +57,9 @@ class Variant:
 
     def __str__(self) -> str:
         return f"{self.plan}{MARK}{self.recovery}" if self.recovery else str(self.plan)
+
+    def __repr__(self) -> str:
+        return f"Variant.parse({str(self)!r})"
 
     def __lt__(self, other: Variant) -> bool:
         """Order by plan, as cut before recovered."""

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 Advance = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a process is about to measure, and how long that is expected to take."""
+
+    n_blocks: int
+    """Of the whole model."""
+    n_variants: int
+    n_windows: int
+    """Of this process."""
+    n_windows_of_all: int
+    """Of all processes."""
+    n_processes: int
+    seconds_per_window: float
+    goes_on: bool
+    """Whether a stopped run is gone on with."""
+
+    @property
+    def seconds(self) -> float:
+        """For the windows of this process."""
+        return self.n_windows * self.seconds_per_window
 
 
 class Observer(Protocol):
@@ -18,6 +41,10 @@ class Observer(Protocol):
 
     def warn(self, text: str) -> None:
         """Something was substituted or is doubtful."""
+        ...
+
+    def expect(self, work: Work) -> None:
+        """What is about to be measured."""
         ...
 
     def track(self, what: str, total: int) -> AbstractContextManager[Advance]:
@@ -33,6 +60,9 @@ class SilentObserver:
 
     def warn(self, text: str) -> None:
         """Say nothing; the result records it."""
+
+    def expect(self, work: Work) -> None:
+        """Say nothing."""
 
     @contextmanager
     def track(self, what: str, total: int) -> Iterator[Callable[[float], None]]:

@@ -8,12 +8,53 @@ from typing import Any
 
 import torch
 
-from pruning_kit.errors import WindowError
+from pruning_kit.errors import WindowError, first_line
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.surgery import recut
+from pruning_kit.runs.results import load_run, write_samples
+from pruning_kit.runs.store import RunFolder
+from pruning_kit.speed.workload import PROMPT
+from pruning_kit.sweeps.observer import Observer
+from pruning_kit.sweeps.workbench import Workbench
 
 NEW_TOKENS = 60
+
+
+def sample(run: RunFolder, workbench: Workbench) -> None:
+    """Keep samples with a finished run: of the whole model and the best plan of each size."""
+    stored = load_run(run.folder)
+    role = "selection" if "selection" in stored.roles else "reported"
+    new_tokens = count_new_tokens(len(workbench.prompt_ids), workbench.loaded.context_limit)
+    texts = {}
+    for plan in best_of_each_size(stored.rows(role)):
+        try:
+            with using_threads(workbench.threads):
+                ids = write_on(
+                    workbench.decoder_as_used, plan, workbench.prompt_ids, new_tokens
+                )
+        except RuntimeError as error:
+            workbench.observer.warn(f"No sample of plan {plan.short}: {first_line(error)}.")
+        else:
+            texts[plan] = workbench.loaded.tokenizer.decode(ids, skip_special_tokens=True)
+    write_samples(run.folder, PROMPT, new_tokens, texts)
+
+
+def check_samples(loaded: LoadedModel, observer: Observer) -> None:
+    """Refuse samples that cannot be, or say that they are shorter, before any work.
+
+    Raises:
+        WindowError: if the prompt alone fills the context.
+    """
+    n_prompt = len(loaded.tokenizer(PROMPT)["input_ids"])
+    new_tokens = count_new_tokens(n_prompt, loaded.context_limit)
+    if new_tokens < NEW_TOKENS:
+        observer.warn(
+            f"Samples have {new_tokens} new tokens instead of {NEW_TOKENS}: the model's context "
+            f"is {loaded.context_limit}."
+        )
 
 
 def count_new_tokens(n_prompt: int, context_limit: int | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from torch import Tensor
 from pruning_kit.machine.devices import device_sync
 from pruning_kit.plans.paths import plain
 from pruning_kit.walk.kernel import Kernel
-
-YEAR_S = 365.25 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +49,3 @@ def measure_cost(
     return WindowCost(block_s / len(tokens_BT), head_s / len(tokens_BT))
 
 
-def in_words(seconds: float) -> str:
-    """A duration as a person says it: `40 s`, `6 min`, `3 h 20 min`, `12 days`, `4 years`."""
-    if math.isnan(seconds):
-        return "an unknown time"
-    if seconds > 1000 * YEAR_S:
-        return "more than a thousand years"
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {rest} min" if rest else f"{hours} h"
-    if seconds < 2 * YEAR_S:
-        return f"{round(hours / 24)} days"
-    return f"{round(seconds / YEAR_S):,} years"

@@ -145,3 +145,25 @@ def at_least(ratio: float) -> str:
     """A factor rounded down, so that "at least" stays true."""
     step = 0.01 if ratio < 100 else 1.0
     return factor(float(np.floor(ratio / step)) * step)
+
+
+YEAR_S = 365.25 * 86_400
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: `40 s`, `6 min`, `3 h 20 min`, `12 days`, `4 years`."""
+    if math.isnan(seconds):
+        return "an unknown time"
+    if seconds > 1000 * YEAR_S:
+        return "more than a thousand years"
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    if seconds < 2 * YEAR_S:
+        return f"{round(hours / 24)} days"
+    return f"{round(seconds / YEAR_S):,} years"

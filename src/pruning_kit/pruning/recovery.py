@@ -1,0 +1,64 @@
+"""Recoveries: how a variant gets back what its plan lost, as something that the walk can compute.
+
+To add one: a file here with a function from a variant and the `Material` to a `Computation`, and a
+line in `RECOVERIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pruning_kit.errors import PlanError
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.texts import PreparedText
+from pruning_kit.plans.paths import Path, as_cut
+from pruning_kit.plans.variant import Variant
+from pruning_kit.walk.kernel import Kernel
+
+
+class Computation(NamedTuple):
+    """A variant ready to be walked; variants of one kernel share their beginnings."""
+
+    kernel: Kernel
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What recoveries are made of."""
+
+    decoder: Decoder
+    """The whole model, in float32."""
+    kernel: Kernel
+    """Of the whole model."""
+    texts: Mapping[str, PreparedText]
+    kernel_for: Callable[[Decoder], Kernel]
+    """Makes a kernel for a model with weights of its own."""
+
+
+Recover = Callable[[Variant, Material], Computation]
+
+RECOVERIES: dict[str, Recover] = {}
+"""By the name that a variant has after `~`."""
+
+
+def computation_of(variant: Variant, material: Material) -> Computation:
+    """How a variant is computed.
+
+    Raises:
+        PlanError: if the model has no such plan or the kit no such recovery.
+    """
+    n_blocks = material.decoder.n_blocks
+    if len(variant.plan.removed) < n_blocks:  # the empty stack completes a power set
+        variant.plan.check(n_blocks)
+    if variant.recovery is None:
+        return Computation(material.kernel, as_cut(variant.plan, n_blocks))
+    if variant.recovery.name not in RECOVERIES:
+        known = ", ".join(RECOVERIES) or "there is none yet"
+        raise PlanError(
+            f"cannot recover {variant}: no recovery is called {variant.recovery.name!r}. "
+            f"Choose one that is known: {known}."
+        )
+    return RECOVERIES[variant.recovery.name](variant, material)

@@ -1,0 +1,161 @@
+"""Which run folder a sweep goes on with or makes, and the facts that are written into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pruning_kit.errors import RunError
+from pruning_kit.inputs.texts import window_sizes
+from pruning_kit.inputs.windows import even_batch_size
+from pruning_kit.machine import versions
+from pruning_kit.machine.devices import device_name, dtype_name
+from pruning_kit.runs import opening, provenance
+from pruning_kit.runs.facts import NumericsFacts, ProposalFacts, ProtocolFacts, RunFacts
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.store import RUN_FILE, RunFolder
+from pruning_kit.search.proposer import Proposer
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.workbench import Workbench
+
+
+def open_run(
+    settings: SweepSettings, workbench: Workbench, proposer: Proposer, ranks: Ranks
+) -> tuple[RunFolder, Workbench]:
+    """The run to go on with, or a new one; all processes open the same.
+
+    Returns:
+        The run, and the workbench with as many threads as the run began with.
+
+    Raises:
+        RunError: if the folder is taken, or its run is another one.
+    """
+    identity = identify(workbench, proposer)
+    first = None
+    if ranks.leads:
+        first = str(_find_or_make(settings, workbench, proposer, identity, ranks.size))
+    run = RunFolder.open(Path(ranks.share("folder", first)))
+    asked = {
+        "kernel": workbench.kernel.name,
+        "batch_size": workbench.settings.batch_size,
+        "threads": workbench.settings.threads,
+    }
+    opening.refuse_to_mix(
+        run, identity, {name: value for name, value in asked.items() if value is not None}
+    )
+    return run, replace(workbench, threads=run.facts.numerics.threads)
+
+
+def _find_or_make(
+    settings: SweepSettings,
+    workbench: Workbench,
+    proposer: Proposer,
+    identity: Mapping[str, Any],
+    n_processes: int,
+) -> Path:
+    """The folder to go on with, or a new one; its `run.json` is there."""
+    folder = _find(settings, workbench, identity)
+    if folder and (folder / RUN_FILE).exists():
+        run = RunFolder.open(folder)
+    else:
+        facts = describe(settings.command, workbench, proposer, identity, n_processes)
+        place = opening.place_for(settings.save_results)
+        folder = folder or opening.new_folder(place, _name(workbench, proposer))
+        run = RunFolder.create(folder, facts)
+    run.remove_left_overs()
+    return run.folder
+
+
+def _find(
+    settings: SweepSettings, workbench: Workbench, identity: Mapping[str, Any]
+) -> Path | None:
+    """The folder that was named, or that of a stopped run of the same identity."""
+    if settings.output is not None:
+        return opening.named_folder(settings.output, settings.resume)
+    with suppress(RunError):  # who has no home has nothing there to tidy
+        opening.tidy(opening.cache_folder(), opening.RESULTS)
+    if not settings.resume:
+        return None
+    bases = (opening.RESULTS, opening.cache_folder())
+    found = opening.find_run(bases, identity)
+    if found is None:
+        workbench.observer.say(f"Nothing to resume under {bases[0]} or {bases[1]}: a new run.")
+    elif settings.save_results and found.parent == opening.cache_folder():
+        found = opening.move_under(found, opening.RESULTS)
+    if found:
+        workbench.observer.say(f"Going on with {found}.")
+    return found
+
+
+def _name(workbench: Workbench, proposer: Proposer) -> str:
+    model = Path(workbench.loaded.source.name).resolve().name
+    return f"{model}-{proposer.mode or 'plans'}"
+
+
+def identify(workbench: Workbench, proposer: Proposer) -> dict[str, Any]:
+    """The facts in which two runs must agree for their sums to be mixed."""
+    settings = workbench.settings
+    context, stride = window_sizes(workbench.loaded, settings.context, settings.stride)
+    return {
+        "context": context,
+        "stride": stride,
+        "bos": workbench.texts["reported"].bos,
+        **provenance.identity(workbench.loaded, workbench.texts, str(proposer)),
+        "dtype": dtype_name(workbench.dtype),
+        "device": workbench.device.type,
+        "device_name": device_name(workbench.device),
+    }
+
+
+def describe(
+    command: str,
+    workbench: Workbench,
+    proposer: Proposer,
+    identity: Mapping[str, Any],
+    n_processes: int,
+) -> RunFacts:
+    """Everything needed to repeat the run, for `run.json`."""
+    batch_size = _batch_size(workbench, proposer, n_processes)
+    kernel, texts = workbench.kernel, workbench.texts
+    return RunFacts(
+        command=command,
+        created=versions.now(),
+        identity=dict(identity),
+        model=provenance.describe_model(workbench.loaded, workbench.n_blocks),
+        texts={role: provenance.describe_text(text) for role, text in texts.items()},
+        protocol=ProtocolFacts(
+            context=identity["context"],
+            stride=identity["stride"],
+            bos=identity["bos"],
+            max_windows=workbench.settings.max_windows,
+        ),
+        numerics=NumericsFacts(
+            dtype=dtype_name(kernel.dtype),
+            device=identity["device"],
+            device_name=identity["device_name"],
+            kernel=kernel.name,
+            note=kernel.note or None,
+            attention=identity["attention"],
+            batch_size=batch_size,
+            threads=workbench.threads,
+        ),
+        proposal=ProposalFacts(text=str(proposer), mode=proposer.mode, seed=proposer.seed),
+        windows={
+            role: provenance.describe_windows(text, batch_size) for role, text in texts.items()
+        },
+        versions=versions.versions(),
+        git_commit=versions.git_commit(),
+    )
+
+
+def _batch_size(workbench: Workbench, proposer: Proposer, n_processes: int) -> int:
+    """Windows at a time: what was asked for, or what memory allows, the same for each rank."""
+    if workbench.settings.batch_size:
+        return workbench.settings.batch_size
+    largest = workbench.choose_batch_size(proposer.most_removed(workbench.n_blocks))
+    shapes = [window.shape for window in workbench.texts["reported"].windows]
+    n_alike = shapes.count(shapes[len(shapes) // 2])  # the first and the last go alone
+    return even_batch_size(n_alike, largest, n_processes)

@@ -1,0 +1,314 @@
+"""The workbench: a model, its texts and a kernel, ready to measure variants.
+
+It is built in steps: `find` decides what model and texts are meant, so that whatever can be refused
+without the weights is refused before they are read; `prepare` reads them while the texts are cut
+into windows, and chooses the kernel. Neither writes to the disk nor leaves a setting of the process
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from pruning_kit.errors import CorpusError
+from pruning_kit.inputs import corpora, models
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
+from pruning_kit.inputs.weights import find_weights
+from pruning_kit.inputs.windows import window_groups
+from pruning_kit.kernels import choose_kernel
+from pruning_kit.machine.devices import choose_device, choose_dtype, using_threads
+from pruning_kit.plans.variant import Variant
+from pruning_kit.pruning.recovery import Material, computation_of
+from pruning_kit.runs.facts import Role
+from pruning_kit.speed.workload import PROMPT
+from pruning_kit.sweeps.measured import Measured
+from pruning_kit.sweeps.observer import Observer, SilentObserver
+from pruning_kit.sweeps.settings import WorkbenchSettings
+from pruning_kit.walk.batching import choose_batch_size, sums_within_memory
+from pruning_kit.walk.estimates import WindowCost, measure_cost
+from pruning_kit.walk.kernel import Kernel
+from pruning_kit.walk.measures import NLL, Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is meant by the settings, before any weight is read."""
+
+    settings: WorkbenchSettings
+    inputs: models.ModelInputs
+    corpora: Mapping[Role, corpora.Corpus]
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """A model, its texts and a kernel, ready to measure variants."""
+
+    settings: WorkbenchSettings
+    loaded: models.LoadedModel
+    decoder: Decoder
+    texts: Mapping[Role, PreparedText]
+    kernel: Kernel
+    device: torch.device
+    dtype: torch.dtype
+    """What was asked for; the kernel's is another where that cannot be had."""
+    threads: int
+    """Of the CPU, while something is computed."""
+    observer: Observer
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the whole model."""
+        return self.decoder.n_blocks
+
+    def measure(
+        self,
+        variants: Sequence[Variant | str],
+        role: Role = "reported",
+        windows: range | None = None,
+        measures: Sequence[Measure] = (NLL,),
+        batch_size: int | None = None,
+    ) -> Measured:
+        """Measure variants on windows of a text, all of them in one walk.
+
+        Args:
+            variants: variants, or their text form, such as `1+3`.
+            role: which text: `reported`, or `selection` where there is a second one.
+            windows: neighbouring windows; by default all of the text.
+            measures: what to add up for each scored token.
+            batch_size: windows at a time; by default what memory allows.
+
+        Raises:
+            PlanError: if a variant cannot be read, or no model has it.
+            DeviceError: if the memory does not hold a single window.
+        """
+        chosen = [Variant.parse(v) if isinstance(v, str) else v for v in variants]
+        text = self.texts[role]
+        within = range(len(text.windows)) if windows is None else windows
+        size = batch_size or self.choose_batch_size(max(len(v.plan.removed) for v in chosen))
+        pieces = [
+            self._measure_group(chosen, text, within[first], within[end - 1] + 1, measures)
+            for first, end in window_groups(text.windows[within.start : within.stop], size)
+        ]
+        return Measured.joined(pieces)
+
+    def _measure_group(
+        self,
+        variants: Sequence[Variant],
+        text: PreparedText,
+        first: int,
+        end: int,
+        measures: Sequence[Measure],
+    ) -> Measured:
+        """Sums of windows of one shape; what overflows in 16 bits is computed in float32."""
+        batch = text.tensors(first, end)
+        with using_threads(self.threads):
+            found = self._sums(self._material, variants, batch, measures)
+            if not found.is_finite and self.kernel.dtype != torch.float32:
+                found = self._sums(self._float32_material, variants, batch, measures)
+                found.facts["recomputed"] = "float32"
+        return found
+
+    def _sums(
+        self, material: Material, variants: Sequence[Variant], batch: Any, measures: Sequence[Measure]
+    ) -> Measured:
+        """The sums of every variant; those of one kernel in one walk."""
+        by_kernel: dict[Kernel, dict[Variant, Any]] = {}
+        for variant in dict.fromkeys(variants):
+            kernel, path = computation_of(variant, material)
+            by_kernel.setdefault(kernel, {})[variant] = path
+        pieces = []
+        for kernel, paths in by_kernel.items():
+            sums, at_a_time = sums_within_memory(kernel, list(paths.values()), *batch, measures)
+            facts = {"kernel": kernel.name, "micro_batch": str(at_a_time)}
+            pieces.append(Measured.of(list(paths), sums, batch[1], facts))
+        return Measured.of_all(pieces, variants)
+
+    def kernel_for(self, decoder: Decoder, dtype: torch.dtype | None = None) -> Kernel:
+        """The fastest kernel for a model of this one's family, on the device of the workbench."""
+        tokens_BT, _, _ = self.texts["reported"].tensors(0, 1)
+        return choose_kernel(decoder, tokens_BT, dtype or self.dtype, self.device)
+
+    @cached_property
+    def _material(self) -> Material:
+        return Material(self.decoder, self.kernel, self.texts, self.kernel_for)
+
+    @cached_property
+    def _float32_material(self) -> Material:
+        """For windows that overflow in a shorter format."""
+        self.observer.warn(
+            "A forward overflowed: its windows are computed again in float32, which is recorded."
+        )
+
+        def in_float32(decoder: Decoder) -> Kernel:
+            return self.kernel_for(decoder, torch.float32)
+
+        return Material(self.decoder, in_float32(self.decoder), self.texts, in_float32)
+
+    def choose_batch_size(self, most_removed: int) -> int:
+        """Windows at a time: what was asked for, or what memory allows.
+
+        Args:
+            most_removed: blocks that a variant lacks at most.
+        """
+        if self.settings.batch_size:
+            return self.settings.batch_size
+        window = self.texts["reported"].typical_window()
+        with using_threads(self.threads):
+            return choose_batch_size(self.kernel, most_removed, *window)
+
+    def cost_per_window(self, role: Role) -> WindowCost:
+        """What a window of a text costs, timed."""
+        with using_threads(self.threads):
+            return measure_cost(self.kernel, *self.texts[role].typical_window())
+
+    @cached_property
+    def prompt_ids(self) -> list[int]:
+        """Token ids of the prompt that is timed end to end and that samples go on from."""
+        return list(self.loaded.tokenizer(PROMPT)["input_ids"])
+
+    @cached_property
+    def decoder_as_used(self) -> Decoder:
+        """The model on the device and in the format of the workbench, as its user would run it."""
+        if self.device.type == "cpu" and self.dtype == torch.float32:
+            return self.decoder
+        source, attention = self.loaded.source, self.settings.attention
+        return Decoder(models.load_model(source, self.device, self.dtype, attention).model)
+
+
+def open_workbench(
+    model: str | None = None, dataset: str | None = None, **settings: Any
+) -> Workbench:
+    """A workbench on a model and texts, ready to measure.
+
+    Args:
+        model: a Hub id, a folder, or `demo`; by default distilgpt2, or the demo model without it.
+        dataset: the text; by default WikiText-2's test split, or the demo model's own.
+        settings: further fields of `WorkbenchSettings`, and `observer`.
+
+    Raises:
+        PruningKitError: if anything asked for cannot be had.
+    """
+    observer = settings.pop("observer", SilentObserver())
+    asked = WorkbenchSettings(model=model, dataset=dataset, **settings)
+    return prepare(find(asked, observer), observer)
+
+
+def find(
+    settings: WorkbenchSettings,
+    observer: Observer,
+    check: Callable[[int], object] = lambda n_blocks: None,
+    process: int = 0,
+) -> Found:
+    """Decide what model and texts are meant; no weight is read.
+
+    Args:
+        settings: what is asked for.
+        observer: is warned where the demo model or its text stands in.
+        check: called with the number of blocks, to refuse what does not fit them.
+        process: number of this process on the machine; each takes a GPU of its own.
+
+    Raises:
+        PruningKitError: if anything asked for cannot be had.
+    """
+    settings.check()
+    device = choose_device(settings.device, process)
+    dtype = choose_dtype(settings.dtype, device)
+    source = models.find_model(settings.model)
+    if source.note:
+        observer.warn(
+            f"{source.note}. This run uses the embedded demo model (a small GPT-2 of 6 blocks) "
+            "and NOT distilgpt2."
+        )
+    inputs = models.load_inputs(source)
+    check(inputs.config.num_hidden_layers)
+    find_weights(source.name, source.folder)  # before a text is fetched to no purpose
+    return Found(settings, inputs, _find_texts(settings, observer, inputs), device, dtype)
+
+
+def _find_texts(
+    settings: WorkbenchSettings, observer: Observer, inputs: models.ModelInputs
+) -> dict[Role, corpora.Corpus]:
+    """The text that figures are reported on and, if asked for, the one to choose plans on."""
+    window_sizes(inputs, settings.context, settings.stride)  # refused before a text is read
+    corpus = corpora.find_corpus(settings.dataset, inputs.source.name, settings.hub_text)
+    if corpus.note:
+        observer.warn(f"{corpus.note} This run scores the embedded text ({corpus.title}).")
+    if not settings.select_on:
+        return {"reported": corpus}
+    selection = corpora.selection_corpus(settings.select_on, corpus)
+    if selection.sha256 == corpus.sha256:
+        raise CorpusError(
+            f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
+            "reported on. Give --select-on another text."
+        )
+    return {"reported": corpus, "selection": selection}
+
+
+def prepare(
+    found: Found,
+    observer: Observer,
+    threads: int | None = None,
+    check: Callable[[models.LoadedModel], object] = lambda loaded: None,
+) -> Workbench:
+    """Read the weights while the texts are cut into windows, then choose the kernel.
+
+    Args:
+        found: what was decided.
+        observer: is told of a slow tokenizer and of refused kernels.
+        threads: of the CPU; by default those that PyTorch is set to.
+        check: called with the loaded model before a kernel is tried, to refuse what it cannot do.
+
+    Raises:
+        PruningKitError: if the model or a text cannot be read.
+    """
+    settings = found.settings
+    # In float32 on the host, since the kernel makes its own copy where and how it computes; a GPU
+    # wakes meanwhile.
+    with ThreadPoolExecutor() as background:
+        background.submit(lambda: torch.empty(1, device=found.device))
+        loading = background.submit(
+            models.load_model,
+            found.inputs.source,
+            attention=settings.attention,
+            inputs=found.inputs,
+        )
+        texts = _prepare_texts(found, observer)
+        loaded = loading.result()
+    check(loaded)
+    decoder = Decoder(loaded.model)
+    threads = settings.threads or threads or torch.get_num_threads()
+    probe, _, _ = texts["reported"].tensors(0, 1)
+    with using_threads(threads):
+        kernel = choose_kernel(decoder, probe, found.dtype, found.device)
+    if kernel.note:
+        observer.warn(f"Kernel: {kernel.name}. {kernel.note}.")
+    return Workbench(
+        settings, loaded, decoder, texts, kernel, found.device, found.dtype, threads, observer
+    )
+
+
+def _prepare_texts(found: Found, observer: Observer) -> dict[Role, PreparedText]:
+    """The texts as tokens, cut into windows."""
+    settings = found.settings
+    sizes = (settings.context, settings.stride, settings.max_windows)
+    prepared = {
+        role: prepare_text(corpus, found.inputs, *sizes, settings.bos)
+        for role, corpus in found.corpora.items()
+    }
+    for text in prepared.values():
+        if text.at_once:
+            observer.say(
+                f"{text.corpus.title}: much of it was tokenised at once, since this tokenizer does "
+                "not give shorter pieces the same tokens. That takes memory: about 150 bytes for "
+                "each byte of text."
+            )
+    return prepared

@@ -1,0 +1,1 @@
+"""The worked examples of CONTRIBUTING: a measure, a search, a recovery."""
