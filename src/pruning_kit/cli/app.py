@@ -253,7 +253,7 @@ def _next_step(program: str, folder: Path, analysis: Analysis) -> str:
 
 
 def _exit_if_failed(run: Run) -> None:
-    failed = [row for split in run.splits for row in run.rows(split) if row["status"] == "failed"]
+    failed = [row for role in run.roles for row in run.rows(role) if row["status"] == "failed"]
     if failed:
         named = "; ".join(f"{row['removed']} ({row['note']})" for row in failed[:5])
         notes.say(f"{named}.", f"{len(failed)} rows failed:", "bold red")
@@ -285,7 +285,7 @@ def prune(
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
-    source = find_model(model or (str(run.info["model"]["name"]) if run else None))
+    source = find_model(model or (run.facts.model.name if run else None))
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
     loaded = load_model(source)
