@@ -35,7 +35,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import subsets
 from pruning_kit.reporting.words import doubts
 from pruning_kit.reporting.words import speed as verdicts
-from pruning_kit.speed import latency, throughput
+from pruning_kit.speed import latency, stored_timings, throughput
 from pruning_kit.speed.generation import Turns, Workload
 from pruning_kit.speed.timings import QUANTITIES, Timings, compare
 from pruning_kit.speed.workload import MODES, PROMPT, LatencyProtocol
@@ -262,7 +262,7 @@ def _keeper(runs: list[dict[str, Any]], kept: dict[str, Any], output: Path | Non
     """Adds a run to `runs`, a part of `kept`, and writes all of it at once: nothing is lost."""
 
     def keep(timings: Timings) -> None:
-        runs.append(timings.to_json())
+        runs.append(stored_timings.to_json(timings))
         if output is not None:
             output.write_text(json.dumps(kept))
 

@@ -5,18 +5,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from pruning_kit.machine import disk
+from pruning_kit.machine.typed import fit
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
 from pruning_kit.runs import store
-from pruning_kit.runs.results import write_samples
+from pruning_kit.runs.facts import (
+    ModelFacts,
+    NumericsFacts,
+    ProposalFacts,
+    ProtocolFacts,
+    RoundFacts,
+    RunFacts,
+    Samples,
+    TextFacts,
+    VariantFacts,
+    WindowFacts,
+)
+from pruning_kit.runs.results import Run, write_samples
+from pruning_kit.speed import stored_timings
 from pruning_kit.speed.timings import (
     END_TO_END,
     END_TO_END_PLAIN,
@@ -29,6 +44,8 @@ from tests.synthetic_scores import additive_costs, all_plans, synthetic_nll
 
 WHOLE_M, BLOCK_M = 81_912_576, 7_087_872
 GROUP = 50
+TITLES = {"reported": "WikiText-2 raw, test", "selection": "WikiText-2 raw, valid"}
+HASHES = {"reported": "b1" * 32, "selection": "c2" * 32}
 
 
 def costs_of(n_blocks: int, steepness: float = 1.0):
@@ -51,17 +68,17 @@ def write_run(
     plans: Iterable[Plan] | None = None,
     *,
     n_windows: int = 120,
+    n_rounds: int = 1,
     timed: bool = True,
+    timings: Timings | None = None,
     failed: Sequence[Plan] = (),
-    calibration: bool = False,
+    selection: bool = False,
     recomputed: bool = False,
     cost=None,
+    selection_cost=None,
     seed: int = 0,
-    model: str = "distilgpt2",
-    title: str = "WikiText-2 raw, test",
-    text_sha256: str = "b1" * 32,
-    changes: Mapping[str, Any] | None = None,
     samples: Mapping[Plan, str] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a finished run through the store and return its folder.
 
@@ -70,92 +87,130 @@ def write_run(
         n_blocks: blocks of the model.
         plans: what was measured; by default every set of blocks, also the empty stack.
         n_windows: windows of each text.
+        n_rounds: rounds that the plans are dealt out to, as many to each.
         timed: write latency.json, with one pool for each number of blocks.
+        timings: what is in it; by default `synthetic_timings`.
         failed: plans with a window that is not finite.
-        calibration: measure a second text to choose on.
+        selection: measure a second text to choose on.
         recomputed: mark the first window group of each text as computed again in float32.
         cost: log PPL increase of a plan; by default that of `costs_of`.
+        selection_cost: the same on the text to choose on, where it is another.
         seed: of the texts.
-        model: name of the model.
-        title: title of the text that is reported on.
-        text_sha256: its hash.
-        changes: replaces top-level entries of run.json, or adds some.
         samples: what plans wrote on from a prompt.
+        changes: of facts, by their paths, such as `model.name`.
     """
     plans = all_plans(n_blocks) if plans is None else list(plans)
     cost = cost or costs_of(n_blocks)
-    titles = {"test": title} | ({"calibration": "WikiText-2 raw, valid"} if calibration else {})
+    costs = {"reported": cost} | ({"selection": selection_cost or cost} if selection else {})
     sums, targets = {}, {}
-    for number, split in enumerate(titles):
-        sums[split], targets[split] = synthetic_nll(plans, cost, n_windows, seed + 100 * number)
+    for number, role in enumerate(costs):
+        sums[role], targets[role] = synthetic_nll(
+            plans, costs[role], n_windows, seed + 100 * number
+        )
         for plan in failed:
-            sums[split][plans.index(plan), n_windows // 2] = np.nan
-    groups = [[i, min(i + GROUP, n_windows)] for i in range(0, n_windows, GROUP)]
-    info = _info(plans, n_blocks, targets, groups, titles, model, text_sha256)
-    if recomputed:
-        info["numerics"]["dtype"] = "float16"
-    run = store.RunFolder.create(folder, info | dict(changes or {}))
-    for split, nll_PN in sums.items():
-        for number, (first, end) in enumerate(groups):
-            again = {"recomputed": "float32"} if recomputed and number == 0 else {}
-            run.write_part(split, number, nll_PN[:, first:end], {"kernel": "reference"} | again)
+            sums[role][plans.index(plan), n_windows // 2] = np.nan
+    facts = facts_of(n_blocks, targets, "float16" if recomputed else "float32")
+    run = store.RunFolder.create(folder, changed(facts, changes or {}))
+    for number, rows in enumerate(np.array_split(np.arange(len(plans)), n_rounds)):
+        _write_round(run, number, [plans[row] for row in rows], sums, rows, recomputed)
+    run.finish()
     if samples:
-        write_samples(folder, "It was", 60, samples)
+        texts = {Variant(plan): text for plan, text in samples.items()}
+        write_samples(folder, Samples.of("It was", 60, texts))
     if timed:
-        disk.write_json(folder / "latency.json", synthetic_timings(plans, n_blocks).to_json())
+        stored_timings.write(folder / "latency.json", timings or synthetic_timings(plans, n_blocks))
     return folder
 
 
-def _info(plans, n_blocks, targets, groups, titles, model, text_sha256) -> dict[str, Any]:
-    names = [str(plan) for plan in plans]
-    hashes = {"test": text_sha256, "calibration": "c2" * 32}
-    return {
-        "command": f"pruning-kit sweep --model {model} --mode combinatorial",
-        "created": "2026-01-02T03:04:05+00:00",
-        "identity": {"plans_sha256": hashlib.sha256(" ".join(names).encode()).hexdigest()},
-        "model": {
-            "name": model,
-            "revision": None,
-            "weights_sha256": "a0" * 32,
-            "model_type": "gpt2",
-            "n_blocks": n_blocks,
-            "stored_dtype": "float32",
-            "context_limit": 1024,
-            "note": None,
-        },
-        "texts": {
-            split: {
-                "name": "wikitext2",
-                "title": title,
-                "sha256": hashes[split],
-                "n_tokens": int(targets[split].sum()) + 1,
-                "n_bytes": int(4.4 * targets[split].sum()),
-                "n_windows_in_all": len(targets[split]),
-                "part": None,
-                "note": None,
-            }
-            for split, title in titles.items()
-        },
-        "protocol": {"context": 1024, "stride": 512, "max_windows": None},
-        "numerics": {
-            "dtype": "float32",
-            "device": "cpu",
-            "device_name": "AMD EPYC 9B14",
-            "kernel": "reference",
-            "attention": "sdpa",
-            "batch_size": 8,
-            "threads": 2,
-        },
-        "plans": names,
-        "parameters": {str(plan): max(1, WHOLE_M - BLOCK_M * plan.size) for plan in plans},
-        "windows": {
-            split: {"groups": groups, "targets": values.tolist()}
-            for split, values in targets.items()
-        },
-        "versions": {"pruning_kit": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
-        "choice": {"mode": "combinatorial", "strategies": [], "sizes": [], "ratios": [], "seed": 0},
-        "git_commit": "0123456789abcdef0123456789abcdef01234567",
-    }
+def _write_round(run, number, plans, sums, rows, recomputed) -> None:
+    run.add_round(number, round_of(plans, texts=tuple(sums)))
+    for role, nll_PN in sums.items():
+        for group, (first, end) in enumerate(run.facts.windows[role].groups):
+            again = {"recomputed": "float32"} if recomputed and group == 0 else {}
+            part = {"nll": nll_PN[rows, first:end]}
+            run.write_part(number, role, group, part, {"kernel": "reference"} | again)
+
+
+def round_of(plans: Iterable[Plan], texts=("reported",), measures=("nll",)) -> RoundFacts:
+    """A round of plans as cut."""
+    variants = tuple(
+        VariantFacts(variant=str(plan), parameters=max(1, WHOLE_M - BLOCK_M * plan.size))
+        for plan in plans
+    )
+    return RoundFacts(variants=variants, measures=measures, texts=texts)
+
+
+def facts_of(
+    n_blocks: int, targets: Mapping[str, Iterable[int]], dtype: str = "float32", group: int = GROUP
+) -> RunFacts:
+    """The facts of a run on texts whose windows score so many tokens each."""
+    return RunFacts(
+        command="pruning-kit sweep --model distilgpt2 --mode combinatorial",
+        created="2026-01-02T03:04:05+00:00",
+        identity={"proposal": "combinatorial", "context": 1024},
+        model=ModelFacts(
+            name="distilgpt2",
+            revision=None,
+            weights_sha256="a0" * 32,
+            model_type="gpt2",
+            n_blocks=n_blocks,
+            stored_dtype="float32",
+            context_limit=1024,
+            note=None,
+        ),
+        texts={role: _text(role, [int(n) for n in targets[role]]) for role in targets},
+        protocol=ProtocolFacts(context=1024, stride=512, bos=None, max_windows=None),
+        numerics=NumericsFacts(
+            dtype=dtype,
+            device="cpu",
+            device_name="AMD EPYC 9B14",
+            kernel="reference",
+            note=None,
+            attention="sdpa",
+            batch_size=8,
+            threads=2,
+        ),
+        proposal=ProposalFacts(text="combinatorial", mode="combinatorial", seed=0),
+        windows={role: _windows([int(n) for n in targets[role]], group) for role in targets},
+        versions={"pruning_kit": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        git_commit="0123456789abcdef0123456789abcdef01234567",
+    )
+
+
+def _text(role: str, targets: Sequence[int]) -> TextFacts:
+    return TextFacts(
+        name="wikitext2",
+        title=TITLES[role],
+        sha256=HASHES[role],
+        n_tokens=sum(targets) + 1,
+        n_bytes=int(4.4 * sum(targets)),
+        n_windows_in_all=len(targets),
+        part=None,
+        note=None,
+    )
+
+
+def _windows(targets: Sequence[int], group: int) -> WindowFacts:
+    n_windows = len(targets)
+    groups = tuple((i, min(i + group, n_windows)) for i in range(0, n_windows, group))
+    return WindowFacts(groups=groups, targets=tuple(targets))
+
+
+def changed(facts: RunFacts, changes: Mapping[str, Any]) -> RunFacts:
+    """Facts of which some are others, by their paths, such as `texts.reported.title`."""
+    content = msgspec.to_builtins(facts)
+    for path, value in changes.items():
+        *way, last = path.split(".")
+        inner = content
+        for name in way:
+            inner = inner[name]
+        inner[last] = value
+    return fit(content, RunFacts)
+
+
+def with_facts(run: Run, changes: Mapping[str, Any]) -> Run:
+    """A run that says other things of itself."""
+    return replace(run, facts=changed(run.facts, changes))
 
 
 def synthetic_timings(

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_kit.walk.estimates import measure_cost
 from pruning_kit.reporting.words.numbers import duration
+from pruning_kit.walk.estimates import measure_cost
 
 
 class KernelElsewhere:

@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import sys
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tiny import TEXT, save_tiny_gpt2
 from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
 from pruning_kit.runs.opening import find_run, move_under, tidy
-from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.sweeps import workbench

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pruning_kit.search.listed import Combinatorial, Together
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -31,15 +32,15 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.surgery import cut
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.search.listed import Combinatorial, Together
-from pruning_kit.speed.workload import PROMPT, LatencyProtocol
 from pruning_kit.runs.store import RunFolder
+from pruning_kit.speed.workload import PROMPT, LatencyProtocol
 from pruning_kit.sweeps import samples
 from pruning_kit.sweeps import workbench as workbench_module
 from pruning_kit.sweeps.observer import SilentObserver
 from pruning_kit.sweeps.workbench import Workbench
 from tests.sweeping import asked as asked_for
 from tests.sweeping import begin, measured
+
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
@@ -73,9 +74,9 @@ def naive_nll(model_folder, plan, ids, context, stride):
     """Window by window with the Hugging Face loss of a really cut model."""
     model = cut(AutoModelForCausalLM.from_pretrained(model_folder), plan).eval()
     total, tokens, previous = 0.0, 0, 0
-    for begin in range(0, len(ids), stride):
-        end = min(begin + context, len(ids))
-        window = torch.tensor([ids[begin:end]])
+    for start in range(0, len(ids), stride):
+        end = min(start + context, len(ids))
+        window = torch.tensor([ids[start:end]])
         labels = window.clone()
         labels[:, : -(end - previous)] = -100
         with torch.no_grad():

@@ -28,12 +28,9 @@ from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.models import find_model, load_model
 from pruning_kit.inputs.texts import prepare_text
 from pruning_kit.inputs.tokens import PIECE
-from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.document import build_document
 from pruning_kit.reporting.figures.front import caption
 from pruning_kit.runs.provenance import describe_text
-from pruning_kit.runs.ranks import Ranks
-from pruning_kit.runs.results import load_run
 from pruning_kit.sweeps.observer import SilentObserver
 from tests.sweeping import asked, begin, measured
 
@@ -244,9 +241,9 @@ def plain_loop(folder, bos, ids, context, stride):
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     ids = [bos, *ids]
     total, done = 0.0, 1
-    for begin in range(0, len(ids), stride):
-        end = min(begin + context, len(ids))
-        window = torch.tensor([[bos, *ids[begin + 1 : end]]])
+    for start in range(0, len(ids), stride):
+        end = min(start + context, len(ids))
+        window = torch.tensor([[bos, *ids[start + 1 : end]]])
         labels = window.clone()
         labels[:, : -(end - done)] = -100
         with torch.no_grad():

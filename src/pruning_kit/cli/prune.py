@@ -40,7 +40,7 @@ def prune(
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
-    source = find_model(model or (str(run.info["model"]["name"]) if run else None))
+    source = find_model(model or (run.facts.model.name if run else None))
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
     loaded = load_model(source)
@@ -73,5 +73,3 @@ def _print_checks(checks: Sequence[Check]) -> None:
     for check in checks:
         mark, style = ("passed", "green") if check.passed else ("FAILED", "bold red")
         out.say(f" {check.name}: {check.detail}", mark, style)
-
-

@@ -18,9 +18,16 @@ from pruning_kit.cli.console import Console
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import printable
-from pruning_kit.reporting.words.numbers import change, format_ppl, format_windows, in_lines
+from pruning_kit.reporting.words.numbers import (
+    change,
+    duration,
+    format_ppl,
+    format_windows,
+    in_lines,
+)
 from pruning_kit.reporting.words.speed import how_timed
 from pruning_kit.runs.results import Run
+from pruning_kit.sweeps.observer import Work
 
 Row = Mapping[str, Any]
 MAX_ROWS = 80
@@ -94,18 +101,17 @@ class TerminalObserver:
 
 def describe_run(run: Run) -> list[str]:
     """What was run, in a line each: model, text, arithmetic, and timing where there was one."""
-    info = run.info
-    model, text, numerics = info["model"], info["texts"]["test"], info["numerics"]
-    part = f", {text['part']}" if text["part"] else ""
+    facts = run.facts
+    model, text, numerics = facts.model, facts.texts["reported"], facts.numerics
+    part = f", {text.part}" if text.part else ""
     tokens = int(run.targets().sum())
-    count = numerics["threads"]
-    threads = f", {count} thread{'s' * (count != 1)}" if numerics["device"] == "cpu" else ""
+    count = numerics.threads
+    threads = f", {count} thread{'s' * (count != 1)}" if numerics.device == "cpu" else ""
     return [
-        f"Model: {model['name']} ({model['model_type']}, {run.n_blocks} blocks, "
-        f"weights {model['weights_sha256'][:8]})",
-        f"Text: {text['title']}{part}; {tokens:,} tokens scored, "
-        f"{format_windows(info['protocol'])}",
-        f"On: {numerics['device_name']}, {numerics['dtype']}{threads}",
+        f"Model: {model.name} ({model.model_type}, {run.n_blocks} blocks, "
+        f"weights {model.weights_sha256[:8]})",
+        f"Text: {text.title}{part}; {tokens:,} tokens scored, {format_windows(facts.protocol)}",
+        f"On: {numerics.device_name}, {numerics.dtype}{threads}",
         *([] if run.timings is None else [f"Timed: {how_timed(run.timings)}"]),
     ]
 

@@ -7,13 +7,13 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from huggingface_hub import metadata_load
+from msgspec import structs
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
@@ -70,7 +70,7 @@ def export(
         with _written_whole(target) as partial, recut(decoder, plan) as model:
             _save_weights(stored_copy(model, dtype), partial)
             _save_tokenizer(loaded.tokenizer, partial)
-            recipe = replace(recipe, weights_sha256=weights_hash(partial))
+            recipe = structs.replace(recipe, weights_sha256=weights_hash(partial))
             write_recipe(recipe, partial)
             write_card(recipe, partial)
             checks = verify_folder(partial, reference=model)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from msgspec import Meta, Struct, to_builtins
 
 from pruning_kit.errors import ModelError, first_line
-from pruning_kit.machine.forms import BLOCKS, COUNT, Restricted, parse_json, what_is_missing
+from pruning_kit.machine.disk import parse_json
+from pruning_kit.machine.typed import MisfitError, fit
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import copyable, markdown_text
 
@@ -21,30 +22,11 @@ SCHEMA = 1
 
 Number = str | int | float | bool | None
 
-BLOCK = Restricted(int, lambda block: block >= 0 and BLOCKS.allows(block + 1))
-FORM = {
-    "base": str,
-    "revision": str | None,
-    "base_sha256": str,
-    "model_type": str,
-    "removed": [BLOCK],
-    "kept": [BLOCK],
-    "whole_parameters": COUNT,
-    "parameters": COUNT,
-    "dtype": str,
-    "weights_sha256": str,
-    "created": str,
-    "versions": {str: str},
-    "base_license": {str: str},
-    "command": str | None,
-    "numbers": {str: Number},
-    "block_map": {str: BLOCK},
-}
-"""What a `pruning.json` holds besides its schema."""
+Count = Annotated[int, Meta(ge=1, le=10**18)]
+Block = Annotated[int, Meta(ge=0, lt=10_000)]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True, kw_only=True):
     """How a pruned model was made. Blocks are numbered as in the base model."""
 
     base: str
@@ -53,33 +35,28 @@ class Recipe:
     base_sha256: str
     """Hash of the base model's config and weight files."""
     model_type: str
-    removed: tuple[int, ...]
-    kept: tuple[int, ...]
+    removed: tuple[Block, ...]
+    kept: tuple[Block, ...]
     """The block of the base model that stands at each place of the pruned one."""
-    whole_parameters: int
-    parameters: int
+    whole_parameters: Count
+    parameters: Count
     """Parameters of the pruned model, tied weights counted once."""
     dtype: str
     """Number format of the saved weights."""
     weights_sha256: str
     """Hash of the pruned model's own config and weight files."""
     created: str
-    versions: Mapping[str, str]
-    base_license: Mapping[str, str] = field(default_factory=dict)
+    versions: dict[str, str]
+    base_license: dict[str, str]
     """What the base model's card tells the Hub about its licence; empty if it tells nothing."""
-    command: str | None = None
-    numbers: Mapping[str, Number] = field(default_factory=dict)
+    command: str | None
+    numbers: dict[str, Number]
     """What was measured, under the names it is shown by."""
 
     @property
     def plan(self) -> Plan:
         """The blocks that were removed."""
         return Plan(self.removed)
-
-    @property
-    def block_map(self) -> dict[int, int]:
-        """From the pruned model's block numbers to those of the base model."""
-        return dict(enumerate(self.kept))
 
     def contradictions(self) -> list[str]:
         """What in the recipe cannot be true; empty if it agrees with itself."""
@@ -94,9 +71,26 @@ class Recipe:
         return found
 
 
+class StoredRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A recipe as `pruning.json` holds it."""
+
+    schema: Literal[1]
+    block_map: dict[str, Block]
+    """What follows from the kept blocks, for those who read the file with other tools."""
+
+    def __post_init__(self) -> None:
+        if self.block_map != block_map(self.kept):
+            raise MisfitError("block_map", "it is not that of the kept blocks")
+
+
+def block_map(kept: Sequence[int]) -> dict[str, int]:
+    """From the pruned model's block numbers, as text, to those of the base model."""
+    return {str(new): old for new, old in enumerate(kept)}
+
+
 def write_recipe(recipe: Recipe, folder: Path) -> None:
     """Write `pruning.json` into a folder."""
-    content = {"schema": SCHEMA, **asdict(recipe), "block_map": recipe.block_map}
+    content = {"schema": SCHEMA, **to_builtins(recipe), "block_map": block_map(recipe.kept)}
     (folder / RECIPE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -120,20 +114,15 @@ def _parse(content: Any) -> Recipe:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"it has schema {schema!r:.40}, this version reads {SCHEMA}")
-    if missing := what_is_missing(content, FORM):
-        raise ValueError(f"it lacks {missing}, or holds it in another form")
-    values = {name: value for name, value in content.items() if name not in ("schema", "block_map")}
-    if unknown := set(values) - {field.name for field in fields(Recipe)}:
-        raise ValueError(f"it holds {', '.join(sorted(unknown))}, which no recipe does")
-    recipe = Recipe(**values | {name: tuple(values[name]) for name in ("removed", "kept")})
-    if content["block_map"] != {str(new): old for new, old in recipe.block_map.items()}:
-        raise ValueError("its block map is not that of its kept blocks")
-    return recipe
+    stored = fit(content, StoredRecipe)
+    return Recipe(**{name: getattr(stored, name) for name in Recipe.__struct_fields__})
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, MisfitError):
+        return f"it {error.of_one}"
     return first_line(error)
 
 

@@ -32,6 +32,7 @@ from pruning_kit.intervals.repeats import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import copyable
 from pruning_kit.reporting.words import speed as verdicts
+from pruning_kit.runs.facts import Role
 from pruning_kit.speed.timings import END_TO_END
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Text:
     `short` is the title without what the run's two texts share, such as the author.
     """
 
-    split: str
+    role: Role
     title: str
     short: str
     n_windows: int
@@ -198,20 +199,20 @@ class Analysis:
 
 def analyse(run: Run, seed: int = 0) -> Analysis:
     """Analyse a stored run; the seed repeats the resamples."""
-    split = "calibration" if "calibration" in run.splits else "test"
-    reported = Scores.of(run.plans, run.nll("test"), run.targets("test"), seed=seed)
+    role, texts = run.choosing_role, run.facts.texts
+    reported = Scores.of(run.plans, run.nll(), run.targets(), seed=seed)
     selection = reported
-    if split != "test":
-        selection = Scores.of(run.plans, run.nll(split), run.targets(split), seed=seed)
+    if role != "reported":
+        selection = Scores.of(run.plans, run.nll(role), run.targets(role), seed=seed)
     return analyse_scores(
         reported,
         selection,
         run.n_blocks,
         run.parameters,
         _latencies(run),
-        same_sweep=_same_sweep(str(run.info["command"])),
-        titles=(str(run.info["texts"]["test"]["title"]), str(run.info["texts"][split]["title"])),
-        random_seed=int(run.info["choice"]["seed"]),
+        same_sweep=_same_sweep(run.facts.command),
+        titles=(texts["reported"].title, texts[role].title),
+        random_seed=run.facts.proposal.seed,
         timed_on="" if run.timings is None else verdicts.conditions(run.timings),
     )
 
@@ -265,8 +266,8 @@ def analyse_scores(
     rows = plan_rows(reported, selection, n_blocks, parameters, latency)
     by_size = sizes(reported, selection, n_blocks, parameters, random_seed)
     first = next(iter(reported.row.values()), None)
-    text = _text("test", titles, reported)
-    chosen_on = text if selection is reported else _text("calibration", titles[::-1], selection)
+    text = _text("reported", titles, reported)
+    chosen_on = text if selection is reported else _text("selection", titles[::-1], selection)
     return Analysis(
         same_sweep=same_sweep,
         n_blocks=n_blocks,
@@ -289,10 +290,10 @@ def analyse_scores(
     )
 
 
-def _text(split: str, titles: tuple[str, str], scores: Scores) -> Text:
+def _text(role: Role, titles: tuple[str, str], scores: Scores) -> Text:
     """A text by its own title and the other one's."""
     n_tokens = int(scores.targets_N.sum())
-    return Text(split, titles[0], _short_title(*titles), scores.n_windows, n_tokens)
+    return Text(role, titles[0], _short_title(*titles), scores.n_windows, n_tokens)
 
 
 def _short_title(title: str, other: str) -> str:

@@ -21,7 +21,8 @@ from pruning_kit.findings.importance import p_values
 from pruning_kit.intervals import windows
 from pruning_kit.intervals.repeats import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
-from pruning_kit.runs.results import Run, perplexity
+from pruning_kit.runs.results import Run
+from pruning_kit.runs.rows import perplexity
 from pruning_kit.speed import timings
 
 
@@ -145,7 +146,7 @@ def _sums(run: Run, plans: Sequence[Plan]) -> windows.Array:
 
 def _sides(run: Run, plans: Sequence[Plan]) -> list[Side]:
     tokens = int(run.targets().sum())
-    n_bytes = run.info["texts"]["test"]["n_bytes"]
+    n_bytes = run.facts.texts["reported"].n_bytes
     whole_nats = float(_sums(run, [Plan()]).sum())
     return [
         Side(
@@ -175,18 +176,19 @@ def _unpaired_ratios(
 
 def why_unpaired(first: Run, second: Run) -> str:
     """Why two runs cannot be compared window by window; empty if they can."""
-    texts = [run.info["texts"]["test"] for run in (first, second)]
-    if texts[0]["sha256"] != texts[1]["sha256"]:
+    texts = [run.facts.texts["reported"] for run in (first, second)]
+    one, other = first.facts.protocol, second.facts.protocol
+    if texts[0].sha256 != texts[1].sha256:
         return "the texts differ"
-    if len({text["n_tokens"] for text in texts} - {None}) > 1:
+    if len({text.n_tokens for text in texts} - {None}) > 1:
         return "the tokenizers differ"
-    if any(first.info["protocol"][k] != second.info["protocol"][k] for k in ("context", "stride")):
+    if (one.context, one.stride) != (other.context, other.stride):
         return "context or stride differ"
-    if first.info["protocol"].get("bos") != second.info["protocol"].get("bos"):
+    if one.bos != other.bos:
         return "the windows of one begin with BOS"
     if first.targets().tolist() != second.targets().tolist():
         return "different parts of the text were scored"
-    if texts[0]["n_bytes"] != texts[1]["n_bytes"]:
+    if texts[0].n_bytes != texts[1].n_bytes:
         return "the tokenizers differ"
     return ""
 
@@ -225,21 +227,21 @@ def differences(first: Run, second: Run) -> Iterator[Difference]:
 
 
 def _facts(run: Run) -> list[tuple[str, Any]]:
-    info = run.info
-    model, text, numerics = info["model"], info["texts"]["test"], info["numerics"]
-    versions = info["versions"]
+    facts = run.facts
+    model, text, numerics = facts.model, facts.texts["reported"], facts.numerics
+    protocol = facts.protocol
     return [
-        ("model", model["name"]),
-        ("weights", model["weights_sha256"][:12]),
+        ("model", model.name),
+        ("weights", model.weights_sha256[:12]),
         ("blocks", run.n_blocks),
-        ("text", text["title"]),
-        ("text hash", text["sha256"][:12]),
+        ("text", text.title),
+        ("text hash", text.sha256[:12]),
         ("tokens scored", f"{int(run.targets().sum()):,}"),
-        ("context", info["protocol"]["context"]),
-        ("stride", info["protocol"]["stride"]),
-        ("BOS", "none" if info["protocol"].get("bos") is None else info["protocol"]["bos"]),
-        *((name, numerics[name]) for name in ("dtype", "device", "device_name", "kernel")),
-        *((name, numerics[name]) for name in ("attention", "batch_size", "threads")),
-        *((name, versions.get(name)) for name in ("pruning_kit", "torch", "transformers")),
-        ("commit", (info["git_commit"] or "unknown")[:12]),
+        ("context", protocol.context),
+        ("stride", protocol.stride),
+        ("BOS", "none" if protocol.bos is None else protocol.bos),
+        *((name, getattr(numerics, name)) for name in ("dtype", "device", "device_name", "kernel")),
+        *((name, getattr(numerics, name)) for name in ("attention", "batch_size", "threads")),
+        *((name, facts.versions.get(name)) for name in ("pruning_kit", "torch", "transformers")),
+        ("commit", (facts.git_commit or "unknown")[:12]),
     ]

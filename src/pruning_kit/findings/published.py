@@ -15,7 +15,8 @@ from importlib.resources import files
 from pruning_kit.errors import RunError
 from pruning_kit.findings.comparison import measured_plans, order_agreement
 from pruning_kit.plans.plan import Plan
-from pruning_kit.runs.results import Run, perplexity
+from pruning_kit.runs.results import Run
+from pruning_kit.runs.rows import perplexity
 
 NAMES = ("distilgpt2", "distilbert/distilgpt2")
 PARAMETERS = 81_912_576
@@ -94,7 +95,7 @@ def compare_published(run: Run) -> AgainstPublished:
 
 
 def _check_model(run: Run) -> None:
-    name, parameters = run.info["model"]["name"], run.parameters.get(Plan(), 0)
+    name, parameters = run.facts.model.name, run.parameters.get(Plan(), 0)
     same_size = run.n_blocks == BLOCKS and parameters == PARAMETERS
     if name not in NAMES and not same_size:
         raise RunError(
@@ -123,17 +124,17 @@ def _notes(run: Run) -> list[str]:
         "(the unpruned model appears at 403 ms, a model of one block less at 460 ms), so they are "
         "quoted and not compared.",
     ]
-    name, text = run.info["model"]["name"], run.info["texts"]["test"]
-    stride = run.info["protocol"]["stride"]
+    name, text = run.facts.model.name, run.facts.texts["reported"]
+    stride = run.facts.protocol.stride
     if name not in NAMES:
         found.append(f"{name} is taken for distilgpt2 by its blocks and parameters.")
-    if text["name"] != TEXT:
+    if text.name != TEXT:
         found.append(
             f"The text differs: the table used WikiText-2 raw, test, without empty rows, this run "
-            f"{text['title']}. Sweep with --dataset {TEXT} to compare like with like."
+            f"{text.title}. Sweep with --dataset {TEXT} to compare like with like."
         )
     if stride != STRIDE:
         found.append(f"The stride differs: the table used {STRIDE}, this run {stride}.")
-    if text.get("part"):
-        found.append(f"This run scored only a part of the text ({text['part']}).")
+    if text.part:
+        found.append(f"This run scored only a part of the text ({text.part}).")
     return found

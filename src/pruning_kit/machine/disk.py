@@ -19,8 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pruning_kit.errors import RunError, first_line
-from pruning_kit.machine.forms import parse_json
 
 _LEFT_OVER = re.compile(r"\..+\.[0-9a-f]+\.part")
 RETRIES = 2
@@ -70,9 +71,10 @@ def _write_and_rename(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any] | msgspec.Struct) -> None:
     """Write a JSON file whole."""
-    write_file(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    plain = msgspec.to_builtins(value)
+    write_file(path, json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
@@ -100,6 +102,18 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"cannot read {path}: it holds no JSON object. {remedy}")
     return value
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of a JSON file: numbers are finite, texts whole characters.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    try:
+        return msgspec.json.decode(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def move_folder(source: Path, target: Path) -> None:

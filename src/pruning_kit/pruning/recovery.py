@@ -6,7 +6,7 @@ line in `RECOVERIES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,7 +33,8 @@ class Material:
     """The whole model, in float32."""
     kernel: Kernel
     """Of the whole model."""
-    texts: Mapping[str, PreparedText]
+    text: PreparedText
+    """What recoveries are fitted on: the text that plans are chosen on."""
     kernel_for: Callable[[Decoder], Kernel]
     """Makes a kernel for a model with weights of its own."""
 

@@ -207,7 +207,7 @@ def published_document(comparison: AgainstPublished) -> Document:
         )
     return Document(
         f"{comparison.run.folder.name} and the published distilgpt2 table",
-        f"{comparison.run.info['texts']['test']['title']}",
+        f"{comparison.run.facts.texts['reported'].title}",
         comparison.notes,
         (
             Section("summary", "In short", tuple(sentences)),

@@ -14,6 +14,7 @@ from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.sizes import PlanRow, Size
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import STRATEGIES
+from pruning_kit.plans.variant import Variant
 from pruning_kit.printable import copyable, each_printable, quoted
 from pruning_kit.reporting.words import budget as budget_in_words
 from pruning_kit.reporting.words import doubts
@@ -29,6 +30,7 @@ from pruning_kit.reporting.words.numbers import (
     name_blocks,
 )
 from pruning_kit.reporting.words.sections import section_sentences
+from pruning_kit.runs.facts import NumericsFacts, Role
 from pruning_kit.runs.results import Run
 
 INTERVAL = "95 % interval"
@@ -143,15 +145,15 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         speed_section(run),
         Section("uncertainty", "How sure this is", said["uncertainty"]),
         Section("provenance", "How it was measured", (PERPLEXITY,), provenance_table(run)),
-        Section("command", "The same run again", (), None, (), copyable(run.info["command"])),
+        Section("command", "The same run again", (), None, (), copyable(run.facts.command)),
     ]
-    name = "the demo model" if run.info["model"]["name"] == "demo" else run.info["model"]["name"]
+    name = "the demo model" if run.facts.model.name == "demo" else run.facts.model.name
     return Document(
         f"Removing blocks from {name}",
         f"{_what_was_measured(analysis)} on {analysis.reported.title}: "
         f"{analysis.reported.n_tokens:,} tokens{_chosen_on(analysis)}"
-        f"{format_bos(run.info['protocol'])}; "
-        f"{run.info['created'][:10]}",
+        f"{format_bos(run.facts.protocol)}; "
+        f"{run.facts.created[:10]}",
         tuple(notes(run)),
         tuple(_without_repetition(sections)),
     )
@@ -187,23 +189,23 @@ def _without_repetition(sections: Iterable[Section]) -> Iterator[Section]:
 def notes(run: Run) -> list[str]:
     """What a reader must know before any number: substitutions, and parts of a text."""
     found = []
-    model = run.info["model"]
-    if model["name"] == "demo":
-        why = f" ({model['note']})" if model.get("note") else ""
+    model = run.facts.model
+    if model.name == "demo":
+        why = f" ({model.note})" if model.note else ""
         found.append(
             "These figures are those of the kit's small embedded demo model (GPT-2 in form, "
             "trained on 108 English books, other novels by Jane Austen among them), not of "
             f"distilgpt2{why}."
         )
-    elif model.get("note"):
-        found.append(f"{model['note']}.")
-    for split in run.splits:
-        text = run.info["texts"][split]
-        if text.get("note"):
-            found.append(f"{text['note']} {text['title']} was scored in its place.")
-        if text.get("part"):
+    elif model.note:
+        found.append(f"{model.note}.")
+    for role in run.roles:
+        text = run.facts.texts[role]
+        if text.note:
+            found.append(f"{text.note} {text.title} was scored in its place.")
+        if text.part:
             found.append(
-                f"Only a part of {text['title']} was scored ({text['part']}), so the figures are "
+                f"Only a part of {text.title} was scored ({text.part}), so the figures are "
                 "preliminary and do not compare with those of the whole text."
             )
     if run.timings_note is not None:
@@ -231,7 +233,7 @@ def recommended_command(run: Run, analysis: Analysis) -> str:
 
 def prune_command(run: Run, plan: str) -> str:
     """The command that cuts a plan, in its short form, out of the model and saves it."""
-    model = quoted(str(run.info["model"]["name"]))
+    model = quoted(run.facts.model.name)
     return f"pruning-kit prune --model {model} --remove {plan} --out pruned-{plan}"
 
 
@@ -386,14 +388,21 @@ def _samples_section(run: Run, analysis: Analysis) -> list[Section]:
 
 def samples(run: Run, analysis: Analysis) -> list[Sample]:
     """Stored continuations, the whole model's first, with the perplexity of their plans."""
+    written = {} if run.samples is None else run.samples.by_variant
     return [
-        Sample(
-            "Whole model" if plan == Plan() else f"Without {name_blocks(plan)}",
-            format_ppl(analysis.row[plan].ppl.value) if plan in analysis.row else "",
-            run.samples[plan].strip(),
-        )
-        for plan in sorted(run.samples)
+        Sample(_title_of(variant), _ppl_of(variant, analysis), text.strip())
+        for variant, text in written.items()
     ]
+
+
+def _title_of(variant: Variant) -> str:
+    removed = "Whole model" if variant.plan == Plan() else f"Without {name_blocks(variant.plan)}"
+    return removed if variant.recovery is None else f"{removed}, {variant.recovery}"
+
+
+def _ppl_of(variant: Variant, analysis: Analysis) -> str:
+    row = analysis.row.get(variant.plan) if variant.recovery is None else None
+    return "" if row is None else format_ppl(row.ppl.value)
 
 
 def speed_section(run: Run) -> Section:
@@ -418,21 +427,21 @@ def _doubted(run: Run) -> tuple[str, ...]:
 
 def provenance_table(run: Run) -> Table:
     """What the run was made from and with."""
-    info = run.info
-    model, numerics = info["model"], info["numerics"]
+    stored = run.facts
+    model, numerics = stored.model, stored.numerics
     facts: list[tuple[str, Any]] = [
-        ("Model", f"{model['name']} ({model['model_type']}, {run.n_blocks} blocks)"),
-        ("Revision", model["revision"]),
-        ("Weights SHA-256", model["weights_sha256"]),
-        *(fact for split in run.splits for fact in _text_facts(run, split)),
-        ("Windows", format_windows(info["protocol"])),
-        ("Device", f"{numerics['device_name']} ({numerics['device']})"),
+        ("Model", f"{model.name} ({model.model_type}, {run.n_blocks} blocks)"),
+        ("Revision", model.revision),
+        ("Weights SHA-256", model.weights_sha256),
+        *(fact for role in run.roles for fact in _text_facts(run, role)),
+        ("Windows", format_windows(stored.protocol)),
+        ("Device", f"{numerics.device_name} ({numerics.device})"),
         ("Arithmetic", _arithmetic(numerics)),
-        ("Kernel", numerics.get("note")),
-        *(fact for split in run.splits for fact in _recomputed(run, split)),
-        ("Versions", listed(f"{name} {number}" for name, number in info["versions"].items())),
-        ("Commit", _commit(info["git_commit"])),
-        ("Measured", info["created"]),
+        ("Kernel", numerics.note),
+        *(fact for role in run.roles for fact in _recomputed(run, role)),
+        ("Versions", listed(f"{name} {number}" for name, number in stored.versions.items())),
+        ("Commit", _commit(stored.git_commit)),
+        ("Measured", stored.created),
         ("Run folder", run.folder.name),
     ]
     return Table(
@@ -440,20 +449,19 @@ def provenance_table(run: Run) -> Table:
     )
 
 
-def _text_facts(run: Run, split: str) -> Iterable[tuple[str, Any]]:
-    text = run.info["texts"][split]
-    role = "Text" if split == "test" else "Text chosen on"
-    tokens = int(run.targets(split).sum())
-    part = f", {text['part']}" if text.get("part") else ""
-    yield role, f"{text['title']}{part}; {tokens:,} tokens in {len(run.targets(split)):,} windows"
-    yield f"{role} SHA-256", text["sha256"]
+def _text_facts(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
+    text, targets = run.facts.texts[role], run.targets(role)
+    name = "Text" if role == "reported" else "Text chosen on"
+    part = f", {text.part}" if text.part else ""
+    yield name, f"{text.title}{part}; {int(targets.sum()):,} tokens in {len(targets):,} windows"
+    yield f"{name} SHA-256", text.sha256
 
 
-def _recomputed(run: Run, split: str) -> Iterable[tuple[str, Any]]:
-    """Windows whose group overflowed in 16 bits; every plan was computed again on them."""
-    again, n_windows = run.recomputed[split], len(run.targets(split))
+def _recomputed(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
+    """Windows whose group overflowed in 16 bits; a round computed every plan again on them."""
+    again, n_windows = int(run.recomputed[role].any(axis=0).sum()), len(run.targets(role))
     if again:
-        title, dtype = run.info["texts"][split]["title"], run.info["numerics"]["dtype"]
+        title, dtype = run.facts.texts[role].title, run.facts.numerics.dtype
         yield (
             "Computed again",
             f"{again:,} of {n_windows:,} windows of {title} were recomputed in float32 after an "
@@ -461,11 +469,11 @@ def _recomputed(run: Run, split: str) -> Iterable[tuple[str, Any]]:
         )
 
 
-def _arithmetic(numerics: dict[str, Any]) -> str:
-    threads = numerics["threads"]
+def _arithmetic(numerics: NumericsFacts) -> str:
+    threads = numerics.threads
     return (
-        f"{numerics['dtype']}, attention {numerics['attention']}, kernel {numerics['kernel']}, "
-        f"batch {numerics['batch_size']}, {threads} thread{'s' * (threads != 1)}"
+        f"{numerics.dtype}, attention {numerics.attention}, kernel {numerics.kernel}, "
+        f"batch {numerics.batch_size}, {threads} thread{'s' * (threads != 1)}"
     )
 
 

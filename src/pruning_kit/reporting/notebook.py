@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 
-from pruning_kit.findings.analysis import analyse
-from pruning_kit.reporting.document import build_document, sizes_table
+from pruning_kit.findings.analysis import Analysis, analyse
+from pruning_kit.reporting.document import Document, build_document, sizes_table
 from pruning_kit.runs.results import Run
 
 
-def run_html(run: Run) -> str:
-    """The summary of a run as an HTML fragment; names from outside are escaped."""
-    analysis = analyse(run)
-    document = build_document(run, analysis)
-    said = [f"Note: {note}" for note in document.notes] + list(document.sections[0].sentences)
-    parts = [
-        f"<h4>{escape(document.title)}</h4>",
-        f"<p>{escape(document.subtitle)}</p>",
-        *(f"<p>{escape(sentence)}</p>" for sentence in said),
-    ]
-    table = sizes_table(analysis)
-    if table is not None:
-        parts += [
+@dataclass(frozen=True, eq=False, repr=False)
+class Summary:
+    """The summary of a run: rich in a notebook, plain text elsewhere."""
+
+    document: Document
+    analysis: Analysis
+
+    @property
+    def sentences(self) -> list[str]:
+        """What to know first, then the run in short."""
+        notes = [f"Note: {note}" for note in self.document.notes]
+        return [*notes, *self.document.sections[0].sentences]
+
+    def __str__(self) -> str:
+        return "\n".join((self.document.title, self.document.subtitle, *self.sentences))
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The summary as an HTML fragment; names from outside are escaped."""
+        parts = [
+            f"<h4>{escape(self.document.title)}</h4>",
+            f"<p>{escape(self.document.subtitle)}</p>",
+            *(f"<p>{escape(sentence)}</p>" for sentence in self.sentences),
+        ]
+        return "\n".join(parts + self._table_html())
+
+    def _table_html(self) -> list[str]:
+        table = sizes_table(self.analysis)
+        if table is None:
+            return []
+        return [
             "<table><thead><tr>",
             *(f"<th>{escape(heading)}</th>" for heading in table.headings),
             "</tr></thead><tbody>",
@@ -32,4 +52,9 @@ def run_html(run: Run) -> str:
             "</tbody></table>",
             f"<p><small>{escape(table.caption)}</small></p>",
         ]
-    return "\n".join(parts)
+
+
+def show(run: Run) -> Summary:
+    """The summary of a run, as the last line of a notebook's cell or for `print`."""
+    analysis = analyse(run)
+    return Summary(build_document(run, analysis), analysis)

@@ -6,6 +6,7 @@ import errno
 import filecmp
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -17,6 +18,9 @@ from pruning_kit.machine import disk, user_cache
 from pruning_kit.runs import store
 
 RESULTS = Path("results")
+OPTIONS = {"reported": "--dataset", "selection": "--select-on"}
+"""Of each text's role."""
+MAX_PROPOSAL = 60
 
 
 def cache_folder() -> Path:
@@ -105,10 +109,10 @@ def find_run(bases: Sequence[Path], identity: Mapping[str, Any]) -> Path | None:
     for file in (file for base in bases for file in base.glob(f"*/{store.RUN_FILE}")):
         try:
             run = store.RunFolder.open(file.parent)
+            if run.facts.identity == dict(identity):
+                runs.append((not run.is_finished(), run.facts.created, file.parent))
         except RunError:
             continue  # a foreign or older folder beside ours is not what we look for
-        if run.info["identity"] == dict(identity):
-            runs.append((not run.is_complete(), run.info["created"], file.parent))
     return max(runs)[2] if runs else None
 
 
@@ -170,7 +174,8 @@ def refuse_to_mix(
         RunError: naming the first fact that differs.
     """
     wanted = {**identity, **numerics}
-    stored = {**run.info["identity"], **{name: run.info["numerics"][name] for name in numerics}}
+    used = {name: getattr(run.facts.numerics, name) for name in numerics}
+    stored = {**run.facts.identity, **used}
     difference = disk.first_difference(stored, wanted)
     if difference:
         raise RunError(
@@ -187,14 +192,21 @@ def _in_words(name: str, then: Any, now: Any) -> str:
         return _part_in_words(name, *part)
     if name.endswith("_sha256"):
         return f"with other {name.removesuffix('_sha256')}"
+    if name == "proposal":
+        return f"by plans {_cut(then)}, this run asks for {_cut(now)}"
     return f"with {name}={then}, this run uses {now}"
+
+
+def _cut(proposal: str) -> str:
+    """A proposer's text form, which may name many plans."""
+    return textwrap.shorten(str(proposal), MAX_PROPOSAL, placeholder=" …")
 
 
 def _part_in_words(name: str, part: str, then: Any, now: Any) -> str:
     """The same for a fact that each text or library has."""
     if name == "versions":
         return f"with {part} {then}, this run uses {now}"
-    option = {"test": "--dataset", "calibration": "--select-on"}.get(part, part)
+    option = OPTIONS.get(part, part)
     if then is None:
         return f"without {option}, this run uses it"
     if now is None:

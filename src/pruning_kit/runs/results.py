@@ -1,14 +1,12 @@
-"""Results: a stored run read back, and its rows.
+"""Results: a finished run read back.
 
-Rows are derived from the stored sums at any time and never stored as the truth. This module and
-all that reads runs import no torch, so tables and reports start at once.
+This module and all that reads runs import no torch, so tables and reports start at once.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,44 +15,20 @@ import numpy as np
 
 from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.machine import disk
-from pruning_kit.machine.forms import COUNT, PLAN, Restricted, what_is_missing
+from pruning_kit.machine.typed import MisfitError, fit
 from pruning_kit.plans.plan import Plan
-from pruning_kit.runs import store
-from pruning_kit.speed.timings import END_TO_END, TIME_AGAIN, Timings
+from pruning_kit.plans.variant import Variant
+from pruning_kit.runs.facts import NLL, Role, RoundFacts, RunFacts, Samples
+from pruning_kit.runs.rows import COLUMNS, Row, Scored, mode_of, speed_columns
+from pruning_kit.runs.store import RunFolder
+from pruning_kit.speed import stored_timings
+from pruning_kit.speed.timings import Timings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = [
-    "mode",
-    "removed",
-    "blocks",
-    "ppl",
-    "ppl_change_pct",
-    "speed_ms",
-    "speed_change_pct",
-    "params_m",
-    "nll_nats",
-    "tokens",
-    "bits_per_byte",
-    "split",
-    "status",
-    "speed_change_low_pct",
-    "speed_change_high_pct",
-    "speed_pooled",
-    "speed_claimed",
-    "prefill_ms",
-    "decode_ms_per_token",
-    "peak_mb",
-    "note",
-]
 LATENCY_FILE = "latency.json"
 SAMPLES_FILE = "samples.json"
-SAMPLES_FORM = {
-    "prompt": str,
-    "new_tokens": COUNT,
-    "texts": Restricted({str: str}, lambda texts: all(map(PLAN.allows, texts))),
-}
 SAMPLE_AGAIN = "Delete the file; --resume with --samples writes it again."
 
 
@@ -63,137 +37,107 @@ class Run:
     """A finished run: its facts, its sums and its timings."""
 
     folder: Path
-    info: dict[str, Any]
-    sums: Mapping[str, np.ndarray]
-    timings: Timings | None
-    timings_note: str | None
+    facts: RunFacts
+    rounds: tuple[RoundFacts, ...]
+    sums: Mapping[tuple[str, Role], np.ndarray]
+    """By measure and text, float64, (variants, windows); NaN where nothing was measured."""
+    recomputed: Mapping[Role, np.ndarray]
+    """What overflowed in 16 bits and was computed again in float32: bool, (variants, windows)."""
+    timings: Timings | None = None
+    timings_note: str | None = None
     """Why stored timings are left out, as sentences; None where nothing is left out."""
-    recomputed: Mapping[str, int]
-    """Windows of each text whose group overflowed in 16 bits and was computed again in float32."""
-    samples: Mapping[Plan, str] = field(default_factory=dict)
-    """What some plans wrote on from the prompt, the prompt included."""
+    samples: Samples | None = None
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """What was measured in all rounds: the whole model first, then by size."""
+        return variants_of(self.rounds)
 
     @cached_property
     def plans(self) -> list[Plan]:
-        """The measured plans, the whole model first."""
-        return [Plan.parse(text) for text in self.info["plans"]]
+        """The plans that were measured as cut, in the order of their variants."""
+        return [variant.plan for variant in self.variants if variant.recovery is None]
 
     @property
     def n_blocks(self) -> int:
         """Blocks of the whole model."""
-        return int(self.info["model"]["n_blocks"])
+        return self.facts.model.n_blocks
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        """The texts measured: `test` is reported on, `calibration` is chosen on."""
-        return tuple(self.info["windows"])
+    def roles(self) -> tuple[Role, ...]:
+        """The texts measured: figures are reported on one, plans may be chosen on another."""
+        return tuple(self.facts.windows)
+
+    @property
+    def choosing_role(self) -> Role:
+        """The text that plans are chosen on."""
+        return "selection" if "selection" in self.roles else "reported"
 
     @cached_property
     def parameters(self) -> dict[Plan, int]:
-        """Parameters of each pruned model, tied weights counted once."""
-        return {Plan.parse(text): count for text, count in self.info["parameters"].items()}
+        """Parameters of each model as cut, tied weights counted once."""
+        counts = self._parameters
+        return {plan: counts[Variant(plan)] for plan in self.plans}
 
     @cached_property
-    def _timed(self) -> frozenset[Plan]:
-        """Plans whose latency is known."""
-        return frozenset() if self.timings is None else frozenset(self.timings.plans)
+    def _parameters(self) -> dict[Variant, int]:
+        return {
+            facts.parsed: facts.parameters for round_ in self.rounds for facts in round_.variants
+        }
 
-    def nll(self, split: str = "test") -> np.ndarray:
-        """NLL sums in nats, float64, shape (plans, windows); NaN where a forward failed."""
-        return self.sums[split]
+    def measured(self, measure: str, role: Role = "reported") -> np.ndarray:
+        """Sums of a measure on a text, float64, (variants, windows); NaN where nothing is."""
+        return self.sums[measure, role]
 
-    def targets(self, split: str = "test") -> np.ndarray:
+    def nll(self, role: Role = "reported") -> np.ndarray:
+        """NLL sums in nats, float64, (variants, windows); NaN where a forward failed."""
+        return self.measured(NLL, role)
+
+    def targets(self, role: Role = "reported") -> np.ndarray:
         """Scored tokens of each window, int64, shape (windows,)."""
-        return np.asarray(self.info["windows"][split]["targets"], dtype=np.int64)
+        return np.asarray(self.facts.windows[role].targets, dtype=np.int64)
 
-    def rows(self, split: str = "test") -> list[dict[str, Any]]:
-        """One row per plan on a text, by the columns of results.csv; None where nothing is."""
+    def rows(self, role: Role = "reported") -> list[Row]:
+        """One row per variant measured on a text, by the columns of results.csv; None if empty."""
+        asked = {name for one in self.rounds if role in one.texts for name in one.names}
         return [
-            dict.fromkeys(COLUMNS) | self._row(plan, index, split)
-            for index, plan in enumerate(self.plans)
+            dict.fromkeys(COLUMNS) | self._row(variant, index, role)
+            for index, variant in enumerate(self.variants)
+            if str(variant) in asked
         ]
 
     def frame(self) -> pd.DataFrame:
-        """One row per plan and split, in the columns of results.csv."""
+        """One row per variant and text, in the columns of results.csv."""
         import pandas as pd  # half a second, which what is only printed need not wait for
 
-        rows = [row for split in self.splits for row in self.rows(split)]
+        rows = [row for role in self.roles for row in self.rows(role)]
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    def _repr_html_(self) -> str:
-        """The summary of the run, for notebooks."""
-        # it reads runs, so it imports this module
-        from pruning_kit.reporting.notebook import run_html
-
-        return run_html(self)
-
-    def _row(self, plan: Plan, index: int, split: str) -> dict[str, Any]:
-        tokens = int(self.targets(split).sum())
-        nll_nats = float(self.nll(split)[index].sum())
-        base_nats = float(self.nll(split)[self.plans.index(Plan())].sum())
-        failed = int(np.count_nonzero(~np.isfinite(self.nll(split)[index])))
-        n_bytes = self.info["texts"][split]["n_bytes"]
+    def _row(self, variant: Variant, index: int, role: Role) -> Row:
+        scored = Scored(
+            role,
+            nll_W=self.nll(role)[index],
+            whole_W=self.nll(role)[self.variants.index(Variant())],
+            again_W=self.recomputed[role][index],
+            tokens=int(self.targets(role).sum()),
+            n_bytes=self.facts.texts[role].n_bytes,
+        )
+        speed: Row = {}
+        if self.timings is not None and variant.recovery is None:
+            speed = speed_columns(self.timings, variant.plan)
         return {
-            "mode": mode_of(plan, self.n_blocks),
-            "removed": str(plan),
-            "blocks": self.n_blocks - plan.size,
-            "ppl": perplexity(nll_nats, tokens),
-            "ppl_change_pct": 100 * (ratio(nll_nats, base_nats, tokens) - 1),
-            "params_m": self.parameters[plan] / 1e6,
-            "nll_nats": nll_nats,
-            "tokens": tokens,
-            "bits_per_byte": nll_nats / math.log(2) / n_bytes,
-            "split": split,
-            "status": "failed" if failed else "ok",
-            "note": self._note(split, failed),
-            **self._speed(plan),
-        }
-
-    def _note(self, split: str, failed: int) -> str:
-        n_windows, again = self.nll(split).shape[1], self.recomputed[split]
-        notes = [f"not finite in {failed} of {n_windows} windows"] * bool(failed)
-        notes += [f"{again} of {n_windows} windows recomputed in float32"] * bool(again)
-        return "; ".join(notes)
-
-    def _speed(self, plan: Plan) -> dict[str, Any]:
-        """The speed columns of a plan; empty if it was not timed."""
-        if self.timings is None or plan not in self._timed:
-            return {}
-        timing = self.timings.summary(plan)
-        ratio_to_whole = timing.end_to_end_s.ratio
-        return {
-            "speed_ms": 1e3 * timing.end_to_end_s.median_s,
-            "speed_change_pct": 100 * (ratio_to_whole.value - 1),
-            "speed_change_low_pct": _percent_if_known(ratio_to_whole.low),
-            "speed_change_high_pct": _percent_if_known(ratio_to_whole.high),
-            "speed_pooled": timing.pooled,
-            "speed_claimed": plan == Plan() or timing.claimed[END_TO_END],
-            "prefill_ms": 1e3 * timing.prefill_s.median_s,
-            "decode_ms_per_token": 1e3 * timing.decode_s_per_token.median_s,
-            "peak_mb": None if timing.peak_bytes is None else timing.peak_bytes / 1e6,
+            "mode": mode_of(variant.plan, self.n_blocks),
+            "removed": str(variant),
+            "blocks": self.n_blocks - variant.plan.size,
+            "params_m": self._parameters[variant] / 1e6,
+            **scored.columns(),
+            **speed,
         }
 
 
-def _percent_if_known(ratio_bound: float) -> float | None:
-    """A bound of a ratio as a change in per cent; None where too few rounds gave none."""
-    unknown = ratio_bound <= 0 or not math.isfinite(ratio_bound)
-    return None if unknown else 100 * (ratio_bound - 1)
-
-
-def mode_of(plan: Plan, n_blocks: int) -> str:
-    """The mode a row belongs to; the stack without any block is `empty`."""
-    return "empty" if plan.size == n_blocks else plan.mode
-
-
-def perplexity(nll_nats: float, tokens: int) -> float:
-    """exp(all nats / all scored tokens); infinity where float64 ends, NaN where a sum failed."""
-    with np.errstate(over="ignore"):
-        return float(np.exp(np.float64(nll_nats) / tokens))
-
-
-def ratio(nll_nats: float, base_nats: float, tokens: int) -> float:
-    """Perplexity relative to another on the same tokens."""
-    return perplexity(nll_nats - base_nats, tokens)
+def variants_of(rounds: Sequence[RoundFacts]) -> list[Variant]:
+    """What rounds measure, each variant once, in the order of rows."""
+    return sorted({facts.parsed for round_ in rounds for facts in round_.variants})
 
 
 def load_run(folder: Path | str) -> Run:
@@ -202,24 +146,62 @@ def load_run(folder: Path | str) -> Run:
     Raises:
         RunError: if the folder is no run, its sums are damaged, or some window groups are missing.
     """
-    run = store.RunFolder.open(Path(folder))
-    read = {split: _read_parts(run, split) for split in run.info["windows"]}
-    sums = {
-        split: np.concatenate([nll_PW for nll_PW, _ in parts], 1) for split, parts in read.items()
-    }
-    recomputed = {
-        split: sum(nll_PW.shape[1] for nll_PW, facts in parts if "recomputed" in facts)
-        for split, parts in read.items()
-    }
+    run = RunFolder.open(Path(folder))
+    rounds = run.rounds()
+    _refuse_unfinished(run, len(rounds))
+    sums, recomputed = _read_sums(run, rounds)
     timings, note = None, None
     try:
         timings = read_timings(run)
     except PruningKitError as error:
         note = f"Speeds are left out, because the kit {error}"
-    return Run(run.folder, run.info, sums, timings, note, recomputed, read_samples(run.folder))
+    return Run(
+        run.folder,
+        run.facts,
+        tuple(rounds),
+        sums,
+        recomputed,
+        timings,
+        note,
+        read_samples(run.folder),
+    )
 
 
-def read_timings(run: store.RunFolder) -> Timings | None:
+def _refuse_unfinished(run: RunFolder, n_rounds: int) -> None:
+    if run.is_finished():
+        return
+    unmeasured = [number for number in range(n_rounds) if not run.is_measured(number)]
+    number = (unmeasured or [n_rounds - 1])[0]
+    done, asked = run.count_parts(number) if n_rounds else (0, 0)
+    raise RunError(
+        f"cannot read run {run.folder}: it is not finished, {done} of {asked} window groups of its "
+        f"round {max(0, number)} are done. Run the same command with --resume."
+    )
+
+
+def _read_sums(
+    run: RunFolder, rounds: Sequence[RoundFacts]
+) -> tuple[dict[tuple[str, Role], np.ndarray], dict[Role, np.ndarray]]:
+    """All stored sums, and which were computed again, in the order of `variants_of`."""
+    place = {variant: row for row, variant in enumerate(variants_of(rounds))}
+    windows = run.facts.windows
+    shapes = {role: (len(place), len(windows[role].targets)) for role in windows}
+    again = {role: np.zeros(shape, dtype=bool) for role, shape in shapes.items()}
+    sums: dict[tuple[str, Role], np.ndarray] = {}
+    for number, round_ in enumerate(rounds):
+        rows = [place[facts.parsed] for facts in round_.variants]
+        for role in round_.texts:
+            for group, (first, end) in enumerate(windows[role].groups):
+                read, facts = run.read_part(number, role, group)
+                again[role][rows, first:end] |= "recomputed" in facts
+                for measure, values in read.items():
+                    if (measure, role) not in sums:
+                        sums[measure, role] = np.full(shapes[role], np.nan)
+                    sums[measure, role][rows, first:end] = values
+    return sums, again
+
+
+def read_timings(run: RunFolder) -> Timings | None:
     """The timings stored in a run folder; None if it holds none.
 
     Raises:
@@ -228,51 +210,37 @@ def read_timings(run: store.RunFolder) -> Timings | None:
     path = run.folder / LATENCY_FILE
     if not path.exists():
         return None
-    timings = Timings.from_json(disk.read_json(path, TIME_AGAIN), str(path))
-    n_blocks = run.info["model"]["n_blocks"]
+    timings = stored_timings.read(path)
+    n_blocks = run.facts.model.n_blocks
     if timings.n_blocks != n_blocks:
         raise RunError(
             f"cannot use the timings in {path}: they are of a model of {timings.n_blocks} blocks, "
-            f"and this run's has {n_blocks}. {TIME_AGAIN}"
+            f"and this run's has {n_blocks}. {stored_timings.TIME_AGAIN}"
         )
     return timings
 
 
-def write_samples(folder: Path, prompt: str, new_tokens: int, texts: Mapping[Plan, str]) -> None:
-    """Store what plans wrote on from a prompt."""
-    written = {str(plan): text for plan, text in texts.items()}
-    content = {"prompt": prompt, "new_tokens": new_tokens, "texts": written}
-    disk.write_json(folder / SAMPLES_FILE, content)
-
-
-def read_samples(folder: Path) -> dict[Plan, str]:
-    """The samples stored in a run folder; none if it holds none.
+def read_samples(folder: Path) -> Samples | None:
+    """The samples stored in a run folder; None if it holds none.
 
     Raises:
         RunError: if they are damaged.
     """
     path = folder / SAMPLES_FILE
     if not path.exists():
-        return {}
+        return None
     content = disk.read_json(path, SAMPLE_AGAIN)
-    if missing := what_is_missing(content, SAMPLES_FORM):
+    try:
+        return fit(content, Samples)
+    except MisfitError as misfit:
         raise RunError(
-            f"cannot read the samples in {path}: they lack {missing}, or hold it in another form. "
-            f"{SAMPLE_AGAIN}"
-        )
-    return {Plan.parse(name): text for name, text in content["texts"].items()}
+            f"cannot read the samples in {path}: they {misfit.of_many}. {SAMPLE_AGAIN}"
+        ) from None
 
 
-def _read_parts(run: store.RunFolder, split: str) -> list[tuple[np.ndarray, dict[str, str]]]:
-    """The sums of each window group in text order, with the facts stored beside them."""
-    groups = run.info["windows"][split]["groups"]
-    done = [group for group in range(len(groups)) if run.has_part(split, group)]
-    if len(done) < len(groups):
-        raise RunError(
-            f"cannot read run {run.folder}: it is not finished, {len(done)} of {len(groups)} "
-            "window groups are done. Run the same command with --resume."
-        )
-    return [run.read_part(split, group) for group in done]
+def write_samples(folder: Path, samples: Samples) -> None:
+    """Store what variants wrote on from a prompt."""
+    disk.write_json(folder / SAMPLES_FILE, samples)
 
 
 def write_csv(run: Run, path: Path) -> None:
@@ -286,24 +254,24 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
     Raises:
         RunError: if the run is of another model or did not measure the plan.
     """
-    if run.info["model"]["weights_sha256"] != weights_sha256:
+    model, text, protocol = run.facts.model, run.facts.texts["reported"], run.facts.protocol
+    if model.weights_sha256 != weights_sha256:
         raise RunError(
-            f"cannot take numbers from {run.folder}: it measured {run.info['model']['name']!r} "
+            f"cannot take numbers from {run.folder}: it measured {model.name!r} "
             "with other weights. Give a run of the model that is pruned."
         )
     plan.check(run.n_blocks)
-    if plan not in run.plans:
+    rows = {row["removed"]: row for row in run.rows()}
+    if str(plan) not in rows:
         raise RunError(
             f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "
             f"Measure it with sweep --plans {plan.short}."
         )
-    rows = {row["removed"]: row for row in run.rows()}
-    text, protocol = run.info["texts"]["test"], run.info["protocol"]
     pruned, whole = rows[str(plan)], rows[str(Plan())]
     return {
-        "text": text["title"] + (f", {text['part']}" if text["part"] else ""),
-        "context and stride": f"{protocol['context']} and {protocol['stride']}",
-        **({} if protocol.get("bos") is None else {"first token of each window": "BOS"}),
+        "text": text.title + (f", {text.part}" if text.part else ""),
+        "context and stride": f"{protocol.context} and {protocol.stride}",
+        **({} if protocol.bos is None else {"first token of each window": "BOS"}),
         "tokens scored": pruned["tokens"],
         "perplexity": pruned["ppl"],
         "perplexity of the whole model": whole["ppl"],

@@ -1,173 +1,68 @@
 """The store: a run folder that is always whole, however the process ends.
 
-    run.json          everything needed to repeat the run, written once, before the first part
-    parts/            NLL sums of one window group each, safetensors, written whole and renamed,
-                      with a checksum and bound to the facts in run.json that they are read by
-    latency.json      raw timing samples
-    samples.json      continuations of a prompt
-    results.csv, …    derived from the above at any time
+    run.json                everything needed to repeat the run, written once, before all else
+    rounds/000/             the first round; rounds are appended and never rewritten
+        variants.json       what it measures
+        reported-000012.…   sums of a window group, safetensors: a tensor (variants, windows) of
+                            each measure, a checksum, bound to run.json and to variants.json
+    finished.json           that no further round will be asked for, and that no sum is missing
+    latency.json            raw timing samples
+    samples.json            continuations of a prompt
+    results.csv, …          derived from the above at any time
 
 Window groups, batch size, kernel and threads are fixed before the first part, so a run that was
 killed goes on with the same arithmetic. Several processes may share a folder: each takes whole
 groups, and a group done twice is harmless.
-
-Schema versions: 1, the first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shlex
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
-from pruning_kit.machine.forms import BLOCKS, COUNT, PLAN, Restricted, what_is_missing
-from pruning_kit.plans.plan import Plan
+from pruning_kit.machine.typed import MisfitError, fit
+from pruning_kit.plans.variant import Variant
+from pruning_kit.runs import parts
+from pruning_kit.runs.facts import (
+    SCHEMA,
+    FinishedFacts,
+    Role,
+    RoundFacts,
+    RunFacts,
+    VariantFacts,
+)
 
-SCHEMA = 1
 RUN_FILE = "run.json"
-PARTS = "parts"
-SPLITS = {"test", "calibration"}
-
-
-def is_command(text: str) -> bool:
-    """Whether a shell could take a text apart into words."""
-    try:
-        shlex.split(text)
-    except ValueError:  # a quotation that does not end
-        return False
-    return True
-
-
-FORM = {
-    "command": Restricted(str, is_command),
-    "created": str,
-    "identity": {"plans_sha256": str},
-    "model": {
-        "name": str,
-        "revision": str | None,
-        "weights_sha256": str,
-        "model_type": str,
-        "n_blocks": BLOCKS,
-    },
-    "texts": dict,
-    "protocol": {"context": COUNT, "stride": COUNT},
-    "numerics": {
-        "dtype": str,
-        "device": str,
-        "device_name": str,
-        "kernel": str,
-        "attention": str,
-        "batch_size": COUNT,
-        "threads": COUNT,
-    },
-    "choice": {"seed": int},
-    "plans": Restricted([PLAN], lambda plans: str(Plan()) in plans),
-    "parameters": {str: COUNT},
-    "windows": Restricted(dict, lambda windows: windows.keys() <= SPLITS),
-    "versions": {str: str},
-    "git_commit": str | None,
-}
-"""What a `run.json` holds at least; `texts` and `windows` hold these for each text."""
-TEXT = {
-    "name": str,
-    "title": str,
-    "sha256": str,
-    "n_tokens": Restricted(int | None, lambda count: count is None or COUNT.allows(count)),
-    "n_bytes": COUNT,
-    "part": str | None,
-}
-WINDOWS = {"groups": [[int]], "targets": [COUNT]}
+ROUNDS = "rounds"
+VARIANTS_FILE = "variants.json"
+FINISHED_FILE = "finished.json"
 RESTORE = "Restore the file from a copy, or sweep again into another folder."
 
-
-def read_info(folder: Path) -> dict[str, Any]:
-    """The `run.json` of a run folder.
-
-    Raises:
-        RunError: if the folder is no run folder, of a schema that this version cannot read, or
-            its `run.json` is damaged.
-    """
-    try:
-        is_run = (folder / RUN_FILE).is_file()
-    except OSError as error:
-        raise RunError(
-            f"cannot read run {folder}: {error.strerror}. Give a folder that you may enter."
-        ) from None
-    if not is_run:
-        raise RunError(
-            f"cannot read run {folder}: it holds no {RUN_FILE}. Give a folder that a sweep wrote."
-        )
-    info = disk.read_json(folder / RUN_FILE, RESTORE)
-    if info.get("schema") != SCHEMA:
-        raise RunError(
-            f"cannot read run {folder}: its schema is {info.get('schema')!r:.40}, this version "
-            f"reads {SCHEMA}. Use the version of pruning-kit that wrote it."
-        )
-    missing = what_is_missing(info, FORM) or what_is_missing(info, _form_of_lists(info))
-    if missing:
-        raise RunError(
-            f"cannot read run {folder}: its {RUN_FILE} lacks {missing}, or holds it in another "
-            f"form. {RESTORE}"
-        )
-    for split, windows in info["windows"].items():
-        if not _cover(windows["groups"], len(windows["targets"])):
-            raise RunError(
-                f"cannot read run {folder}: the window groups in its {RUN_FILE} do not cover the "
-                f"{len(windows['targets'])} windows of the text {split!r}. {RESTORE}"
-            )
-    _refuse_odd_plans(folder, info["plans"], info["model"]["n_blocks"])
-    return info
-
-
-def _refuse_odd_plans(folder: Path, plans: list[str], n_blocks: int) -> None:
-    seen: set[str] = set()
-    for text in plans:
-        plan = Plan.parse(text)
-        if text in seen or text != str(plan) or plan.removed[-1:] >= (n_blocks,):
-            raise RunError(
-                f"cannot read run {folder}: its {RUN_FILE} names plan {text!r} twice, or a model "
-                f"of {n_blocks} blocks has no such plan. {RESTORE}"
-            )
-        seen.add(text)
-
-
-def _form_of_lists(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What is held for each plan and each text."""
-    splits = {"test": None, **info["windows"]}
-    return {
-        "parameters": dict.fromkeys(info["plans"], COUNT),
-        "texts": dict.fromkeys(splits, TEXT),
-        "windows": dict.fromkeys(splits, WINDOWS),
-    }
-
-
-def _cover(groups: list[list[int]], n_windows: int) -> bool:
-    """Whether groups, as (first, end), follow each other from the first window to the last."""
-    ends = [0, *(group[-1] if group else 0 for group in groups)]
-    return ends[-1] == n_windows > 0 and groups == [list(pair) for pair in pairwise(ends)]
+Kind = TypeVar("Kind")
 
 
 class RunFolder:
-    """A run folder that is being written."""
+    """A run folder that is being written or read."""
 
-    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, facts: RunFacts) -> None:
         self.folder = folder
-        self.info = info
+        self.facts = facts
+        self._rounds: list[RoundFacts] = []
+        self._round_hashes: dict[int, str] = {}
 
     @classmethod
-    def create(cls, folder: Path, info: dict[str, Any]) -> RunFolder:
+    def create(cls, folder: Path, facts: RunFacts) -> RunFolder:
         """Make a new folder and write its `run.json`.
 
         Raises:
@@ -185,104 +80,260 @@ class RunFolder:
         existed = folder.is_dir()
         try:
             with disk.disk_errors(str(folder)):
-                (folder / PARTS).mkdir(parents=True, exist_ok=True)
-            disk.write_json(folder / RUN_FILE, {"schema": SCHEMA, **info})
+                (folder / ROUNDS).mkdir(parents=True, exist_ok=True)
+            disk.write_json(folder / RUN_FILE, facts)
         except RunError:
             if not existed:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        return cls(folder, {"schema": SCHEMA, **info})
-
-    def remove_left_overs(self) -> None:
-        """Delete what killed writers left of their files; those of live ones stay."""
-        disk.remove_left_overs(self.folder)
-        disk.remove_left_overs(self.folder / PARTS)
+        return cls(folder, facts)
 
     @classmethod
     def open(cls, folder: Path) -> RunFolder:
-        """Go on with an existing folder."""
-        return cls(folder, read_info(folder))
-
-    def part_path(self, split: str, group: int) -> Path:
-        """Where the sums of a window group are or will be."""
-        return self.folder / PARTS / f"{split}-{group:06d}.safetensors"
-
-    def has_part(self, split: str, group: int) -> bool:
-        """Whether the sums of a window group are on the disk."""
-        return self.part_path(split, group).exists()
-
-    def is_complete(self) -> bool:
-        """Whether the sums of every window group are on the disk."""
-        return all(
-            self.has_part(split, group)
-            for split, windows in self.info["windows"].items()
-            for group in range(len(windows["groups"]))
-        )
-
-    def write_part(
-        self, split: str, group: int, nll_PW: np.ndarray, facts: Mapping[str, str]
-    ) -> None:
-        """Store the sums of one window group: nats, float64, shape (plans, windows).
-
-        With them go facts, the run they belong to and a checksum of it all.
-        """
-        nll_PW = np.ascontiguousarray(nll_PW, dtype=np.float64)
-        facts = {**facts, "run": self.facts_sha256}
-        content = save({"nll_nats": nll_PW}, metadata={**facts, "sha256": _checksum(nll_PW, facts)})
-        disk.write_file(self.part_path(split, group), content)
-
-    def read_part(self, split: str, group: int) -> tuple[np.ndarray, dict[str, str]]:
-        """The sums of one window group, and the facts stored with them.
+        """Go on with an existing folder.
 
         Raises:
-            RunError: if the part is missing, damaged, or does not belong to this `run.json`.
+            RunError: if the folder is no run folder, of a schema that this version cannot read, or
+                its `run.json` is damaged.
         """
-        path = self.part_path(split, group)
-        try:
-            with safe_open(path, framework="numpy") as part:
-                facts = dict(part.metadata() or {})
-                nll_PW = part.get_tensor("nll_nats")
-        except (OSError, SafetensorError) as error:
+        return cls(folder, _read_run_file(folder))
+
+    def remove_left_overs(self) -> None:
+        """Delete what killed writers left of their files; those of live ones stay."""
+        for folder in (self.folder, *(self.folder / ROUNDS).glob("*/")):
+            disk.remove_left_overs(folder)
+
+    # --- rounds ------------------------------------------------------------------------------
+
+    def rounds(self) -> list[RoundFacts]:
+        """What the rounds measure that are on the disk, in their order.
+
+        Raises:
+            RunError: naming a file that is damaged or missing, or a round that cannot be.
+        """
+        numbers = list(self._numbers())
+        if numbers != list(range(len(numbers))):
+            missing = min(set(range(len(numbers))) - set(numbers))
             raise RunError(
-                f"cannot read part {path}: {error}. Delete it and run again with --resume."
-            ) from None
-        if facts.pop("sha256", None) != _checksum(nll_PW, facts):
-            raise RunError(
-                f"cannot use part {path}: it is damaged, since its checksum is not that of what it "
-                "holds. Delete it and run again with --resume."
+                f"cannot read run {self.folder}: {_name(missing)} is missing, although "
+                f"{_name(numbers[-1])} is there. Restore the folder from a copy, or sweep again "
+                "into another one."
             )
-        first, end = self.info["windows"][split]["groups"][group]
-        if facts.pop("run", None) != self.facts_sha256 or nll_PW.shape[1] != end - first:
+        for number in range(len(self._rounds), len(numbers)):
+            name = f"{_name(number)}/{VARIANTS_FILE}"
+            round_ = _read(self.folder, name, RoundFacts)
+            try:
+                self._check(round_)
+            except MisfitError as misfit:
+                raise _unfit(self.folder, name, misfit) from None
+            self._rounds.append(round_)
+        return list(self._rounds)
+
+    def add_round(self, number: int, round_: RoundFacts) -> None:
+        """Append a round; one that is stored already is left as it is.
+
+        Raises:
+            RunError: if another one is stored under this number, or the disk refuses.
+        """
+        stored = self.rounds()
+        if number < len(stored):
+            if stored[number] == round_:
+                return
             raise RunError(
-                f"cannot use part {path}: it does not belong to the {RUN_FILE} beside it, since "
-                "one of them was changed or is of another run. Restore it from a copy, or sweep "
-                "again into another folder."
+                f"cannot resume {self.folder}: its round {number} measured other variants than "
+                "this run asks for. Ask for the same again, or leave out --resume and give another "
+                "--output to start a new run."
             )
-        return nll_PW, facts
+        assert number == len(stored)
+        self._check(round_)
+        folder = self.folder / _name(number)
+        with disk.disk_errors(str(folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+        disk.write_json(folder / VARIANTS_FILE, round_)
+        self._rounds.append(round_)
+
+    def _numbers(self) -> Iterator[int]:
+        """The numbers of the rounds that are there, ascending."""
+        for folder in sorted((self.folder / ROUNDS).glob("*/"), key=lambda path: path.name):
+            if not re.fullmatch(r"\d{3}", folder.name):
+                continue
+            if (folder / VARIANTS_FILE).exists() or not _is_blank(folder):
+                yield int(folder.name)
+
+    def _check(self, round_: RoundFacts) -> None:
+        """See that a round can follow those that are known.
+
+        Raises:
+            MisfitError: naming what is wrong with it.
+        """
+        _check_variants(round_.variants, self.facts.model.n_blocks)
+        if strange := set(round_.texts) - set(self.facts.texts):
+            raise MisfitError("texts", f"the run has no text {min(strange)!r}")
+        if not self._rounds and str(Variant()) not in round_.names:
+            raise MisfitError("variants", "the first round lacks the whole model")
+        known: dict[str, int] = {}
+        for earlier in self._rounds:
+            known |= {facts.variant: facts.parameters for facts in earlier.variants}
+            both = set(earlier.names) & set(round_.names)
+            alike = set(earlier.measures) & set(round_.measures)
+            if both and alike and set(earlier.texts) & set(round_.texts):
+                raise MisfitError("variants", f"an earlier round has measured {min(both)!r}")
+        for facts in round_.variants:
+            if known.get(facts.variant, facts.parameters) != facts.parameters:
+                raise MisfitError("variants", f"{facts.variant!r} had other parameters before")
+
+    def is_measured(self, number: int) -> bool:
+        """Whether all sums of a round are on the disk."""
+        done, all_of_them = self.count_parts(number)
+        return done == all_of_them
+
+    def count_parts(self, number: int) -> tuple[int, int]:
+        """How many window groups of a round are on the disk, and how many it has."""
+        asked = [
+            self.has_part(number, role, group)
+            for role in self.rounds()[number].texts
+            for group in range(len(self.facts.windows[role].groups))
+        ]
+        return sum(asked), len(asked)
+
+    def finish(self) -> None:
+        """Mark the run as one that needs no further round."""
+        assert all(self.is_measured(number) for number in range(len(self.rounds())))
+        disk.write_json(self.folder / FINISHED_FILE, FinishedFacts(rounds=len(self._rounds)))
+
+    def is_finished(self) -> bool:
+        """Whether the run was marked as finished, and no round or sum was deleted since.
+
+        Raises:
+            RunError: if the mark or a round is damaged.
+        """
+        if not (self.folder / FINISHED_FILE).exists():
+            return False
+        marked = _read(self.folder, FINISHED_FILE, FinishedFacts)
+        n_rounds = len(self.rounds())
+        return marked.rounds == n_rounds and all(map(self.is_measured, range(n_rounds)))
+
+    # --- parts -------------------------------------------------------------------------------
+
+    def part_path(self, number: int, role: Role, group: int) -> Path:
+        """Where the sums of a window group are or will be."""
+        return self.folder / _name(number) / f"{role}-{group:06d}.safetensors"
+
+    def has_part(self, number: int, role: Role, group: int) -> bool:
+        """Whether the sums of a window group are on the disk."""
+        return self.part_path(number, role, group).exists()
+
+    def write_part(
+        self, number: int, role: Role, group: int, sums: parts.Sums, facts: Mapping[str, str]
+    ) -> None:
+        """Store the sums of one window group, each float64, shape (variants, windows).
+
+        With them go facts, the round they belong to and a checksum of it all.
+        """
+        assert parts.shapes(sums) == self._wanted_shapes(number, role, group)
+        bound = {**facts, "run": self._round_sha256(number)}
+        parts.write(self.part_path(number, role, group), sums, bound)
+
+    def read_part(
+        self, number: int, role: Role, group: int
+    ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """The sums of one window group by measure, and the facts stored with them.
+
+        Raises:
+            RunError: if the part is missing, damaged, or does not belong to this run and round.
+        """
+        path = self.part_path(number, role, group)
+        sums, facts = parts.read(path)
+        belongs = facts.pop("run", None) == self._round_sha256(number)
+        if not belongs or parts.shapes(sums) != self._wanted_shapes(number, role, group):
+            raise RunError(
+                f"cannot use part {path}: it does not belong to the {RUN_FILE} and "
+                f"{VARIANTS_FILE} it lies with, since one of them was changed or is of another run "
+                "or round. Restore it from a copy, or sweep again into another folder."
+            )
+        return sums, facts
+
+    def _wanted_shapes(self, number: int, role: Role, group: int) -> dict[str, tuple[int, ...]]:
+        round_ = self.rounds()[number]
+        first, end = self.facts.windows[role].groups[group]
+        return dict.fromkeys(round_.measures, (len(round_.variants), end - first))
 
     @cached_property
     def facts_sha256(self) -> str:
-        """SHA-256 of what the sums are read by: a change of these facts in `run.json` is found."""
-        named = ("identity", "protocol", "plans", "parameters", "windows")
-        facts = {
-            **{name: self.info[name] for name in named},
-            "n_blocks": self.info["model"]["n_blocks"],
-            "n_bytes": {split: text["n_bytes"] for split, text in self.info["texts"].items()},
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of what sums are read by: a change of these facts in `run.json` is found."""
+        facts = self.facts
+        return _sha256(
+            facts.identity,
+            facts.protocol,
+            facts.windows,
+            facts.model.n_blocks,
+            {role: text.n_bytes for role, text in facts.texts.items()},
+        )
+
+    def _round_sha256(self, number: int) -> str:
+        """The same with what a round measures: no part fits two runs, nor two rounds."""
+        if number not in self._round_hashes:
+            self._round_hashes[number] = _sha256(self.facts_sha256, number, self.rounds()[number])
+        return self._round_hashes[number]
 
 
-def _checksum(nll_PW: np.ndarray, facts: Mapping[str, str]) -> str:
-    """SHA-256 of sums, with their shape and format, and of the facts beside them."""
-    described = json.dumps([str(nll_PW.dtype), nll_PW.shape, sorted(facts.items())])
-    return hashlib.sha256(described.encode() + nll_PW.tobytes()).hexdigest()
+def _name(number: int) -> str:
+    """Where a round is, from the run folder."""
+    return f"{ROUNDS}/{number:03d}"
+
+
+def _read_run_file(folder: Path) -> RunFacts:
+    try:
+        is_run = (folder / RUN_FILE).is_file()
+    except OSError as error:
+        raise RunError(
+            f"cannot read run {folder}: {error.strerror}. Give a folder that you may enter."
+        ) from None
+    if not is_run:
+        raise RunError(
+            f"cannot read run {folder}: it holds no {RUN_FILE}. Give a folder that a sweep wrote."
+        )
+    schema = disk.read_json(folder / RUN_FILE, RESTORE).get("schema")
+    if type(schema) is not int or schema != SCHEMA:
+        raise RunError(
+            f"cannot read run {folder}: its schema is {schema!r:.40}, this version reads {SCHEMA}. "
+            "Use the version of pruning-kit that wrote it, or sweep again."
+        )
+    return _read(folder, RUN_FILE, RunFacts)
+
+
+def _read(folder: Path, name: str, kind: type[Kind]) -> Kind:
+    """A file of the run folder, as its type."""
+    content = disk.read_json(folder / name, RESTORE)
+    try:
+        return fit(content, kind)
+    except MisfitError as misfit:
+        raise _unfit(folder, name, misfit) from None
+
+
+def _unfit(folder: Path, name: str, misfit: MisfitError) -> RunError:
+    return RunError(f"cannot read run {folder}: its {name} {misfit.of_one}. {RESTORE}")
+
+
+def _check_variants(variants: Sequence[VariantFacts], n_blocks: int) -> None:
+    for number, facts in enumerate(variants):
+        last = facts.parsed.plan.units[-1:]
+        if last and last[0].block >= n_blocks:
+            raise MisfitError(
+                f"variants[{number}]",
+                f"a model of {n_blocks} blocks has no variant {facts.variant!r:.40}",
+            )
+
+
+def _sha256(*facts: Any) -> str:
+    """SHA-256 of facts, in whatever order their names stand."""
+    text = json.dumps(msgspec.to_builtins(facts), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_blank(folder: Path) -> bool:
-    """Whether a folder is empty, or what a run leaves that was killed before its `run.json`."""
+    """Whether a folder is empty, or what a run leaves that was killed before its first file."""
     return all(
-        all(map(disk.is_left_over, path.iterdir()))
-        if path.name == PARTS and path.is_dir()
-        else disk.is_left_over(path)
+        _is_blank(path) if path.is_dir() and path.name == ROUNDS else disk.is_left_over(path)
         for path in folder.iterdir()
     )

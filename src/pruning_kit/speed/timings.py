@@ -14,7 +14,7 @@ Shapes: R rounds, E entries, C contrasts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -24,12 +24,10 @@ import numpy as np
 from pruning_kit.errors import TimingError
 from pruning_kit.intervals import repeats
 from pruning_kit.intervals.repeats import Estimate, Floats, exponential
-from pruning_kit.machine.forms import BLOCKS, COUNT, PLAN, Restricted, between, what_is_missing
 from pruning_kit.plans.plan import Plan
 from pruning_kit.speed.depths import NULL_PAIR, DepthTest, Fit, NullTest, compare_depths, fit_line
 from pruning_kit.speed.threads import Trial, Wanted
 
-SCHEMA = 3  # 2: calls in turns, further batch sizes; 3: quantities rest, trials of threads
 PREFILL, DECODE, END_TO_END = "prefill_s", "decode_s_per_token", "end_to_end_s"
 QUANTITIES = (PREFILL, DECODE, END_TO_END)
 END_TO_END_PLAIN = "end_to_end_plain_s"  # kept, and told as a doubt; not compared
@@ -37,48 +35,6 @@ TARGET_MET, BUDGET_ENDED = "target met", "budget ended"
 SAMPLED = (*QUANTITIES, END_TO_END_PLAIN)
 MOST_BUDGETS = 6
 """So often the budget may be spent to reach the rounds without which there is no interval."""
-SECONDS = between(float, 1e-12, 1e12)
-READ = ("time_s", "load_average", "cpu_busy_s", "cpu_own_s", "cpu_steal_s")
-READING = dict.fromkeys((str, *READ), between(float, -1e15, 1e15))
-ASKED = Restricted(int | None, lambda value: value is None or value > 0)
-PEAK_BYTES = Restricted(int | None, lambda value: value is None or 0 <= value < 1e18)
-FORM = {
-    "n_blocks": BLOCKS,
-    "protocol": {
-        "batch_size": COUNT,
-        "prompt_tokens": COUNT,
-        "end_to_end_prompt_tokens": COUNT,
-        "end_to_end_new_tokens": COUNT,
-        "target": SECONDS,
-        "budget_s": SECONDS,
-        "warmup_rounds": between(int, 0, 1e15),
-        "threads_asked": ASKED,
-    },
-    "machine": {
-        "cores": COUNT,
-        "threads": COUNT,
-        "threads_offered": COUNT,
-        "device": str,
-        "device_name": str,
-    },
-    "trials": [{"threads": COUNT, "decode_s": [[SECONDS]], "round_s": SECONDS}],
-    "pools": [[PLAN]],
-    "entries": [{"plan": PLAN, "pool": int, "peak_bytes": PEAK_BYTES}],
-    "start": READING,
-    "rounds": [
-        {
-            "order": [int],
-            "samples": {str: [SECONDS]},
-            "reading": READING,
-        }
-    ],
-    "stopped_because": str,
-    "elapsed_s": between(float, 0, 1e12),
-    "batches": [dict],
-}
-"""What stored timings hold at least."""
-TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
-
 Reading = Mapping[str, float]
 
 
@@ -160,6 +116,10 @@ class Timings:
     def plans(self) -> list[Plan]:
         """Every plan that `summary` can answer for."""
         return list(self._pool_of)
+
+    def covers(self, plan: Plan) -> bool:
+        """Whether `summary` can answer for a plan."""
+        return plan in self._pool_of
 
     @cached_property
     def _pool_of(self) -> dict[Plan, int]:
@@ -253,7 +213,7 @@ class Timings:
         Raises:
             TimingError: if neither the plan nor one that does the same work was timed.
         """
-        if plan not in self._pool_of:
+        if not self.covers(plan):
             raise TimingError(
                 f"cannot tell the latency of plan {plan}: this run timed {len(self._pool_of)} "
                 "other plans. Measure it with --plans."
@@ -315,127 +275,6 @@ class Timings:
             for quantity in QUANTITIES
             if len(set(kept)) > 1
         }
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers for `json.dump`; `from_json` is the inverse."""
-        return {
-            "schema": SCHEMA,
-            "n_blocks": self.n_blocks,
-            "protocol": dict(self.protocol),
-            "machine": dict(self.machine),
-            "pools": [[str(plan) for plan in pool] for pool in self.pools],
-            "entries": [
-                {"plan": str(entry.plan), "pool": entry.pool, "peak_bytes": entry.peak_bytes}
-                for entry in self.entries
-            ],
-            "start": dict(self.start),
-            "rounds": [
-                {
-                    "order": list(turn.order),
-                    "samples": {name: list(values) for name, values in turn.samples.items()},
-                    "reading": dict(turn.reading),
-                }
-                for turn in self.rounds
-            ],
-            "stopped_because": self.stopped_because,
-            "elapsed_s": self.elapsed_s,
-            "batches": [run.to_json() for run in self.batches],
-            "trials": [asdict(trial) for trial in self.trials],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], file: str = "the file") -> Timings:
-        """Read what `to_json` wrote; errors name the file it was stored in.
-
-        Raises:
-            TimingError: if the schema is not this version's, or the timings are damaged.
-        """
-        if data.get("schema") != SCHEMA:
-            raise TimingError(
-                f"cannot read the timings in {file}: their schema is {data.get('schema')!r:.40}, "
-                f"this version reads {SCHEMA}. {TIME_AGAIN}"
-            )
-        if missing := what_is_missing(data, FORM):
-            raise TimingError(
-                f"cannot read the timings in {file}: they lack {missing}, or hold it in another "
-                f"form. {TIME_AGAIN}"
-            )
-        misfit = TimingError(
-            f"cannot read the timings in {file}: plans, pools and samples do not fit together. "
-            f"{TIME_AGAIN}"
-        )
-        if not _fits_together(data):
-            raise misfit
-        timings = cls(
-            n_blocks=data["n_blocks"],
-            protocol=data["protocol"],
-            machine=data["machine"],
-            pools=tuple(tuple(map(Plan.parse, pool)) for pool in data["pools"]),
-            entries=tuple(
-                Entry(Plan.parse(entry["plan"]), entry["pool"], entry["peak_bytes"])
-                for entry in data["entries"]
-            ),
-            start=data["start"],
-            rounds=tuple(_round_from_json(turn) for turn in data["rounds"]),
-            stopped_because=data["stopped_because"],
-            elapsed_s=data["elapsed_s"],
-            batches=tuple(cls.from_json(run, file) for run in data["batches"]),
-            trials=tuple(_trial_from_json(trial) for trial in data["trials"]),
-        )
-        if not _batches_fit(timings):
-            raise misfit
-        return timings
-
-
-def _fits_together(data: Mapping[str, Any]) -> bool:
-    """Whether stored timings have samples of every entry, and the null test."""
-    pools, entries, rounds = data["pools"], data["entries"], data["rounds"]
-    whole = str(Plan())
-    named = [set(turn["samples"]) for turn in rounds]
-    columns = [values for turn in rounds for values in turn["samples"].values()]
-    tried = {len(times) for trial in data["trials"] for times in trial["decode_s"]}
-    return (
-        pools[:1] == [[whole]]
-        and [entry["plan"] for entry in entries[:2]] == [whole, whole]
-        and {entry["pool"] for entry in entries} == set(range(len(pools)))
-        and all(entry["plan"] in pools[entry["pool"]] for entry in entries)
-        and named[:1] == [set(SAMPLED)]
-        and all(later <= earlier for earlier, later in pairwise(named))
-        and all((END_TO_END in names) == (END_TO_END_PLAIN in names) for names in named)
-        and all(pools)
-        and _are_plans([text for pool in pools for text in pool], data["n_blocks"])
-        and all(len(values) == len(entries) for values in columns)
-        and (not tried or tried in ({2}, {3}))
-        and all(sorted(turn["order"]) == list(range(len(entries))) for turn in rounds)
-        and not any(run.get("batches") for run in data["batches"])
-    )
-
-
-def _are_plans(texts: Sequence[str], n_blocks: int) -> bool:
-    """Whether these are plans of a model of so many blocks, each once and as `str` writes it."""
-    plans = [Plan.parse(text) for text in texts]
-    return (
-        len(set(texts)) == len(texts)
-        and [str(plan) for plan in plans] == list(texts)
-        and all(block < n_blocks for plan in plans for block in plan.removed[-1:])
-    )
-
-
-def _batches_fit(timings: Timings) -> bool:
-    """Whether further batch sizes were timed with the same plans, of those of the first size."""
-    plans = [set(run.plans) for run in timings.batches]
-    return all(found == plans[0] and found <= set(timings.plans) for found in plans) and all(
-        run.n_blocks == timings.n_blocks for run in timings.batches
-    )
-
-
-def _round_from_json(data: Mapping[str, Any]) -> Round:
-    samples = {name: tuple(values) for name, values in data["samples"].items()}
-    return Round(tuple(data["order"]), samples, data["reading"])
-
-
-def _trial_from_json(data: Mapping[str, Any]) -> Trial:
-    return Trial(data["threads"], tuple(map(tuple, data["decode_s"])), data["round_s"])
 
 
 def _exponentials(log_RC: Floats) -> list[Estimate]:

@@ -13,7 +13,9 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.surgery import recut
+from pruning_kit.runs.facts import Samples
 from pruning_kit.runs.results import load_run, write_samples
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.speed.workload import PROMPT
@@ -26,20 +28,17 @@ NEW_TOKENS = 60
 def sample(run: RunFolder, workbench: Workbench) -> None:
     """Keep samples with a finished run: of the whole model and the best plan of each size."""
     stored = load_run(run.folder)
-    role = "selection" if "selection" in stored.roles else "reported"
     new_tokens = count_new_tokens(len(workbench.prompt_ids), workbench.loaded.context_limit)
     texts = {}
-    for plan in best_of_each_size(stored.rows(role)):
+    for plan in best_of_each_size(stored.rows(stored.choosing_role)):
         try:
             with using_threads(workbench.threads):
-                ids = write_on(
-                    workbench.decoder_as_used, plan, workbench.prompt_ids, new_tokens
-                )
+                ids = write_on(workbench.decoder_as_used, plan, workbench.prompt_ids, new_tokens)
         except RuntimeError as error:
             workbench.observer.warn(f"No sample of plan {plan.short}: {first_line(error)}.")
         else:
-            texts[plan] = workbench.loaded.tokenizer.decode(ids, skip_special_tokens=True)
-    write_samples(run.folder, PROMPT, new_tokens, texts)
+            texts[Variant(plan)] = workbench.loaded.tokenizer.decode(ids, skip_special_tokens=True)
+    write_samples(run.folder, Samples.of(PROMPT, new_tokens, texts))
 
 
 def check_samples(loaded: LoadedModel, observer: Observer) -> None:

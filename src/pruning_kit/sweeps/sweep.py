@@ -159,9 +159,7 @@ def _measure_round(
         title, total = f"perplexity, {text.corpus.title}", len(variants) * n_windows
         with workbench.observer.track(title, total) as advance:
             for group, first, end in todo:
-                found = workbench.measure(
-                    variants, role, range(first, end), batch_size=end - first
-                )
+                found = workbench.measure(variants, role, range(first, end), batch_size=end - first)
                 run.write_part(number, role, group, found.sums, found.facts)
                 advance(len(variants) * (end - first))
     ranks.wait_for_all(f"measured/{number}")
@@ -199,9 +197,7 @@ def _groups_to_measure(
     return [(left[piece], *groups[left[piece]]) for piece in mine], sum(sizes)
 
 
-def _seconds_per_window(
-    variants: Sequence[Variant], workbench: Workbench, role: Role
-) -> float:
+def _seconds_per_window(variants: Sequence[Variant], workbench: Workbench, role: Role) -> float:
     """What a window costs under all variants, if each is walked as cut."""
     calls = count_calls(as_cut(variant.plan, workbench.n_blocks) for variant in variants)
     return workbench.cost_per_window(role).seconds(1, calls, len(variants))

@@ -8,12 +8,11 @@ import torch
 
 from pruning_kit.errors import RunError
 from pruning_kit.inputs.models import LoadedModel
-from pruning_kit.machine import disk
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.results import LATENCY_FILE, read_timings
 from pruning_kit.runs.store import RunFolder
-from pruning_kit.speed import latency
+from pruning_kit.speed import latency, stored_timings
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol, check_protocol
 from pruning_kit.sweeps.workbench import Workbench
 
@@ -40,7 +39,7 @@ def time_plans(
 
         with using_threads(workbench.threads):
             timings = latency.measure(decoder, timed, prompt_ids, protocol, progress=progress)
-    disk.write_json(path, timings.to_json())
+    stored_timings.write(path, timings)
 
 
 def refuse_other_timings(run: RunFolder, workbench: Workbench, protocol: LatencyProtocol) -> None:

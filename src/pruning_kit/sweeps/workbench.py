@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pruning_kit.errors import CorpusError
 from pruning_kit.inputs import corpora, models
@@ -24,6 +25,7 @@ from pruning_kit.inputs.weights import find_weights
 from pruning_kit.inputs.windows import window_groups
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine.devices import choose_device, choose_dtype, using_threads
+from pruning_kit.plans.paths import Path
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import Material, computation_of
 from pruning_kit.runs.facts import Role
@@ -68,6 +70,11 @@ class Workbench:
     def n_blocks(self) -> int:
         """Blocks of the whole model."""
         return self.decoder.n_blocks
+
+    @property
+    def chosen_on(self) -> PreparedText:
+        """The text that plans are chosen on."""
+        return self.texts.get("selection", self.texts["reported"])
 
     def measure(
         self,
@@ -118,16 +125,22 @@ class Workbench:
         return found
 
     def _sums(
-        self, material: Material, variants: Sequence[Variant], batch: Any, measures: Sequence[Measure]
+        self,
+        material: Material,
+        variants: Sequence[Variant],
+        batch: tuple[Tensor, Tensor, int],
+        measures: Sequence[Measure],
     ) -> Measured:
         """The sums of every variant; those of one kernel in one walk."""
-        by_kernel: dict[Kernel, dict[Variant, Any]] = {}
+        by_kernel: dict[Kernel, dict[Variant, Path]] = {}
         for variant in dict.fromkeys(variants):
             kernel, path = computation_of(variant, material)
             by_kernel.setdefault(kernel, {})[variant] = path
         pieces = []
         for kernel, paths in by_kernel.items():
-            sums, at_a_time = sums_within_memory(kernel, list(paths.values()), *batch, measures)
+            sums, at_a_time = sums_within_memory(
+                kernel, list(paths.values()), *batch, measures=measures
+            )
             facts = {"kernel": kernel.name, "micro_batch": str(at_a_time)}
             pieces.append(Measured.of(list(paths), sums, batch[1], facts))
         return Measured.of_all(pieces, variants)
@@ -139,7 +152,7 @@ class Workbench:
 
     @cached_property
     def _material(self) -> Material:
-        return Material(self.decoder, self.kernel, self.texts, self.kernel_for)
+        return Material(self.decoder, self.kernel, self.chosen_on, self.kernel_for)
 
     @cached_property
     def _float32_material(self) -> Material:
@@ -151,7 +164,7 @@ class Workbench:
         def in_float32(decoder: Decoder) -> Kernel:
             return self.kernel_for(decoder, torch.float32)
 
-        return Material(self.decoder, in_float32(self.decoder), self.texts, in_float32)
+        return Material(self.decoder, in_float32(self.decoder), self.chosen_on, in_float32)
 
     def choose_batch_size(self, most_removed: int) -> int:
         """Windows at a time: what was asked for, or what memory allows.

@@ -73,6 +73,7 @@ def sums_within_memory(
     tokens_BT: Tensor,
     targets_BS: Tensor,
     first_output: int,
+    *,
     measures: Sequence[Measure] = (NLL,),
 ) -> tuple[Sums, int]:
     """`window_sums`, halving the batch as often as the device runs out of memory.

@@ -47,5 +47,3 @@ def measure_cost(
         times.append((middle - start, clock() - middle))
     block_s, head_s = times[-1]
     return WindowCost(block_s / len(tokens_BT), head_s / len(tokens_BT))
-
-

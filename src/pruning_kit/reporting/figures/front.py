@@ -35,6 +35,7 @@ from pruning_kit.reporting.figures import bars
 from pruning_kit.reporting.figures.scales import GREY, RED, scale_perplexity
 from pruning_kit.reporting.words.advice import what_is_the_front
 from pruning_kit.reporting.words.numbers import format_windows
+from pruning_kit.runs.facts import SPLITS, Role
 from pruning_kit.runs.results import Run
 
 WIDTH_IN = 7.2
@@ -80,18 +81,18 @@ def new_panels(heights_in: Sequence[float], title: str) -> tuple[Figure, list[Ax
     return figure, axes
 
 
-def caption(run: Run, split: str = "test") -> list[str]:
+def caption(run: Run, role: Role = "reported") -> list[str]:
     """Model, text and protocol of a figure, and what was substituted."""
-    model, text = run.info["model"], run.info["texts"][split]
-    part = f", {text['part']}" if text.get("part") else ""
+    model, text = run.facts.model, run.facts.texts[role]
+    part = f", {text.part}" if text.part else ""
     lines = [
-        f"Model: {model['name']} ({run.n_blocks} blocks). Text: {text['title']}{part}; "
-        f"{int(run.targets(split).sum()):,} tokens scored, "
-        f"{format_windows(run.info['protocol'])}."
+        f"Model: {model.name} ({run.n_blocks} blocks). Text: {text.title}{part}; "
+        f"{int(run.targets(role).sum()):,} tokens scored, "
+        f"{format_windows(run.facts.protocol)}."
     ]
-    if model["name"] == "demo":
+    if model.name == "demo":
         lines.append("This is the kit's small embedded demo model, not distilgpt2.")
-    if text.get("note"):
+    if text.note:
         lines.append("The embedded text was scored in place of the one asked for.")
     return lines
 
@@ -105,7 +106,7 @@ def add_caption(figure: Figure, lines: Sequence[str]) -> None:
 def measured(run: Run) -> pd.DataFrame:
     """The rows of the reported text but for the empty stack, plans that failed included."""
     frame = run.frame()
-    return frame[(frame["split"] == "test") & (frame["mode"] != "empty")]
+    return frame[(frame["split"] == SPLITS["reported"]) & (frame["mode"] != "empty")]
 
 
 def perplexity_bars(run: Run) -> Figure | None:

@@ -281,7 +281,7 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     axes.margins(x=0.1)
     axes.set_xlabel("Blocks removed")
     axes.set_ylabel(f"Relative to the whole model{' (logarithmic axis)' if logarithmic else ''}")
-    caption = front.caption(run, analysis.selection.split)
+    caption = front.caption(run, analysis.selection.role)
     front.add_caption(figure, [*caption, *_size_notes(analysis)])
     return figure
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from pruning_kit.findings.evidence import Interval
 from pruning_kit.plans.plan import Plan
+from pruning_kit.runs.facts import ProtocolFacts
 
 MAX_NAMED = 6
 MAX_SERIES = 12
@@ -25,14 +25,14 @@ def format_ppl(ppl: float) -> str:
     return f"{ppl:,.0f}" if ppl < 1e6 else f"{ppl:.2e}"
 
 
-def format_bos(protocol: Mapping[str, Any]) -> str:
+def format_bos(protocol: ProtocolFacts) -> str:
     """That windows begin with BOS, to be added to a list; empty where they do not."""
-    return "" if protocol.get("bos") is None else ", BOS first in each window"
+    return "" if protocol.bos is None else ", BOS first in each window"
 
 
-def format_windows(protocol: Mapping[str, Any]) -> str:
+def format_windows(protocol: ProtocolFacts) -> str:
     """What the windows of a run are: `context 1024, stride 512`."""
-    return f"context {protocol['context']}, stride {protocol['stride']}{format_bos(protocol)}"
+    return f"context {protocol.context}, stride {protocol.stride}{format_bos(protocol)}"
 
 
 def format_change(ratio: Interval) -> str:

@@ -1,0 +1,213 @@
+"""Facts: what a run folder says about itself, as types that check themselves when they are read.
+
+A fact that is missing or of another form is a `machine.typed.MisfitError`, which names it by its
+path.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from pruning_kit.errors import PlanError
+from pruning_kit.machine.typed import MisfitError
+from pruning_kit.plans.variant import Variant
+
+SCHEMA = 2
+"""Versions: 1, plans in run.json and one list of parts; 2, rounds of variants, several measures."""
+
+Role = Literal["reported", "selection"]
+"""Of a text: figures are reported on one, plans may be chosen on another."""
+SPLITS: dict[Role, str] = {"reported": "test", "selection": "calibration"}
+"""The names of the roles in the column `split` of results.csv."""
+NLL = "nll"
+"""The measure that every round takes, in nats."""
+
+Count = Annotated[int, Meta(ge=1, le=10**18)]
+Place = Annotated[int, Meta(ge=0, le=10**18)]
+Blocks = Annotated[int, Meta(ge=1, le=10_000)]
+"""Of a model; none has more."""
+Group = tuple[Place, Place]
+"""Windows that are computed together: the first, and the one after the last."""
+
+
+class ModelFacts(Struct, frozen=True, kw_only=True):
+    """The whole model."""
+
+    name: str
+    revision: str | None
+    weights_sha256: str
+    model_type: str
+    n_blocks: Blocks
+    stored_dtype: str
+    context_limit: int | None
+    note: str | None
+    """Why it stands in for the one that was asked for."""
+
+
+class TextFacts(Struct, frozen=True, kw_only=True):
+    """A text that was scored."""
+
+    name: str
+    title: str
+    sha256: str
+    n_tokens: Count | None
+    n_bytes: Count
+    """Bytes of the scored part, in UTF-8."""
+    n_windows_in_all: Count | None
+    part: str | None
+    """Which part was scored, in words; None for the whole."""
+    note: str | None
+    """Why it stands in for the one that was asked for."""
+
+
+class WindowFacts(Struct, frozen=True, kw_only=True):
+    """The windows of a text: which are computed together, and how many tokens each scores."""
+
+    groups: tuple[Group, ...]
+    targets: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        ends = [0, *(end for _, end in self.groups)]
+        follow = self.groups == tuple(pairwise(ends)) and ends == sorted(set(ends))
+        if not follow or ends[-1] != len(self.targets) or not self.groups:
+            raise MisfitError("", f"its groups do not cover its {len(self.targets)} windows")
+
+
+class ProtocolFacts(Struct, frozen=True, kw_only=True):
+    """How texts are cut into windows."""
+
+    context: Count
+    stride: Count
+    bos: int | None
+    """Token before each window."""
+    max_windows: Count | None
+
+
+class NumericsFacts(Struct, frozen=True, kw_only=True):
+    """What was computed with; a resumed run keeps to it."""
+
+    dtype: str
+    device: str
+    device_name: str
+    kernel: str
+    note: str | None
+    """Why it is not the fastest kernel."""
+    attention: str
+    batch_size: Count
+    threads: Count
+
+
+class ProposalFacts(Struct, frozen=True, kw_only=True):
+    """Who asked for variants."""
+
+    text: str
+    """The proposer's text form."""
+    mode: str | None
+    seed: Annotated[int, Meta(ge=-(10**18), le=10**18)]
+
+
+class RunFacts(Struct, frozen=True, kw_only=True):
+    """Everything needed to repeat a run, written once, before its first round."""
+
+    schema: int = SCHEMA
+    command: str
+    created: str
+    identity: dict[str, Any]
+    """What has to agree for sums to be mixed."""
+    model: ModelFacts
+    texts: dict[Role, TextFacts]
+    protocol: ProtocolFacts
+    numerics: NumericsFacts
+    proposal: ProposalFacts
+    windows: dict[Role, WindowFacts]
+    versions: dict[str, str]
+    git_commit: str | None
+
+    def __post_init__(self) -> None:
+        for role in ("reported", *self.windows, *self.texts):
+            for name in ("texts", "windows"):
+                if role not in getattr(self, name):
+                    raise MisfitError(f"{name}.{role}")
+        try:
+            shlex.split(self.command)
+        except ValueError:  # a quotation that does not end
+            raise MisfitError("command") from None
+
+
+class VariantFacts(Struct, frozen=True, kw_only=True):
+    """A variant, as `str` writes it, and the parameters of its model, tied ones counted once."""
+
+    variant: str
+    parameters: Count
+
+    def __post_init__(self) -> None:
+        try:
+            written = str(self.parsed)
+        except PlanError:
+            raise MisfitError("variant") from None
+        if written != self.variant:
+            raise MisfitError("variant", f"{written!r} is written {self.variant!r:.40}")
+
+    @property
+    def parsed(self) -> Variant:
+        """The variant itself."""
+        return Variant.parse(self.variant)
+
+
+class RoundFacts(Struct, frozen=True, kw_only=True):
+    """What one round measures: variants, by some measures, on some of the run's texts."""
+
+    variants: tuple[VariantFacts, ...]
+    measures: tuple[str, ...]
+    texts: tuple[Role, ...]
+
+    def __post_init__(self) -> None:
+        lists = {"variants": self.names, "measures": self.measures, "texts": self.texts}
+        for name, values in lists.items():
+            if not values or len(set(values)) != len(values):
+                raise MisfitError(name, "it is empty, or holds something twice")
+        if NLL not in self.measures:
+            raise MisfitError("measures", f"it lacks {NLL!r}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variants as text, in the order of the stored rows."""
+        return tuple(facts.variant for facts in self.variants)
+
+
+class FinishedFacts(Struct, frozen=True, kw_only=True):
+    """The mark of a run whose proposer has nothing more to ask."""
+
+    rounds: Count
+
+
+class Samples(Struct, frozen=True, kw_only=True):
+    """What some variants wrote on from a prompt, the prompt included."""
+
+    prompt: str
+    new_tokens: Count
+    texts: dict[str, str]
+    """By variant, as `str` writes it."""
+
+    def __post_init__(self) -> None:
+        for text in self.texts:
+            try:
+                Variant.parse(text)
+            except PlanError:
+                raise MisfitError("texts") from None
+
+    @classmethod
+    def of(cls, prompt: str, new_tokens: int, texts: Mapping[Variant, str]) -> Samples:
+        """Samples by variant; `by_variant` gives them back."""
+        named = {str(variant): text for variant, text in texts.items()}
+        return cls(prompt=prompt, new_tokens=new_tokens, texts=named)
+
+    @property
+    def by_variant(self) -> dict[Variant, str]:
+        """The texts by variant, the whole model's first."""
+        return dict(sorted((Variant.parse(name), text) for name, text in self.texts.items()))
