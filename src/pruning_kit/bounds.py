@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pruning_kit.errors import PruningKitError
-from pruning_kit.plans.permutations import MAX_PERMUTATIONS
 
 ANY_SEED = 2**63 - 1
 TOKENS = 2**24
-MOST_PLANS = 2**24
-"""As many as 24 blocks have sets."""
+MOST_PLANS = 2**20
+"""A run holds all of its plans in memory."""
+MOST_PERMUTATIONS = 10_000
+"""Sampled orders of the blocks; more are not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ RANGES = {
     "--max-removed": Range(1, 10_000),
     "--ratios": Range(0, 1, strictly=True),
     "--max-plans": Range(1, MOST_PLANS),
-    "--plans shapley:N with N =": Range(1, MAX_PERMUTATIONS),
+    "--plans shapley:N with N =": Range(1, MOST_PERMUTATIONS),
     "--seed": Range(-ANY_SEED, ANY_SEED),
     "--prompt-tokens": Range(1, TOKENS),
     "--new-tokens": Range(1, TOKENS),

@@ -2,6 +2,8 @@
 
     PruningKitError
     ├── PlanError          a set of blocks that cannot be read or removed
+    │   ├── TooManyPlansError   more plans than were allowed for
+    │   └── NoSizeLeftError     more blocks to remove than were allowed for
     ├── WindowError        a context, stride or text length that gives no windows
     ├── CorpusError        a text that cannot be found, read or scored
     ├── ModelError         a model that cannot be found or loaded
@@ -25,6 +27,47 @@ class PruningKitError(ValueError):
 
 class PlanError(PruningKitError):
     """A set of blocks that cannot be read or removed."""
+
+
+class TooManyPlansError(PlanError):
+    """More plans than were allowed for, in numbers for who knows how to ask for fewer."""
+
+    def __init__(self, n_blocks: int, count: int | None, limit: int, calls: int | None = None):
+        """Say it.
+
+        Args:
+            n_blocks: of the model.
+            count: plans that were asked for; None for more than any run holds.
+            limit: plans that are allowed.
+            calls: block calls for each window, where they were counted.
+        """
+        self.n_blocks, self.count, self.limit, self.calls = n_blocks, count, limit, calls
+        work = "" if calls is None else f", in {calls:,} block calls for each window"
+        super().__init__(
+            f"cannot measure all that was asked for of {n_blocks} blocks: that is more than "
+            f"{limit:,} plans, and a sweep holds no more. Choose fewer."
+            if count is None
+            else f"cannot measure {count:,} plans of {n_blocks} blocks: that is more than "
+            f"{limit:,}{work}. Choose fewer, or raise max_plans to {count}."
+        )
+
+
+class NoSizeLeftError(PlanError):
+    """More blocks to remove than were allowed for."""
+
+    def __init__(self, smallest: int, max_removed: int, asked: str):
+        """Say it.
+
+        Args:
+            smallest: the least number of blocks that was asked for.
+            max_removed: the most that is allowed.
+            asked: how it was asked for: `sizes` or `ratios`.
+        """
+        self.smallest, self.max_removed, self.asked = smallest, max_removed, asked
+        super().__init__(
+            f"cannot remove {smallest} blocks or more: max_removed is {max_removed}. Raise it or "
+            f"choose smaller {asked}."
+        )
 
 
 class WindowError(PruningKitError):

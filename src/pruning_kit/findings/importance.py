@@ -15,9 +15,10 @@ from itertools import combinations, islice, pairwise
 import numpy as np
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
+from pruning_kit.bounds import MOST_PERMUTATIONS
 from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.intervals.windows import LEVEL, Array
-from pruning_kit.plans.permutations import MAX_PERMUTATIONS, prefix_plans, shapley_permutations
+from pruning_kit.plans.permutations import prefix_plans, shapley_permutations
 from pruning_kit.plans.plan import Plan
 from pruning_kit.search.choice import shapley_options
 
@@ -248,7 +249,7 @@ def _shapley(
 def _measured_pairs(scores: Scores, n_blocks: int) -> list[tuple[int, ...]]:
     """The first orders of all pairs whose plans the run holds; the second is the reverse."""
     found: list[tuple[int, ...]] = []
-    stream = islice(shapley_permutations(n_blocks), 0, MAX_PERMUTATIONS, 2)
+    stream = islice(shapley_permutations(n_blocks), 0, MOST_PERMUTATIONS, 2)
     for order in stream:
         needed = prefix_plans(order) + prefix_plans(order[::-1])
         if not scores.row.keys() >= set(needed):

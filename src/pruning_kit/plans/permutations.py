@@ -8,8 +8,6 @@ from itertools import islice
 
 from pruning_kit.plans.plan import Plan
 
-MAX_PERMUTATIONS = 10_000  # more are not used
-
 
 def shapley_permutations(n_blocks: int, seed: int = 0) -> Iterator[tuple[int, ...]]:
     """An endless stream of orders of the blocks, each followed by its reverse (antithetic)."""

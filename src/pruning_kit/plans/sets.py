@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
-from pruning_kit.errors import PlanError
+from pruning_kit.errors import NoSizeLeftError, PlanError
 from pruning_kit.plans.plan import Plan
 
 
@@ -57,16 +57,25 @@ STRATEGIES: dict[str, Callable[[int, int], Plan]] = {
 }
 
 
+def check_strategy(name: str) -> None:
+    """Refuse a strategy that there is not.
+
+    Raises:
+        PlanError: naming those that there are.
+    """
+    if name not in STRATEGIES:
+        raise PlanError(
+            f"cannot use strategy {name!r}: the strategies are {', '.join(STRATEGIES)}."
+        )
+
+
 def strategy_plan(name: str, n_blocks: int, count: int, seed: int = 0) -> Plan:
     """The plan of a named strategy for `count` removed blocks (`seed` matters for `random`).
 
     Raises:
         PlanError: if the strategy is unknown or `count` is not between 1 and `n_blocks` - 1.
     """
-    if name not in STRATEGIES:
-        raise PlanError(
-            f"cannot use strategy {name!r}: the strategies are {', '.join(STRATEGIES)}."
-        )
+    check_strategy(name)
     if not 1 <= count < n_blocks:
         raise PlanError(
             f"cannot remove {count} of {n_blocks} blocks by strategy {name!r}: "
@@ -89,3 +98,36 @@ def count_for_ratio(ratio: float, n_blocks: int) -> int:
             "such as 0.25."
         )
     return min(max(1, math.floor(ratio * n_blocks + 0.5)), n_blocks - 1)
+
+
+def largest_size(max_removed: int | None, n_blocks: int) -> int:
+    """Blocks that a plan may lack at most: one stays, if nothing else is asked for."""
+    return max(1, n_blocks - 1) if max_removed is None else max_removed
+
+
+def sizes_within(
+    sizes: Sequence[int], max_removed: int | None, n_blocks: int, asked: str = "sizes"
+) -> list[int]:
+    """Those numbers of removed blocks that are not above `max_removed`, ascending.
+
+    Args:
+        sizes: what was asked for; may be empty.
+        max_removed: upper bound; None: all blocks but one.
+        n_blocks: of the model.
+        asked: how it was asked for, `sizes` or `ratios`, to be said.
+
+    Raises:
+        PlanError: if a size or the bound is impossible for the model, or no size is left.
+    """
+    if n_blocks == 1 and (sizes or max_removed is not None):
+        Plan((0,)).check(n_blocks)  # which refuses it
+    top = largest_size(max_removed, n_blocks)
+    for size in (*sizes, top):
+        if not 1 <= size <= max(1, n_blocks - 1):
+            raise PlanError(
+                f"cannot remove {size} of {n_blocks} blocks: choose 1 to {n_blocks - 1}."
+            )
+    kept = sorted({size for size in sizes if size <= top})
+    if sizes and not kept:
+        raise NoSizeLeftError(min(sizes), top, asked)
+    return kept

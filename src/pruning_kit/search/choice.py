@@ -10,10 +10,10 @@ from enum import StrEnum
 from typing import Any
 
 from pruning_kit import bounds
+from pruning_kit.bounds import MOST_PLANS
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.paths import as_cut, count_calls
 from pruning_kit.plans.permutations import (
-    MAX_PERMUTATIONS,
     count_shapley_plans,
     permutations_within,
     shapley_plans,
@@ -22,7 +22,6 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import count_for_ratio, singles, strategy_plan, subsets
 
 MAX_PLANS = 5000
-MOST_PLANS = 2**20  # a sweep holds all of its plans in memory
 LISTED_PLANS = 20_000  # so many are listed in a second, to be counted exactly
 MIN_PERMUTATIONS = 4  # two pairs show an error
 PERMUTATIONS_PER_BLOCK = 16
@@ -300,7 +299,6 @@ def shapley_options(n_blocks: int) -> str:
         return "--mode combinatorial"
     wanted = min(
         PERMUTATIONS_PER_BLOCK * n_blocks,
-        MAX_PERMUTATIONS,
         permutations_within(n_blocks, MAX_PLANS),
     )
     orders = max(MIN_PERMUTATIONS, wanted)

@@ -1,0 +1,40 @@
+"""The whole model alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pruning_kit.plans.plan import Plan
+from pruning_kit.search.one_round import OneRound
+from pruning_kit.search.text import unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline(OneRound):
+    """The whole model, to compare with."""
+
+    mode: ClassVar[str | None] = "baseline"
+
+    @classmethod
+    def parse(cls, word: str) -> Baseline:
+        """Read `baseline`.
+
+        Raises:
+            PlanError: if the word has more.
+        """
+        if word != "baseline":
+            raise unreadable(word, "baseline")
+        return cls()
+
+    def __str__(self) -> str:
+        return "baseline"
+
+    def plans(self, n_blocks: int) -> Iterable[Plan]:
+        """The plan that removes nothing."""
+        return [Plan()]
+
+    def bound(self, n_blocks: int) -> int:
+        """One."""
+        return 1

@@ -1,0 +1,56 @@
+"""Proposers of one round: plans that are known before anything is measured."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar
+
+from pruning_kit.bounds import MOST_PLANS
+from pruning_kit.errors import TooManyPlansError
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
+from pruning_kit.search.proposer import Asking
+
+
+class OneRound(ABC):
+    """Plans of whole blocks, as cut, all measured at once; among them always the whole model."""
+
+    __slots__ = ()
+
+    mode: ClassVar[str | None] = None
+
+    @property
+    def seed(self) -> int:
+        """What draws at random; 0 where nothing does."""
+        return 0
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The text form, of which `search.parse` is the inverse."""
+
+    @abstractmethod
+    def plans(self, n_blocks: int) -> Iterable[Plan]:
+        """The plans, in any order; the whole model may be missing.
+
+        Raises:
+            PlanError: if one does not fit the model.
+        """
+
+    @abstractmethod
+    def bound(self, n_blocks: int) -> int:
+        """See `Proposer.bound`; the whole model counts."""
+
+    def check(self, n_blocks: int) -> None:
+        """See `Proposer.check`."""
+        count = self.bound(n_blocks)
+        if count > MOST_PLANS:
+            raise TooManyPlansError(n_blocks, None, MOST_PLANS)
+
+    def most_removed(self, n_blocks: int) -> int:
+        """See `Proposer.most_removed`."""
+        return max((plan.size for plan in self.plans(n_blocks)), default=0)
+
+    def propose(self, n_blocks: int) -> Asking:
+        """See `Proposer.propose`: one round, sorted."""
+        yield [Variant(plan) for plan in sorted(dict.fromkeys([Plan(), *self.plans(n_blocks)]))]

@@ -1,0 +1,73 @@
+"""Proposers: what to measure next, from what was measured before."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Protocol
+
+from pruning_kit.plans.variant import Variant
+
+Costs = Mapping[Variant, float]
+"""Nats per token on the text that plans are chosen on, of every variant measured so far."""
+
+Asking = Generator[Sequence[Variant], Costs, None]
+"""A search under way: it yields the variants of a round and is sent what all of them cost."""
+
+
+class Proposer(Protocol):
+    """A way to choose what a run measures: a frozen value with a text form.
+
+    `search.parse` is the inverse of `str`. The text is stored with a run and is a part of its
+    identity, so that two proposers of the same text ask for the same.
+    """
+
+    @property
+    def mode(self) -> str | None:
+        """The mode of the command line that it is; None where it is none."""
+
+    @property
+    def seed(self) -> int:
+        """What draws at random: the strategy `random`, sampled orders. 0 where nothing does."""
+
+    def __str__(self) -> str:
+        """The text form, the same for all that ask for the same."""
+
+    def bound(self, n_blocks: int) -> int:
+        """Variants that it asks for in all its rounds, at most, counted without listing them.
+
+        Counting may end beyond `bounds.MOST_PLANS`.
+
+        Raises:
+            PlanError: if what it asks for does not fit a model of so many blocks.
+        """
+
+    def check(self, n_blocks: int) -> None:
+        """Refuse, before any weight is read, what cannot be measured.
+
+        Raises:
+            PlanError: if a plan does not fit the model, or there are more than allowed.
+        """
+
+    def most_removed(self, n_blocks: int) -> int:
+        """Blocks that a variant lacks at most, which bounds the live states of the walk."""
+
+    def propose(self, n_blocks: int) -> Asking:
+        """Yield the variants to measure in one round, be sent the costs, and so on to the end.
+
+        A function of the costs alone, never of the clock or of chance without a seed. A run that
+        was stopped is resumed by replay: this generator is run again and sent stored costs, until
+        it asks for something that was not measured.
+        """
+
+
+def next_round(asking: Asking, costs: Costs | None = None) -> Sequence[Variant] | None:
+    """What a search asks for when sent the costs; None where it asks for nothing more.
+
+    Args:
+        asking: the search under way.
+        costs: what was measured so far; None starts the search.
+    """
+    try:
+        return next(asking) if costs is None else asking.send(costs)
+    except StopIteration:
+        return None

@@ -1,0 +1,46 @@
+"""Each block removed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import singles
+from pruning_kit.search.one_round import OneRound
+from pruning_kit.search.text import unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Sequential(OneRound):
+    """The whole model without each block in turn."""
+
+    mode: ClassVar[str | None] = "sequential"
+
+    @classmethod
+    def parse(cls, word: str) -> Sequential:
+        """Read `sequential`.
+
+        Raises:
+            PlanError: if the word has more.
+        """
+        if word != "sequential":
+            raise unreadable(word, "sequential")
+        return cls()
+
+    def __str__(self) -> str:
+        return "sequential"
+
+    def plans(self, n_blocks: int) -> Iterable[Plan]:
+        """One plan for each block."""
+        return singles(n_blocks)
+
+    def bound(self, n_blocks: int) -> int:
+        """The blocks and the whole model.
+
+        Raises:
+            PlanError: if the model has but one block.
+        """
+        Plan((0,)).check(n_blocks)
+        return 1 + n_blocks

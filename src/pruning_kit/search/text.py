@@ -1,0 +1,79 @@
+"""The text forms of proposers: a name and, after a colon, numbers and settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from pruning_kit.errors import PlanError
+
+_NAMES = r"[a-z]+(?:,[a-z]+)*"
+_NUMBER = r"\d{1,9}(?:\.\d{1,30})?(?:e-\d{1,3})?"
+_SETTING = r"[a-z]+=-?\d{1,19}"
+_WORD = re.compile(
+    rf"({_NAMES})(?::((?:{_NUMBER}|{_SETTING})(?:,(?:{_NUMBER}|{_SETTING}))*))?", re.ASCII
+)
+
+
+class Word(NamedTuple):
+    """The parts of a text form such as `first,last:2,3,max=4`."""
+
+    text: str
+    example: str
+    """A word that can be read, for who wrote another."""
+    names: tuple[str, ...]
+    whole: tuple[int, ...]
+    """Numbers without a decimal point or exponent."""
+    shares: tuple[float, ...]
+    """Numbers with one."""
+    settings: Mapping[str, int]
+
+    @classmethod
+    def parse(cls, text: str, example: str, settings: Collection[str] = ()) -> Word:
+        """Read a word; the inverse of `write`.
+
+        Args:
+            text: the word.
+            example: see above.
+            settings: names that may stand before `=`.
+
+        Raises:
+            PlanError: if the text has another form or an unknown setting.
+        """
+        match = _WORD.fullmatch(text)
+        items = match[2].split(",") if match and match[2] else []
+        given = dict(item.split("=") for item in items if "=" in item)
+        numbers = [item for item in items if "=" not in item]
+        if match is None or not given.keys() <= set(settings):
+            raise unreadable(text, example)
+        return cls(
+            text,
+            example,
+            tuple(match[1].split(",")),
+            tuple(int(number) for number in numbers if number.isdecimal()),
+            tuple(float(number) for number in numbers if not number.isdecimal()),
+            {name: int(value) for name, value in given.items()},
+        )
+
+    def whole_numbers(self, count: int | None = None) -> tuple[int, ...]:
+        """The numbers of a word that has one name and only whole ones.
+
+        Raises:
+            PlanError: if it has others, or not `count` of them.
+        """
+        if len(self.names) > 1 or self.shares or count not in (None, len(self.whole)):
+            raise unreadable(self.text, self.example)
+        return self.whole
+
+    @staticmethod
+    def write(names: Iterable[str], numbers: Iterable[float] = (), **settings: int | None) -> str:
+        """The text form; settings that are None are left out."""
+        given = [f"{name}={value}" for name, value in settings.items() if value is not None]
+        details = ",".join([*map(str, numbers), *given])
+        return ",".join(names) + (f":{details}" if details else "")
+
+
+def unreadable(text: str, example: str) -> PlanError:
+    """What to say of a word that cannot be read."""
+    return PlanError(f"cannot read {text!r:.60} as a way to choose plans: write {example}.")

@@ -1,0 +1,119 @@
+"""Several proposers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+
+from pruning_kit.bounds import MOST_PLANS
+from pruning_kit.errors import TooManyPlansError
+from pruning_kit.plans.paths import as_cut, count_calls
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
+from pruning_kit.search.baseline import Baseline
+from pruning_kit.search.chosen import Chosen
+from pruning_kit.search.one_round import OneRound
+from pruning_kit.search.proposer import Asking, Costs, Proposer, next_round
+
+MAX_PLANS = 5000
+LISTED_PLANS = 20_000  # so many are listed in a second, to be counted exactly
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """The union of what several proposers ask for, round by round, and always the whole model.
+
+    The order of the proposers does not matter, nor in how many parts chosen plans are given. In
+    its text form, and so where it is compared, is what is measured; what is allowed is not.
+    """
+
+    proposers: tuple[Proposer, ...]
+    max_plans: int = field(default=MAX_PLANS, compare=False)
+    """More variants than this are measured only when asked for by raising it."""
+    seed: int = field(default=0, compare=False)
+    """As reports show it; 0: that of the proposers, if one has another."""
+
+    def __post_init__(self) -> None:
+        members = _canonical(self.proposers)
+        seeds = [member.seed for member in members if member.seed]
+        object.__setattr__(self, "proposers", members)
+        object.__setattr__(self, "seed", self.seed or next(iter(seeds), 0))
+
+    @property
+    def mode(self) -> str | None:
+        """That of the proposers, if it is one."""
+        modes = {member.mode for member in self.proposers} - {None}
+        return modes.pop() if len(modes) == 1 else None
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.proposers))
+
+    def bound(self, n_blocks: int) -> int:
+        """As many as there are where no two proposers ask for the same.
+
+        Raises:
+            PlanError: if what one asks for does not fit the model.
+        """
+        count = 1 + sum(member.bound(n_blocks) - 1 for member in self.proposers)
+        return count if self._one_round() is None else min(2**n_blocks, count)
+
+    def check(self, n_blocks: int) -> None:
+        """Refuse what does not fit the model or is more than allowed.
+
+        Raises:
+            PlanError: if one proposer refuses, or there are more variants than `max_plans`.
+        """
+        for member in self.proposers:
+            member.check(n_blocks)
+        count = self.bound(n_blocks)
+        if count > MOST_PLANS:
+            raise TooManyPlansError(n_blocks, None, MOST_PLANS)
+        if count > self.max_plans:
+            self._count_exactly(n_blocks, count)
+
+    def _count_exactly(self, n_blocks: int, bound: int) -> None:
+        """Refuse more plans than allowed, listed where they are few and known."""
+        members = self._one_round()
+        if members is None or bound > max(self.max_plans, LISTED_PLANS):
+            raise TooManyPlansError(n_blocks, bound, self.max_plans)
+        plans = {Plan()}.union(*(member.plans(n_blocks) for member in members))
+        if len(plans) > self.max_plans:
+            calls = count_calls(as_cut(plan, n_blocks) for plan in plans)
+            raise TooManyPlansError(n_blocks, len(plans), self.max_plans, calls)
+
+    def most_removed(self, n_blocks: int) -> int:
+        """Blocks that a variant of any proposer lacks at most."""
+        return max(member.most_removed(n_blocks) for member in self.proposers)
+
+    def propose(self, n_blocks: int) -> Asking:
+        """Rounds of what the proposers ask for next and that was not measured, sorted."""
+        running = [member.propose(n_blocks) for member in self.proposers]
+        measured: set[Variant] = set()
+        costs: Costs | None = None
+        while running:
+            replies = [next_round(asking, costs) for asking in running]
+            running = [at for at, reply in zip(running, replies, strict=True) if reply is not None]
+            asked = dict.fromkeys(chain([Variant()], *filter(None, replies)))  # sorted in parts
+            if new := sorted(variant for variant in asked if variant not in measured):
+                costs = yield new
+                measured.update(new)
+
+    def _one_round(self) -> list[OneRound] | None:
+        """The proposers, if all of them know their plans beforehand."""
+        known = [member for member in self.proposers if isinstance(member, OneRound)]
+        return known if len(known) == len(self.proposers) else None
+
+
+def _canonical(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
+    """The same without unions inside, in one order, chosen plans last and in one piece."""
+    flat = list(_flat(proposers))
+    plans = [plan for member in flat if isinstance(member, Chosen) for plan in member.chosen]
+    others = {str(member): member for member in flat if not isinstance(member, Chosen)}
+    chosen = [Chosen(tuple(plans))] if plans else []
+    return (*(others[text] for text in sorted(others)), *chosen) or (Baseline(),)
+
+
+def _flat(proposers: Iterable[Proposer]) -> Iterable[Proposer]:
+    for member in proposers:
+        yield from _flat(member.proposers) if isinstance(member, Together) else [member]
