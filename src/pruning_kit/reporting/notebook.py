@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from pruning_kit.findings.analysis import analyse
-from pruning_kit.reporting.document import build_document, sizes_table
+from pruning_kit.reporting.contents import build_document
+from pruning_kit.reporting.tables import sizes_table
 from pruning_kit.runs.results import Run
 
 
