@@ -14,6 +14,7 @@ lint: .venv/dev-installed
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # lint, the fast suite, and the heavier checks behind the marker `slow`
 check: lint

@@ -33,11 +33,11 @@ from pruning_kit.machine import readings
 from pruning_kit.machine.devices import Stopwatch, device_name, device_sync
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import subsets
-from pruning_kit.reporting.words import doubts
-from pruning_kit.reporting.words import speed as verdicts
+from pruning_kit.reporting.words import doubts, speed
 from pruning_kit.speed import latency, stored_timings, throughput
-from pruning_kit.speed.generation import Turns, Workload
+from pruning_kit.speed.generation import Workload
 from pruning_kit.speed.timings import QUANTITIES, Timings, compare
+from pruning_kit.speed.turns import Turns
 from pruning_kit.speed.workload import MODES, PROMPT, LatencyProtocol
 
 DEMO = Path(pruning_kit.__file__).parent / "demo"
@@ -75,7 +75,7 @@ def null_runs(
         texts = " ".join(_null_text(runs[-1], quantity) for quantity in QUANTITIES)
         print(
             f"  {seed:2d} {len(runs[-1].rounds):3d} rounds {runs[-1].elapsed_s:3.0f} s, "
-            f"{verdicts.threads_used(runs[-1].machine)} {texts}",
+            f"{speed.threads_used(runs[-1].machine)} {texts}",
             flush=True,
         )
     for quantity in QUANTITIES:
@@ -93,7 +93,7 @@ def _null_text(timings: Timings, quantity: str) -> str:
     test = timings.null_test[quantity]
     ratio = test.ratio
     mark = " " if test.passed else "!"
-    return f"| {verdicts.NAMES[quantity]} {ratio.value:.4f} ±{ratio.half_width:.4f}{mark}"
+    return f"| {speed.NAMES[quantity]} {ratio.value:.4f} ±{ratio.half_width:.4f}{mark}"
 
 
 def sweeps(
@@ -148,7 +148,7 @@ def print_run(timings: Timings) -> None:
         for quantity in QUANTITIES
     }
     print(f"  falls with every block removed: {falls}")
-    for sentence in verdicts.findings(timings):
+    for sentence in speed.findings(timings):
         print(f"  {sentence}")
     for sentence in doubts.warnings(timings):
         print(f"  warning: {sentence}")
@@ -160,7 +160,7 @@ def print_slow_downs(timings: Timings) -> None:
     entry = next(i for i in reversed(range(2, len(pools))) if pools[i] == pools[i - 1])
     for factor in SLOW_DOWNS:
         tests = slowed(timings, entry, factor).depth_test
-        told = {verdicts.NAMES[quantity]: test.differ for quantity, test in tests.items()}
+        told = {speed.NAMES[quantity]: test.differ for quantity, test in tests.items()}
         print(f"  plan {timings.entries[entry].plan} slowed {factor}-fold is told apart: {told}")
 
 

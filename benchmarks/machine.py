@@ -10,7 +10,8 @@ from functools import partial
 
 import torch
 
-from pruning_kit.kernels import amx
+from pruning_kit.kernels.amx.layers import AmxLinear
+from pruning_kit.kernels.amx.proof import is_usable
 from pruning_kit.kernels.linear import DenseLinear, MakeLinear, PackedLinear, packing_is_possible
 from pruning_kit.machine.devices import Stopwatch, device_name, device_sync
 
@@ -80,8 +81,8 @@ def layouts(device: torch.device, dtype: torch.dtype) -> dict[str, MakeLinear]:
     found: dict[str, MakeLinear] = {"PyTorch": DenseLinear}
     if device.type == "cpu" and packing_is_possible(dtype):
         found["oneDNN, packed"] = PackedLinear
-    if device.type == "cpu" and amx.is_usable(dtype):
-        found[OWN] = partial(amx.AmxLinear, dtype=dtype)
+    if device.type == "cpu" and is_usable(dtype):
+        found[OWN] = partial(AmxLinear, dtype=dtype)
     return found
 
 

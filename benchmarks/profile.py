@@ -21,7 +21,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import machine
 from benchmarks.sweep import all_subsets, operations, part_calls, random_model, random_text
-from pruning_kit.kernels import amx, choose_kernel
+from pruning_kit.kernels import choose_kernel
+from pruning_kit.kernels.amx.layers import PIECE, AmxAttention, AmxLinear, mix
+from pruning_kit.kernels.amx.proof import is_usable
 from pruning_kit.kernels.attention import PiecewiseAttention, SdpaAttention
 from pruning_kit.kernels.head import CPU_PIECE
 from pruning_kit.kernels.linear import PackedLinear, mean_row, packed, product, relative_error
@@ -97,7 +99,7 @@ def alternatives(dtype: torch.dtype) -> list[str]:
         ways[f"projections and {name}"] = partial(attention, states, slice(None))
     embedding = torch.randn(VOCABULARY, WIDTH).to(dtype) / WIDTH**0.5
     normed = states[0, -SCORED:].repeat(4, 1)
-    if amx.is_usable(dtype):
+    if is_usable(dtype):
         ways |= _amx_ways(joint, bias, states, embedding, normed)
     for rows, columns in PIECES:
         starts = range(0, VOCABULARY, columns)
@@ -136,15 +138,15 @@ def _amx_ways(
     joint: Tensor, bias: Tensor, states: Tensor, embedding: Tensor, normed: Tensor
 ) -> dict[str, Callable[[], object]]:
     """The kit's AMX kernels: attention, head with and without exponentials, and over zeros."""
-    make_linear = partial(amx.AmxLinear, dtype=states.dtype)
-    attention = amx.AmxAttention(joint, bias, HEADS, make_linear)
+    make_linear = partial(AmxLinear, dtype=states.dtype)
+    attention = AmxAttention(joint, bias, HEADS, make_linear)
     query, key_value = states, torch.cat([states, states], dim=-1)
-    columns = embedding[: amx.PIECE[1]]
+    columns = embedding[: PIECE[1]]
     layer, zeros = make_linear(columns, None), make_linear(torch.zeros_like(columns), None)
     name = f"{len(normed):,} positions by {len(columns):,} columns, AMX"
     return {
         "projections and AMX attention": partial(attention, states, slice(None)),
-        "AMX attention alone": partial(amx.mix, query, key_value, HEADS),
+        "AMX attention alone": partial(mix, query, key_value, HEADS),
         f"{name}, product": partial(layer, normed),
         f"{name}, product of zeros": partial(zeros, torch.zeros_like(normed)),
         f"{name}, sum_exp": partial(layer.sum_exp, normed),

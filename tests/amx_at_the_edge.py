@@ -14,7 +14,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from pruning_kit.kernels import amx
+from pruning_kit.kernels.amx.layers import CPU, AmxEmbedding, AmxLinear, mix
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
@@ -40,7 +40,7 @@ def at_the_edge(tensor: Tensor) -> Tensor:
 
 
 def use_linear(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> None:
-    layer = amx.AmxLinear(torch.randn(outputs, inputs), torch.randn(outputs), dtype)
+    layer = AmxLinear(torch.randn(outputs, inputs), torch.randn(outputs), dtype)
     layer._panels = at_the_edge(layer._panels)
     if dtype == torch.bfloat16:
         put_back = layer._bias
@@ -54,7 +54,7 @@ def use_linear(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> None
 
 
 def use_embedding(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> None:
-    embedding = amx.AmxEmbedding(nn.Linear(inputs, outputs, bias=False), dtype, amx.CPU)
+    embedding = AmxEmbedding(nn.Linear(inputs, outputs, bias=False), dtype, CPU)
     embedding.weight_VD = at_the_edge(embedding.weight_VD)
     states = at_the_edge(torch.randn(rows, inputs).to(dtype))
     targets = at_the_edge(torch.full((rows,), outputs - 1))
@@ -64,7 +64,7 @@ def use_embedding(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> N
 def use_attention(queries: int, keys: int, width: int, dtype: torch.dtype) -> None:
     query = at_the_edge(torch.randn(2, queries, 3 * width).to(dtype))
     key_value = at_the_edge(torch.randn(2, keys, 2 * 3 * width).to(dtype))
-    assert amx.mix(query, key_value, 3).isfinite().all()
+    assert mix(query, key_value, 3).isfinite().all()
 
 
 def main(dtype: torch.dtype) -> None:

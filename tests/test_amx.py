@@ -14,6 +14,7 @@ from torch import nn
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels import amx, choose_kernel
+from pruning_kit.kernels.amx import layers, library, proof
 from pruning_kit.kernels.head import CentredEmbedding, PiecewiseHead
 from pruning_kit.kernels.linear import (
     PackedLinear,
@@ -49,7 +50,7 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = BFLOAT16) -> torch.T
     [(None, True), ("ALL", True), ("AVX512_CORE_AMX", True), ("avx2", False)],
 )
 def test_the_units_are_left_alone_where_onednn_is_told_to(monkeypatch, allowed, offered):
-    monkeypatch.setattr(amx.processor, "flags", lambda: amx.FLAGS)
+    monkeypatch.setattr(library.processor, "flags", lambda: library.FLAGS)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if allowed is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", allowed)
@@ -116,7 +117,7 @@ def test_a_float32_product_is_as_exact_as_pytorchs_also_where_numbers_differ_wid
 
 def test_three_terms_add_up_to_the_number():
     numbers = random(1020, dtype=FLOAT32) * 10.0 ** torch.arange(-30, 30).repeat(17)
-    assert torch.equal(sum(term.double() for term in amx.terms(numbers)), numbers.double())
+    assert torch.equal(sum(term.double() for term in layers.terms(numbers)), numbers.double())
 
 
 @needs_amx
@@ -147,7 +148,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype, use_threads):
         use_threads(threads)
         bias = embedding.bias(states)
         logits = embedding.target_logits(states, targets, bias)
-        mixed = amx.mix(query, key_value, 2)
+        mixed = layers.mix(query, key_value, 2)
         results.append((layer(states), layer.sum_exp(states), mixed, bias, logits))
     for found in zip(*results, strict=True):
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
@@ -225,7 +226,7 @@ def test_what_rounding_takes_off_is_put_back_for_the_mean_input(rows, biased):
     off = weight.double() - weight.to(BFLOAT16).double()
     places = places_of_mean(rows, CPU)
     exact = off @ states[places].double().mean(0)
-    _, ours = round_off(weight, bias, BFLOAT16, CPU, True, amx.AmxBias)
+    _, ours = round_off(weight, bias, BFLOAT16, CPU, True, layers.AmxBias)
     put_back = ours(states).double() - (bias if biased else 0)
     assert relative_error(put_back, exact) < 0.015
     assert torch.equal(ours(states.view(1, rows, 64)), ours(states))
@@ -250,7 +251,7 @@ def test_attention_equals_pytorchs(n_queries, n_keys, width, dtype):
     heads = 3
     query = random(2, n_queries, heads * width, dtype=dtype)
     key_value = 2 * random(2, n_keys, 2 * heads * width, seed=1, dtype=dtype)
-    found = amx.mix(query, key_value, heads)
+    found = layers.mix(query, key_value, heads)
 
     def by_heads(states):
         return states.double().view(2, -1, heads, width).transpose(1, 2)
@@ -267,10 +268,10 @@ def test_attention_equals_pytorchs(n_queries, n_keys, width, dtype):
 @formats
 def test_what_a_query_may_not_see_does_not_reach_it(dtype):
     query, key_value = random(1, 50, 64, dtype=dtype), random(1, 50, 128, seed=1, dtype=dtype)
-    before = amx.mix(query, key_value, 1)
+    before = layers.mix(query, key_value, 1)
     key_value[:, 20, :64] *= 1000
     key_value[:, 20, 64:] = -7
-    after = amx.mix(query, key_value, 1)
+    after = layers.mix(query, key_value, 1)
     assert torch.equal(before[:, :20], after[:, :20])
     assert not torch.equal(before[:, 20:], after[:, 20:])
 
@@ -304,15 +305,15 @@ def chosen(states, targets, width=64):
         (lambda layer: layer(random(3, 64), torch.zeros(3)), "a bias of another length"),
         (lambda layer: layer.add_to(random(2, 40), random(3, 64)), "a residual of other rows"),
         (lambda layer: layer.add_to(random(3, 40).float(), random(3, 64)), "its format"),
-        (lambda _: amx.mix(random(1, 9, 64), random(1, 5, 128), 1), "more queries than keys"),
-        (lambda _: amx.mix(random(1, 5, 64), random(1, 5, 64), 1), "keys without values"),
-        (lambda _: amx.mix(random(1, 5, 64), random(1, 5, 128).float(), 1), "of unlike formats"),
-        (lambda _: amx.mix(random(1, 5, 24), random(1, 5, 48), 1), "heads of half steps"),
+        (lambda _: layers.mix(random(1, 9, 64), random(1, 5, 128), 1), "more queries than keys"),
+        (lambda _: layers.mix(random(1, 5, 64), random(1, 5, 64), 1), "keys without values"),
+        (lambda _: layers.mix(random(1, 5, 64), random(1, 5, 128).float(), 1), "of unlike formats"),
+        (lambda _: layers.mix(random(1, 5, 24), random(1, 5, 48), 1), "heads of half steps"),
         (lambda _: amx.AmxLinear(random(40, 48), None, BFLOAT16), "inputs of half tiles"),
         (lambda _: amx.AmxLinear(random(0, 64), None, BFLOAT16), "no outputs"),
         (lambda layer: layer(random(3, 64), torch.zeros(40, device="meta")), "another device"),
-        (lambda _: amx.AmxBias(None, random(40, 48)), "what was rounded off of half tiles"),
-        (lambda _: amx.AmxBias(None, random(40, 64))(random(3, 96)), "its inputs' width"),
+        (lambda _: layers.AmxBias(None, random(40, 48)), "what was rounded off of half tiles"),
+        (lambda _: layers.AmxBias(None, random(40, 64))(random(3, 96)), "its inputs' width"),
         (lambda _: chosen(random(3, 64), torch.arange(3).int()), "targets of 32 bits"),
         (lambda _: chosen(random(3, 64), torch.arange(4)), "more targets than rows"),
         (lambda _: chosen(random(3, 64), torch.arange(3) + 38), "targets past the last"),
@@ -337,8 +338,8 @@ def test_a_model_is_walked_by_amx(name, dtype, monkeypatch):
     if name in ("gpt2", "gpt2-untied"):
         expected_name = "gpt2, {}, AMX, AMX attention, head by pieces"
     assert kernel.name.startswith(expected_name.format(dtype_name(dtype))) and kernel.note == ""
-    called, call = set(), amx._call
-    monkeypatch.setattr(amx, "_call", lambda name, *rest: called.add(name) or call(name, *rest))
+    called, call = set(), library.call
+    monkeypatch.setattr(library, "call", lambda name, *rest: called.add(name) or call(name, *rest))
     windows = (tokens[:, :40], tokens[:, 21:], 20)
     plans = [Plan(), Plan((0,)), Plan((N_BLOCKS - 1,)), Plan((0, N_BLOCKS - 1))]
     found = nll_sums(kernel, plans, N_BLOCKS, *windows)
@@ -370,7 +371,7 @@ def test_a_model_that_does_not_fill_tiles_goes_to_onednn(dtype, monkeypatch):
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
     """A processor said to have the units, nothing compiled yet, and a cache of its own."""
-    cached = amx._library, amx._errors
+    cached = library.load, proof._errors
     for function in cached:
         function.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -400,9 +401,9 @@ def test_without_a_compiler_onednn_computes_and_the_note_says_so(fresh, monkeypa
 
 
 def test_a_compiler_that_fails_is_named_with_its_first_error(fresh, monkeypatch):
-    failing = compiler(fresh, "sys.exit('amx.cpp:3:1: error: what is a tile?\\nand more')")
+    failing = compiler(fresh, "sys.exit('tiles.cpp:3:1: error: what is a tile?\\nand more')")
     monkeypatch.setenv("CXX", failing)
-    reason = f"{failing} could not compile it (amx.cpp:3:1: error: what is a tile?)"
+    reason = f"{failing} could not compile it (tiles.cpp:3:1: error: what is a tile?)"
     assert amx.refusal(BFLOAT16) == reason
     assert list((fresh / "cache/pruning-kit/kernels").iterdir()) == []
 
@@ -428,7 +429,7 @@ def test_a_compiler_that_is_asked_for_and_not_there_is_named(fresh, monkeypatch)
 
 
 def test_a_compiler_that_hangs_is_left(fresh, monkeypatch):
-    monkeypatch.setattr(amx, "COMPILER_SECONDS", 0.2)
+    monkeypatch.setattr(library, "COMPILER_SECONDS", 0.2)
     hanging = compiler(fresh, "import time; time.sleep(60)")
     monkeypatch.setenv("CXX", hanging)
     assert amx.refusal(BFLOAT16) == f"{hanging} had not compiled it after 0.2 s"
@@ -475,7 +476,7 @@ def test_without_a_home_there_is_a_reason_too(fresh, monkeypatch):
     ],
 )
 def test_inexact_results_are_refused(fresh, monkeypatch, dtype, errors, reason):
-    monkeypatch.setattr(amx, "_errors", lambda _dtype: amx.Errors(*errors))
+    monkeypatch.setattr(proof, "_errors", lambda _dtype: proof.Errors(*errors))
     assert amx.refusal(dtype) == reason
 
 
@@ -493,24 +494,24 @@ def test_inexact_results_are_refused(fresh, monkeypatch, dtype, errors, reason):
     ],
 )
 def test_a_wrong_kernel_is_found_out(fresh, monkeypatch, dtype, right, wrong, reason):
-    source = amx.SOURCE.read_text()
+    source = library.SOURCE.read_text()
     assert right in source
-    copy = fresh / "amx.cpp"
+    copy = fresh / "tiles.cpp"
     copy.write_text(source.replace(right, wrong))
-    monkeypatch.setattr(amx, "SOURCE", copy)
+    monkeypatch.setattr(library, "SOURCE", copy)
     found = amx.refusal(dtype)
     assert found is not None and reason in found
 
 
 def test_the_compiled_file_is_named_by_all_it_depends_on(monkeypatch, tmp_path):
-    names = {amx._identity()}
-    monkeypatch.setattr(amx.processor, "flags", lambda: frozenset({"another"}))
-    names.add(amx._identity())
-    monkeypatch.setattr(amx, "OPTIONS", (*amx.OPTIONS, "-g"))
-    names.add(amx._identity())
-    monkeypatch.setattr(amx, "SOURCE", tmp_path / "amx.cpp")
-    amx.SOURCE.write_text("// another")
-    names.add(amx._identity())
+    names = {library._identity()}
+    monkeypatch.setattr(library.processor, "flags", lambda: frozenset({"another"}))
+    names.add(library._identity())
+    monkeypatch.setattr(library, "OPTIONS", (*library.OPTIONS, "-g"))
+    names.add(library._identity())
+    monkeypatch.setattr(library, "SOURCE", tmp_path / "tiles.cpp")
+    library.SOURCE.write_text("// another")
+    names.add(library._identity())
     assert len(names) == 4
 
 
@@ -525,7 +526,7 @@ def test_it_is_compiled_once_and_by_many_at_a_time(fresh, monkeypatch):
     assert amx.refusal(BFLOAT16) is None
     assert compiled.stat().st_mtime_ns == before
     assert compiled.parent.stat().st_mode & 0o777 == 0o700
-    amx._library.cache_clear()
-    amx._errors.cache_clear()
+    library.load.cache_clear()
+    proof._errors.cache_clear()
     monkeypatch.setenv("PATH", "")
     assert amx.refusal(BFLOAT16) is None  # what is compiled needs no compiler

@@ -12,7 +12,7 @@ from pruning_kit.findings.published import compare_published, published_rows
 from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
-from pruning_kit.reporting import formats as report
+from pruning_kit.reporting import formats
 from pruning_kit.reporting.comparison import comparison_document, published_document
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, synthetic_timings, write_run
@@ -46,7 +46,7 @@ def test_a_run_agrees_with_itself_to_the_last_bit(run):
     comparison = compare_runs(run, run)
     assert comparison.largest_difference == 0 and comparison.differences == ()
     assert all(row.ratio.value == 1 and not row.differs for row in comparison.rows)
-    text = report.plain_text(comparison_document(comparison))
+    text = formats.plain_text(comparison_document(comparison))
     assert "all sums of the 9 plans agree to the last bit" in text
     assert "Nothing that was recorded." in text
 
@@ -54,7 +54,7 @@ def test_a_run_agrees_with_itself_to_the_last_bit(run):
 def test_a_small_change_on_the_same_windows_is_found_and_no_other(run):
     comparison = compare_runs(run, shifted(run, 0.004, noise=0.002))
     assert {row.plan for row in comparison.rows if row.differs} == {Plan((2,)), Plan((2, 3))}
-    text = " ".join(report.plain_text(comparison_document(comparison)).split())
+    text = " ".join(formats.plain_text(comparison_document(comparison)).split())
     assert 0.001 < comparison.largest_difference < 0.004
     assert f"at most {comparison.largest_difference:.0e}, relative to their size." in text
     row = next(row for row in comparison.rows if row.plan == Plan((2,)))
@@ -90,7 +90,7 @@ def test_other_windows_are_not_paired(run, run_of, options, changes, because):
     comparison = compare_runs(run, other)
     assert math.isnan(comparison.largest_difference)
     assert all(row.adjusted_p is None and row.ratio.low is None for row in comparison.rows)
-    text = report.plain_text(comparison_document(comparison))
+    text = formats.plain_text(comparison_document(comparison))
     assert f"not paired, because {because}" in " ".join(text.split())
     assert "Bits/byte" in text and max(map(len, text.splitlines())) <= 80
 
@@ -104,7 +104,7 @@ def test_bits_per_byte_are_compared_whatever_the_tokens(run):
 
 def test_with_few_windows_nothing_is_tested_and_that_is_said(run_of):
     run = run_of(n_windows=30)
-    text = report.plain_text(comparison_document(compare_runs(run, shifted(run, 0.1))))
+    text = formats.plain_text(comparison_document(compare_runs(run, shifted(run, 0.1))))
     assert "Nothing was tested (no interval: 30 windows, at least 50 needed)." in text
 
 
@@ -188,7 +188,7 @@ def test_a_whole_model_that_failed_leaves_the_other_plans(run_of):
 
 
 def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
-    text = report.plain_text(comparison_document(compare_runs(run, run)))
+    text = formats.plain_text(comparison_document(compare_runs(run, run)))
     assert (
         "Speed relative to the whole model of the same run was compared for 2 timed plans "
         "(prefill, decode and end to end): the runs nowhere differ clearly."
@@ -201,7 +201,7 @@ def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
     disk.write_json(faster.folder / "latency.json", data)
     comparison = compare_runs(run, load_run(faster.folder))
     assert comparison.speed.disagreeing == [("end_to_end_s", Plan((0,)))]
-    text = " ".join(report.plain_text(comparison_document(comparison)).split())
+    text = " ".join(formats.plain_text(comparison_document(comparison)).split())
     assert (
         "(prefill, decode and end to end): 1 of 6 ratios differs clearly between the runs, by "
         "intervals that hold for all at once: end to end without 0."
@@ -277,7 +277,7 @@ def test_a_run_that_reproduces_the_table_has_ratios_near_one(run_of):
     ratios = [row.ratio for row in comparison.rows]
     assert np.ptp(np.log(ratios)) < 0.02 and comparison.agreement == 1
     assert [row.params_m for row in comparison.rows][:2] == pytest.approx([81.91, 74.82], abs=0.01)
-    text = report.plain_text(published_document(comparison))
+    text = formats.plain_text(published_document(comparison))
     assert "15 of 15 published plans were measured" in text and "quoted" in text
     assert max(map(len, text.splitlines())) <= 80
 

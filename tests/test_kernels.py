@@ -17,8 +17,7 @@ from pruning_kit.inputs.corpora import find_corpus
 from pruning_kit.inputs.models import find_model, load_model
 from pruning_kit.inputs.texts import prepare_text
 from pruning_kit.kernels import attention as attention_module
-from pruning_kit.kernels import choose_kernel
-from pruning_kit.kernels import fastest as choice
+from pruning_kit.kernels import choose_kernel, fastest
 from pruning_kit.kernels import head as head_module
 from pruning_kit.kernels.attention import (
     PiecewiseAttention,
@@ -53,7 +52,7 @@ LINEARS = [DenseLinear, PackedLinear] if packing_is_possible(torch.float32) else
 
 @pytest.fixture(autouse=True)
 def _without_amx(monkeypatch):
-    monkeypatch.setattr(choice.amx, "is_offered", lambda: False)
+    monkeypatch.setattr(fastest.amx, "is_offered", lambda: False)
 
 
 def reference_sums(decoder: Decoder) -> torch.Tensor:
@@ -107,7 +106,7 @@ def test_a_kernel_that_strays_is_refused_and_named(monkeypatch):
         def nll(self, normed_ND, targets_N):
             return super().nll(normed_ND, targets_N) + 0.01
 
-    monkeypatch.setattr(choice, "PiecewiseHead", WrongHead)
+    monkeypatch.setattr(fastest, "PiecewiseHead", WrongHead)
     kernel = choose_kernel(decoder, TOKENS, torch.float32, CPU)
     assert kernel.name == "reference"
     assert "gpt2, float32" in kernel.note and "1.0e-02 nats from the reference" in kernel.note
@@ -115,15 +114,15 @@ def test_a_kernel_that_strays_is_refused_and_named(monkeypatch):
 
 
 def test_an_inexact_packed_product_is_refused_and_said(monkeypatch):
-    monkeypatch.setattr(choice, "packed_error", lambda weights: 3e-3)
+    monkeypatch.setattr(fastest, "packed_error", lambda weights: 3e-3)
     kernel = choose_kernel(Decoder(tiny_model("gpt2")), TOKENS, torch.float32, CPU)
     assert kernel.name == "gpt2, float32, unpacked, sdpa, head by pieces"
     assert kernel.note == "oneDNN packed refused: error 3.0e-03 over 1e-06"
 
 
 def test_bfloat16_is_said_to_be_slow_where_nothing_computes_it(monkeypatch):
-    monkeypatch.setattr(choice, "packing_is_possible", lambda dtype: dtype == torch.float32)
-    monkeypatch.setattr(choice.amx, "is_offered", lambda: False)
+    monkeypatch.setattr(fastest, "packing_is_possible", lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(fastest.amx, "is_offered", lambda: False)
     kernel = choose_kernel(Decoder(tiny_model("gpt2")), TOKENS, torch.bfloat16, CPU)
     assert kernel.name == "gpt2, bfloat16, unpacked, sdpa, head by pieces"
     assert kernel.note == (
@@ -141,19 +140,19 @@ def test_bfloat16_is_said_to_be_slow_where_nothing_computes_it(monkeypatch):
     ],
 )
 def test_where_the_head_is_not_fused_the_reason_is_said(monkeypatch, generation, width, reason):
-    monkeypatch.setattr(choice, "find_spec", lambda name: name)
+    monkeypatch.setattr(fastest, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (generation, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
-    monkeypatch.setattr(choice.shutil, "which", lambda name: name or None)
-    assert choice.fusing_is_refused(torch.empty(100, width)) == reason
+    monkeypatch.setattr(fastest.shutil, "which", lambda name: name or None)
+    assert fastest.fusing_is_refused(torch.empty(100, width)) == reason
 
 
 def test_without_triton_and_its_compiler_the_head_is_not_fused(monkeypatch):
-    monkeypatch.setattr(choice, "find_spec", lambda name: name)
-    monkeypatch.setattr(choice.shutil, "which", lambda name: None)
-    assert choice.fusing_is_refused(torch.empty(100, 64)) == "Triton needs a C compiler"
-    monkeypatch.setattr(choice, "find_spec", lambda name: None)
-    assert choice.fusing_is_refused(torch.empty(100, 64)) == "Triton is not installed"
+    monkeypatch.setattr(fastest, "find_spec", lambda name: name)
+    monkeypatch.setattr(fastest.shutil, "which", lambda name: None)
+    assert fastest.fusing_is_refused(torch.empty(100, 64)) == "Triton needs a C compiler"
+    monkeypatch.setattr(fastest, "find_spec", lambda name: None)
+    assert fastest.fusing_is_refused(torch.empty(100, 64)) == "Triton is not installed"
 
 
 def test_a_format_that_overflows_is_replaced_by_float32_and_said():
@@ -321,7 +320,7 @@ def test_attention_by_pieces_is_chosen_where_its_products_are_exact():
     ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-3)], ids=str
 )
 def test_a_cpu_whose_batched_products_are_inexact_mixes_by_sdpa(monkeypatch, dtype, tolerance):
-    monkeypatch.setattr(choice, "batched_product_error", lambda n_heads, head_width: 2e-3)
+    monkeypatch.setattr(fastest, "batched_product_error", lambda n_heads, head_width: 2e-3)
     if not packing_is_possible(dtype):
         pytest.skip("this CPU or PyTorch has no packed products in the format")
     decoder = Decoder(tiny_model("gpt2"))

@@ -22,8 +22,21 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import subsets
 from pruning_kit.pruning.surgery import cut
 from pruning_kit.speed import generation, latency, rounds, throughput
-from pruning_kit.speed.generation import Repeats, Turns
+from pruning_kit.speed.pools import pool_plans
+from pruning_kit.speed.samples import at_one_level, undisturbed
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, Timings
+from pruning_kit.speed.turns import (
+    SHORT,
+    STRETCHES,
+    WARM,
+    Repeats,
+    Turns,
+    choose_repeats,
+    choose_turns,
+    groups,
+    stretches,
+    turn_lengths,
+)
 from pruning_kit.speed.workload import LatencyProtocol
 
 PROMPT_IDS = [5, 3, 8, 1]
@@ -142,7 +155,7 @@ def test_decode_makes_the_fixed_number_of_tokens_though_the_model_ends_its_text(
 def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
     """With a millisecond between looks, 2 ms are over after one call of one token."""
     stopwatch = Stopwatch(Ticker(0.001), lambda: None)
-    work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch, generation.WARM)
+    work = generation.Workload(decoder, [Plan()], PROMPT_IDS, QUICK, stopwatch, WARM)
     widths = widths_seen(decoder, lambda: work.sample_round([0]))
     lead_in = [1]
     assert widths == [*lead_in, 6, 6, *lead_in, 1, 1, 1, *lead_in, 4, *lead_in, 1, 1]
@@ -150,19 +163,19 @@ def test_a_turn_on_the_cpu_begins_with_an_untimed_lead_in(decoder):
 
 def test_turns_are_longer_where_a_model_fits_the_processors_cache():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert generation.choose_turns(cpu, step_s=0.005) == generation.WARM
-    assert generation.choose_turns(cpu, step_s=0.05) == generation.SHORT
-    assert generation.choose_turns(cuda, step_s=0.004) == generation.SHORT
+    assert choose_turns(cpu, step_s=0.005) == WARM
+    assert choose_turns(cpu, step_s=0.05) == SHORT
+    assert choose_turns(cuda, step_s=0.004) == SHORT
 
 
 def test_the_warm_up_decides_on_turns_and_repeats_unless_turns_are_given(decoder):
     slow = workload_of(decoder, [Plan(), Plan()])  # each call takes a second
     slow.warm_up(1, left_s=1e9)
-    assert (slow.turns, slow.repeats) == (generation.SHORT, Repeats(8, 1, 1))
+    assert (slow.turns, slow.repeats) == (SHORT, Repeats(8, 1, 1))
     stopwatch = Stopwatch(Ticker(0.001), lambda: None)
     quick = generation.Workload(decoder, [Plan(), Plan()], PROMPT_IDS, QUICK, stopwatch)
     quick.warm_up(1, left_s=1e9)
-    assert (quick.turns, quick.repeats) == (generation.WARM, Repeats(32, 16, 16))
+    assert (quick.turns, quick.repeats) == (WARM, Repeats(32, 16, 16))
     given = workload_of(decoder, [Plan(), Plan()], turns=Turns(3, 3, 0.0))
     given.warm_up(1, left_s=1e9)
     assert given.turns == Turns(3, 3, 0.0)
@@ -187,10 +200,10 @@ def test_entries_take_turns_in_mirrored_order_until_all_are_done(decoder, monkey
 
 
 def test_many_entries_are_timed_in_groups_of_at_most_eight():
-    assert [len(group) for group in generation.groups(range(14))] == [7, 7]
-    assert [len(group) for group in generation.groups(range(8))] == [8]
-    assert [list(group) for group in generation.groups([3, 1, 2])] == [[3, 1, 2]]
-    thousands = generation.groups(range(4095))
+    assert [len(group) for group in groups(range(14))] == [7, 7]
+    assert [len(group) for group in groups(range(8))] == [8]
+    assert [list(group) for group in groups([3, 1, 2])] == [[3, 1, 2]]
+    thousands = groups(range(4095))
     assert max(map(len, thousands)) == 8
     assert [entry for group in thousands for entry in group] == list(range(4095))
 
@@ -199,7 +212,7 @@ def test_what_is_over_soon_is_repeated_within_a_round_in_bounds():
     def choose(prefill_s: float, step_s: float, run_s: float, **wanted: float) -> Repeats:
         sample = {PREFILL: prefill_s, DECODE: step_s, END_TO_END: run_s, END_TO_END_PLAIN: run_s}
         wanted = {"new_tokens": 16, "round_s": 100.0, **wanted}
-        return generation.choose_repeats({0: sample, 1: sample}, **wanted)
+        return choose_repeats({0: sample, 1: sample}, **wanted)
 
     assert choose(0.2, 0.02, 1.4) == Repeats(8, 1, 1)
     assert choose(0.2, 0.02, 1.4, round_s=5.2) == Repeats(4, 1, 1)
@@ -231,15 +244,15 @@ def test_rounds_make_one_stretch_of_the_end_to_end_steps_after_the_other(decoder
 
 @given(st.integers(0, 300))
 def test_stretches_follow_each_other_and_hold_every_step(n_steps):
-    parts = generation.stretches(n_steps)
+    parts = stretches(n_steps)
     steps = [step for part in parts for step in range(part.ahead, part.ahead + part.steps)]
     assert steps == list(range(n_steps))
-    assert len(parts) == min(generation.STRETCHES, max(n_steps, 1))
+    assert len(parts) == min(STRETCHES, max(n_steps, 1))
 
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_turns_make_the_steps_asked_for(n_steps, turn_steps):
-    lengths = generation.turn_lengths(n_steps, turn_steps)
+    lengths = turn_lengths(n_steps, turn_steps)
     assert sum(lengths) == n_steps
     assert all(0 < length <= turn_steps for length in lengths)
     assert set(lengths[:-1]) <= {turn_steps}
@@ -256,7 +269,7 @@ def test_the_plain_sum_keeps_every_interruption():
 def test_a_spike_of_one_entry_stays_out_of_its_sample():
     calm = [[2.0, 2.0, 2.0, 2.0]] * 5
     spiked = [[3.0, 90.0, 3.0, 3.0], [80.0] * 4, *[[3.0] * 4] * 3]
-    found = generation.undisturbed({0: calm, 1: spiked})
+    found = undisturbed({0: calm, 1: spiked})
     assert found[1] / found[0] == pytest.approx(1.5)
 
 
@@ -267,7 +280,7 @@ def test_a_spike_of_one_entry_stays_out_of_its_sample():
 def test_what_slows_whole_turns_of_all_entries_cancels(slowness, seconds):
     """Ratios are exact however the machine's speed changes from turn to turn."""
     turns = {e: [[own * slow] * 2 for slow in slowness] for e, own in enumerate(seconds)}
-    found = generation.undisturbed(turns)
+    found = undisturbed(turns)
     for entry, own in enumerate(seconds):
         assert found[entry] / found[0] == pytest.approx(own / seconds[0])
 
@@ -280,24 +293,24 @@ def test_spikes_that_hit_entries_one_by_one_leave_level_and_ratios_alone():
         noise = random.normal(1, 0.01, (40, 8)) * (1 + 2 * (random.random((40, 8)) < 0.1))
         return (seconds * noise).tolist()
 
-    found = generation.undisturbed({entry: turns(1.0 + entry) for entry in range(6)})
+    found = undisturbed({entry: turns(1.0 + entry) for entry in range(6)})
     assert found == pytest.approx({entry: 1.0 + entry for entry in range(6)}, rel=0.02)
 
 
 def test_on_a_quiet_machine_samples_are_what_the_calls_take():
     turns = {0: [[2.0] * 4] * 3, 1: [[3.0] * 4] * 3}
-    assert generation.undisturbed(turns) == pytest.approx({0: 2.0, 1: 3.0})
-    assert generation.undisturbed({0: [], 1: []}) == {0: 0.0, 1: 0.0}
+    assert undisturbed(turns) == pytest.approx({0: 2.0, 1: 3.0})
+    assert undisturbed({0: [], 1: []}) == {0: 0.0, 1: 0.0}
 
 
 def test_groups_timed_at_different_speeds_are_brought_to_one_level():
     first = {0: {PREFILL: 2.0}, 1: {PREFILL: 4.0}}
     second = {2: {PREFILL: 3.0}, 0: {PREFILL: 8.0}}
-    merged = generation.at_one_level([first, second], anchor=0)
+    merged = at_one_level([first, second], anchor=0)
     assert {entry: sample[PREFILL] for entry, sample in merged.items()} == pytest.approx(
         {0: 4.0, 1: 8.0, 2: 1.5}
     )
-    assert generation.at_one_level([first], anchor=0) == first
+    assert at_one_level([first], anchor=0) == first
 
 
 def test_the_whole_model_rides_in_every_group(decoder, monkeypatch):
@@ -557,7 +570,7 @@ def test_blocks_of_different_kinds_are_pooled_by_kind():
         window_size=8,
     )
     neo = Decoder(AutoModelForCausalLM.from_config(config))
-    pools = latency.pool_plans(neo, list(subsets(4, [1, 2])))
+    pools = pool_plans(neo, list(subsets(4, [1, 2])))
     assert [" ".join(map(str, pool)) for pool in pools] == [
         "none",
         "0 2",
@@ -569,7 +582,7 @@ def test_blocks_of_different_kinds_are_pooled_by_kind():
 
 
 def test_plans_of_one_depth_of_gpt2_are_one_pool(decoder):
-    pools = latency.pool_plans(decoder, list(subsets(3, [0, 1, 2])))
+    pools = pool_plans(decoder, list(subsets(3, [0, 1, 2])))
     assert [len(pool) for pool in pools] == [1, 3, 3]
 
 

@@ -40,7 +40,7 @@ def test_a_run_gives_a_data_frame_figures_and_a_summary(runs):
     run, frame = names["run"], names["frame"]
     assert isinstance(frame, pd.DataFrame) and len(frame) == 64
     assert frame.columns[:4].tolist() == ["mode", "removed", "blocks", "ppl"]
-    assert isinstance(names["front"].perplexity_bars(run), matplotlib.figure.Figure)
+    assert isinstance(names["figures"].perplexity_bars(run), matplotlib.figure.Figure)
     html = run._repr_html_()
     assert html.startswith("<h4>Removing blocks from distilgpt2</h4>") and "<td>3 *</td>" in html
     assert names["analysis"].recommended == Plan((3,))

@@ -12,8 +12,8 @@ from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles, strategy_plan
-from pruning_kit.reporting.document import provenance_table
 from pruning_kit.reporting.formats import render
+from pruning_kit.reporting.tables import provenance_table
 from pruning_kit.runs import results
 from pruning_kit.runs.results import load_run
 from pruning_kit.runs.store import RunFolder

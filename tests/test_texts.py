@@ -28,8 +28,8 @@ from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.models import find_model, load_model
 from pruning_kit.inputs.texts import prepare_text
 from pruning_kit.inputs.tokens import PIECE
-from pruning_kit.reporting.document import build_document
-from pruning_kit.reporting.figures.front import caption
+from pruning_kit.reporting.contents import build_document
+from pruning_kit.reporting.figures.canvas import caption
 from pruning_kit.runs.provenance import describe_text
 from pruning_kit.sweeps.observer import SilentObserver
 from tests.sweeping import asked, begin, measured

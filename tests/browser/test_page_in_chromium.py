@@ -10,7 +10,7 @@ from selenium.webdriver.support.ui import Select
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
-from pruning_kit.reporting import formats as report
+from pruning_kit.reporting import formats
 from pruning_kit.runs.results import load_run
 from tests.browser.browser import requested_addresses, set_screen, start_browser
 from tests.synthetic_runs import write_run
@@ -58,7 +58,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pages(folders):
     return {
-        name: report.write_report(load_run(folder), folder / "report.html")
+        name: formats.write_report(load_run(folder), folder / "report.html")
         for name, folder in folders.items()
     }
 

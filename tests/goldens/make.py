@@ -14,7 +14,7 @@ from pruning_kit.findings.analysis import Analysis, analyse_scores
 from pruning_kit.findings.evidence import Scores
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
-from pruning_kit.reporting import formats as report
+from pruning_kit.reporting import formats
 from pruning_kit.reporting.words.sections import section_sentences, summary_sentences
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import write_run
@@ -95,7 +95,7 @@ def report_of_a_run(folder: Path, name: str) -> str:
     if not where.exists():
         samples = {Plan(): "It is a truth", Plan((3,)): "It was a truth"}
         write_run(where, 5, calibration=True, recomputed=True, samples=samples)
-    return report.render(load_run(where), FORMATS[name])
+    return formats.render(load_run(where), FORMATS[name])
 
 
 def stored(name: str) -> str:

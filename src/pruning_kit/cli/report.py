@@ -68,8 +68,7 @@ def report(
     if file:
         write_report(run, file, form, asked, analysis)
     if figures:
-        from pruning_kit.reporting.figures.front import save_figures
-        from pruning_kit.reporting.figures.pictures import save_pictures
+        from pruning_kit.reporting.figures import save_figures, save_pictures
 
         written = save_figures(run, analysis, run_folder)
         written += save_pictures(run, analysis, run_folder)

@@ -143,7 +143,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: b
     analysis = analyse(run)
     written = ["results.csv", "run.json"]
     if save_results:  # before anything is printed, since the terminal may be gone
-        from pruning_kit.reporting.figures.front import save_figures
+        from pruning_kit.reporting.figures import save_figures
 
         write_csv(run, folder / "results.csv")
         figures = save_figures(run, analysis, folder)

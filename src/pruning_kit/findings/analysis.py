@@ -31,9 +31,8 @@ from pruning_kit.intervals import windows
 from pruning_kit.intervals.repeats import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import copyable
-from pruning_kit.reporting.words import speed as verdicts
 from pruning_kit.runs.facts import Role
-from pruning_kit.speed.timings import END_TO_END
+from pruning_kit.speed.timings import END_TO_END, Timings
 
 if TYPE_CHECKING:
     from pruning_kit.runs.results import Run
@@ -75,9 +74,9 @@ class Analysis:
 
     `reported` is the text that figures belong to, `selection` the one that plans are chosen on;
     they are equal where the run holds one text. `scores` and `selection_scores` give any further
-    interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`. `timed_on` says what
-    milliseconds are of, such as `75 tokens on 2 threads of AMD EPYC`; empty without timings.
-    `same_sweep` is the command of the run less the options that say which plans are measured.
+    interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`. `timings` are
+    what milliseconds come from, None where nothing was timed. `same_sweep` is the command of the
+    run less the options that say which plans are measured.
     """
 
     same_sweep: str
@@ -95,7 +94,7 @@ class Analysis:
     avoid: tuple[Avoid, ...]
     turning_point: int
     recommended: Plan
-    timed_on: str
+    timings: Timings | None
 
     @property
     def selection_note(self) -> str:
@@ -213,7 +212,7 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         same_sweep=_same_sweep(run.facts.command),
         titles=(texts["reported"].title, texts[role].title),
         random_seed=run.facts.proposal.seed,
-        timed_on="" if run.timings is None else verdicts.conditions(run.timings),
+        timings=run.timings,
     )
 
 
@@ -257,7 +256,7 @@ def analyse_scores(
     same_sweep: str = "pruning-kit sweep",
     titles: tuple[str, str] = ("the text", "the text"),
     random_seed: int = 0,
-    timed_on: str = "",
+    timings: Timings | None = None,
 ) -> Analysis:
     """The analysis of plain scores; `selection` is `reported` where there is one text only.
 
@@ -286,7 +285,7 @@ def analyse_scores(
         avoid=avoid(selection, n_blocks),
         turning_point=turning_point(by_size),
         recommended=recommend(by_size, {row.plan: row for row in rows}),
-        timed_on=timed_on,
+        timings=timings,
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pruning_kit.findings.comparison import Comparison, PlanComparison
 from pruning_kit.findings.published import AgainstPublished, PublishedComparison
 from pruning_kit.plans.plan import Plan
-from pruning_kit.reporting.document import Document, Section, Table, split_ratio
+from pruning_kit.reporting.document import Document, Section, Table
+from pruning_kit.reporting.tables import split_ratio
 from pruning_kit.reporting.words.numbers import (
     change,
     factor,

@@ -17,7 +17,8 @@ from pruning_kit.findings.budgets import Budget
 from pruning_kit.machine import disk
 from pruning_kit.printable import markdown_text
 from pruning_kit.reporting import page
-from pruning_kit.reporting.document import Document, Section, Table, build_document
+from pruning_kit.reporting.contents import build_document
+from pruning_kit.reporting.document import Document, Section, Table
 from pruning_kit.reporting.words.numbers import in_lines
 from pruning_kit.runs.results import Run
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from html import escape
 
 from pruning_kit.findings.analysis import Analysis, analyse
-from pruning_kit.reporting.document import Document, build_document, sizes_table
+from pruning_kit.reporting.contents import build_document
+from pruning_kit.reporting.document import Document
+from pruning_kit.reporting.tables import sizes_table
 from pruning_kit.runs.results import Run
 
 

@@ -20,20 +20,17 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.sizes import PlanRow
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import printable
-from pruning_kit.reporting.document import Document, format_params, prune_command, samples
-from pruning_kit.reporting.figures import front, pictures
-from pruning_kit.reporting.words import advice
+from pruning_kit.reporting.commands import prune_command
+from pruning_kit.reporting.contents import samples
+from pruning_kit.reporting.document import Document
+from pruning_kit.reporting.figures.canvas import image
+from pruning_kit.reporting.figures.catalogue import PICTURES, draw_all
+from pruning_kit.reporting.figures.front import front_note, quantities_across
+from pruning_kit.reporting.tables import format_params
+from pruning_kit.reporting.words.front import what_is_the_front
 from pruning_kit.reporting.words.numbers import format_change, format_ppl
 from pruning_kit.runs.results import Run
 
-ALT_TEXTS = {
-    "speed": "Scatter of all plans: speed or parameters against perplexity",
-    "removed-block": "Bars: perplexity when each single block is removed",
-    "pairs": "Matrix: perplexity when each pair of blocks is removed",
-    "interactions": "Matrix: cost of each pair beyond the sum of its two blocks",
-    "shapley": "Bars: Shapley value of each block",
-    "sizes": "Lines: best, median and worst perplexity by number of blocks removed",
-}
 DIGITS = 6
 PLAN_MARK = "PLAN"
 LONG_NAME = 24
@@ -44,11 +41,11 @@ def render_page(run: Run, analysis: Analysis, document: Document) -> str:
     return _template().render(
         document=document,
         pictures=_images(run, analysis),
-        alt_texts=ALT_TEXTS,
+        alt_texts={name: picture.alt for name, picture in PICTURES.items()},
         data=_data(run, analysis),
         samples=samples(run, analysis),
-        front=advice.what_is_the_front(analysis),
-        front_note=[printable(note) for note in front.front_note(analysis)],
+        front=what_is_the_front(analysis),
+        front_note=[printable(note) for note in front_note(analysis)],
         style=Markup(_resource("report.css")),
         script=Markup(_resource("report.js")),
     )
@@ -84,14 +81,8 @@ def _breakable(name: str) -> Markup:
 
 def _images(run: Run, analysis: Analysis) -> dict[str, str]:
     """Pictures by name, as addresses that hold the whole SVG."""
-    drawn = {
-        "speed": front.speed_against_perplexity(run, analysis),
-        **pictures.draw_all(run, analysis),
-    }
     return {
-        name: _address(front.image(figure, "svg"))
-        for name, figure in drawn.items()
-        if figure is not None
+        name: _address(image(figure, "svg")) for name, figure in draw_all(run, analysis).items()
     }
 
 
@@ -104,9 +95,7 @@ def _data(run: Run, analysis: Analysis) -> dict[str, Any]:
     return {
         "nBlocks": run.n_blocks,
         "timed": any(row.latency is not None for row in analysis.rows),
-        "across": [
-            [quantity.name, quantity.label] for quantity in front.quantities_across(analysis)
-        ],
+        "across": [[quantity.name, quantity.label] for quantity in quantities_across(analysis)],
         "recommended": analysis.recommended.short,
         "command": prune_command(run, PLAN_MARK),
         "planMark": PLAN_MARK,

@@ -6,7 +6,7 @@ in mirrored order (A B C, C B A, …), until all have generated the same number 
 are compared turn by turn, so what slows some turns of all of them cancels. One model serves all,
 cut anew for each turn. What is over soon is repeated within the round.
 
-Shapes: B batch, T tokens; E entries, C turns of each.
+Shapes: B batch, T tokens.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
-from math import ceil
-from statistics import fmean, geometric_mean
+from itertools import chain
+from statistics import fmean
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StaticCache
@@ -31,95 +29,22 @@ from pruning_kit.machine.memory import peak_added_bytes, weight_bytes
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.surgery import recut
 from pruning_kit.speed.depths import NULL_PAIR
+from pruning_kit.speed.samples import Sample, at_one_level, undisturbed
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, QUANTITIES
+from pruning_kit.speed.turns import (
+    SHORT,
+    Repeats,
+    Stretch,
+    Turns,
+    choose_repeats,
+    choose_turns,
+    groups,
+    stretches,
+    turn_lengths,
+)
 from pruning_kit.speed.workload import LatencyProtocol
 
-SHARES = ((0.15, 8), (0.05, 4), (0.02, 2))
-"""Seconds that each quantity gets of a round for the whole model, and the fewest prefills."""
 TRIAL_STEPS = 8
-STRETCHES = 2
-"""Into so many the steps of an end-to-end run are parted. A round makes one of them, since steps
-all cost nearly the same, and a whole run would take three quarters of a round; of three, each
-would have so few turns that their median gave in to the noise of a shared machine."""
-AT_ONCE = 8  # entries in turn with the whole model: growing caches are for so many only
-
-Sample = dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Turns:
-    """How long a turn is: prefills or decode steps, after `lead_in_s` seconds not timed.
-
-    On a CPU a model that fits the processor's cache is slow in its first milliseconds after
-    another's turn; a lead-in and longer turns let it be timed as if it ran alone. A larger model
-    fetches its weights anew in every step, and a GPU in microseconds.
-    """
-
-    prefills: int
-    steps: int
-    lead_in_s: float
-
-
-SHORT = Turns(prefills=1, steps=2, lead_in_s=0.0)
-WARM = Turns(prefills=2, steps=8, lead_in_s=0.002)
-FITS_CACHE_S = 0.02
-
-
-def choose_turns(device: torch.device, step_s: float) -> Turns:
-    """Short turns, but on a CPU long and warm ones for a model that is small by its step's time.
-
-    Args:
-        device: where the model is.
-        step_s: seconds of a decode step of the whole model.
-    """
-    return WARM if device.type == "cpu" and step_s < FITS_CACHE_S else SHORT
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """How often a round repeats what is over soon."""
-
-    prefill_calls: int = 2
-    decode_runs: int = 1
-    end_to_end_runs: int = 1
-
-
-def choose_repeats(samples: Mapping[int, Sample], new_tokens: int, round_s: float) -> Repeats:
-    """Repeats that give each quantity one of `SHARES` of a round for the whole model, in bounds.
-
-    The first share is taken with which the rounds of all entries take at most `round_s`.
-
-    Args:
-        samples: one of every entry.
-        new_tokens: steps of one decode run.
-        round_s: seconds that a round may take.
-    """
-    whole = samples[NULL_PAIR[0]]
-    for share_s, least_prefills in SHARES:
-        repeats = Repeats(
-            min(max(ceil(share_s / whole[PREFILL]), least_prefills), 32),
-            min(max(ceil(share_s / (new_tokens * whole[DECODE])), 1), 16),
-            min(max(ceil(STRETCHES * share_s / whole[END_TO_END]), 1), 16),
-        )
-        if sum(_seconds(sample, repeats, new_tokens) for sample in samples.values()) <= round_s:
-            break
-    return repeats
-
-
-def _seconds(sample: Sample, repeats: Repeats, new_tokens: int) -> float:
-    """What an entry's calls of a round take."""
-    return (
-        repeats.prefill_calls * sample[PREFILL]
-        + repeats.decode_runs * new_tokens * sample[DECODE]
-        + repeats.end_to_end_runs * sample[END_TO_END_PLAIN] / STRETCHES
-    )
-
-
-class Stretch(NamedTuple):
-    """Some of the decode steps of a run: how many were before them, and how many they are."""
-
-    ahead: int
-    steps: int
 
 
 @dataclass(slots=True)
@@ -380,68 +305,6 @@ class Workload:
                     token_B1 = next_token(model, token_B1, cache)
 
             return weight_bytes(model) + peak_added_bytes(prefill_and_decode, self.decoder.device)
-
-
-def undisturbed(turns_s: Mapping[int, Sequence[Sequence[float]]]) -> dict[int, float]:
-    """Seconds of one undisturbed call of each entry, compared turn by turn.
-
-    A turn counts with the lower quartile of its calls, for others only add time. An entry's
-    distance from the mean of its neighbours' turns (of the logarithms) is the median over turns,
-    so neither spikes in a minority of turns nor a slow spell of the machine move it. The level
-    common to all entries is the mean of their own lower quartiles over turns.
-
-    Args:
-        turns_s: seconds of every call in every turn, by entry; as many turns for each.
-
-    Returns:
-        seconds by entry; 0 for all where no call was made.
-
-    Source: Chen and Revels (2016), Robust benchmarking in noisy environments, for the quartile.
-    """
-    log_EC = np.log([[np.quantile(turn, 0.25) for turn in turns] for turns in turns_s.values()])
-    if not log_EC.size:
-        return dict.fromkeys(turns_s, 0.0)
-    distance_E = np.median(log_EC - log_EC.mean(axis=0), axis=1)
-    quartile_E = np.quantile(log_EC, 0.25, axis=1)
-    seconds_E = np.exp(distance_E + (quartile_E - distance_E).mean())
-    return dict(zip(turns_s, seconds_E.tolist(), strict=True))
-
-
-def at_one_level(groups: Sequence[Mapping[int, Sample]], anchor: int) -> dict[int, Sample]:
-    """Samples of several groups in one, scaled so that the anchor takes as long in each.
-
-    The anchor's own sample is the geometric mean over the groups.
-    """
-    anchors = [group[anchor] for group in groups]
-    if len(groups) == 1:
-        return dict(groups[0])
-    level = {name: geometric_mean(sample[name] for sample in anchors) for name in anchors[0]}
-    merged: dict[int, Sample] = {}
-    for group in groups:
-        scale = {name: level[name] / seconds for name, seconds in group[anchor].items()}
-        for entry, sample in group.items():
-            merged[entry] = {name: scale[name] * seconds for name, seconds in sample.items()}
-    return merged
-
-
-def groups(order: Sequence[int]) -> list[Sequence[int]]:
-    """The order cut into as few groups of at most `AT_ONCE` as there can be, of like size."""
-    count = max(1, -(-len(order) // AT_ONCE))
-    ends = [len(order) * number // count for number in range(count + 1)]
-    return [order[first:end] for first, end in pairwise(ends)]
-
-
-def stretches(n_steps: int) -> list[Stretch]:
-    """Steps parted into `STRETCHES` that follow each other, or fewer that are not empty."""
-    ends = [n_steps * number // STRETCHES for number in range(STRETCHES + 1)]
-    parts = [Stretch(first, end - first) for first, end in pairwise(ends) if end > first]
-    return parts or [Stretch(0, 0)]
-
-
-def turn_lengths(n_calls: int, at_most: int) -> list[int]:
-    """Calls of each turn: `at_most`, and what is left in the last."""
-    full, rest = divmod(n_calls, at_most)
-    return [at_most] * full + [rest] * bool(rest)
 
 
 def next_token(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -31,11 +30,12 @@ from pruning_kit.machine.devices import (
     dtype_name,
 )
 from pruning_kit.plans.plan import Plan
-from pruning_kit.pruning.surgery import block_signature
-from pruning_kit.speed.generation import Turns, Workload
+from pruning_kit.speed.generation import Workload
+from pruning_kit.speed.pools import choose_entries, middle_plan, pool_plans
 from pruning_kit.speed.rounds import run_rounds, share_done
 from pruning_kit.speed.threads import Trial, Wanted, choose, try_threads
-from pruning_kit.speed.timings import BUDGET_ENDED, Entry, Timings
+from pruning_kit.speed.timings import BUDGET_ENDED, Timings
+from pruning_kit.speed.turns import Turns
 from pruning_kit.speed.workload import LatencyProtocol, check_protocol, option
 
 DEFAULT_PROTOCOL = LatencyProtocol()
@@ -103,7 +103,7 @@ def measure(
             threads=timings.machine["threads"],
             budget_s=protocol.budget_s / len(protocol.batches),
         )
-        middle = [_middle_plan(timings.pools)]
+        middle = [middle_plan(timings.pools)]
         run = _measure_one_batch(
             decoder, middle, prompt_ids, part, stopwatch, tell(number), _turns_of(timings)
         )
@@ -114,12 +114,6 @@ def measure(
 def _turns_of(timings: Timings) -> Turns:
     facts = timings.protocol
     return Turns(facts["turn_prefills"], facts["turn_steps"], facts["lead_in_s"])
-
-
-def _middle_plan(pools: Sequence[Sequence[Plan]]) -> Plan:
-    """The first plan of the pool in the middle by size; the whole model where it is alone."""
-    by_size = sorted((pool[0] for pool in pools[1:]), key=lambda plan: plan.size)
-    return by_size[len(by_size) // 2] if by_size else Plan()
 
 
 def _measure_one_batch(
@@ -253,33 +247,6 @@ def _workload_facts(workload: Workload) -> dict[str, Any]:
         "lead_in_s": turns.lead_in_s,
         **asdict(workload.repeats),
     }
-
-
-def pool_plans(decoder: Decoder, plans: Sequence[Plan]) -> tuple[tuple[Plan, ...], ...]:
-    """Plans grouped by the work they leave: as many kept blocks of each signature. Whole first."""
-    kinds = [repr(block_signature(decoder, block)) for block in range(decoder.n_blocks)]
-    pools: dict[frozenset[tuple[str, int]], list[Plan]] = {}
-    for plan in sorted({Plan(), *plans}):
-        kept = plan.check(decoder.n_blocks).kept(decoder.n_blocks)
-        work = frozenset(Counter(kinds[block] for block in kept).items())
-        pools.setdefault(work, []).append(plan)
-    return tuple(tuple(pool) for pool in pools.values())
-
-
-def choose_entries(pools: Sequence[Sequence[Plan]], per_plan: bool) -> list[Entry]:
-    """The plans to time: the whole model twice, then one of each pool, or all of it.
-
-    By turns that is a pool's first plan and its last, which keep the last blocks and the first: a
-    block that few entries keep is colder in the processor's caches, and their plans seem slower.
-    One of each pool leaves nothing to test the pooling with, so the largest pool sends both.
-    """
-    largest = max(range(len(pools)), key=lambda index: len(pools[index]))
-    entries = [Entry(Plan(), 0)]
-    for index, pool in enumerate(pools):
-        ends = (pool[0], pool[-1])
-        chosen = dict.fromkeys(ends) if index == largest else (ends[(index + 1) % 2],)
-        entries += [Entry(plan, index) for plan in (pool if per_plan else chosen)]
-    return entries
 
 
 def _warm_up(workload: Workload, left_s: float) -> None:

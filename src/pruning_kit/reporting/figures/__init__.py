@@ -1,1 +1,30 @@
-"""Figures."""
+"""Figures of a stored run, for print, for the page and for notebooks; None where there is nothing.
+
+perplexity_bars              every plan, or of many the best
+speed_against_perplexity     what plans win against what they cost, and the front
+perplexity_by_removed_block  each single block
+pair_heatmap                 each pair of blocks
+interaction_matrix           what a pair costs beyond the sum of its two
+shapley_values               each block's share
+perplexity_by_size           best, median and worst set of each size
+save_figures, save_pictures  as files: those of every sweep, all others
+"""
+
+from pruning_kit.reporting.figures.bars import perplexity_bars
+from pruning_kit.reporting.figures.blocks import perplexity_by_removed_block, shapley_values
+from pruning_kit.reporting.figures.catalogue import save_figures, save_pictures
+from pruning_kit.reporting.figures.front import speed_against_perplexity
+from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
+from pruning_kit.reporting.figures.sizes import perplexity_by_size
+
+__all__ = [
+    "interaction_matrix",
+    "pair_heatmap",
+    "perplexity_bars",
+    "perplexity_by_removed_block",
+    "perplexity_by_size",
+    "save_figures",
+    "save_pictures",
+    "shapley_values",
+    "speed_against_perplexity",
+]

@@ -14,16 +14,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pruning_kit.plans.plan import Plan
+from pruning_kit.reporting.figures.canvas import add_caption, caption, new_panels
 from pruning_kit.reporting.figures.scales import BLUE, GREY, scale_perplexity
 from pruning_kit.reporting.words.numbers import change, format_ppl, in_lines
+from pruning_kit.runs.facts import SPLITS
+from pruning_kit.runs.results import Run
 
 MAX_BARS = 24
 MAX_LABEL = 24
 MAX_TICKS = 24
 ROW_IN, LINE_IN, BAR_IN = 0.24, 0.15, 0.17
+SINGLES_IN = 3.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,72 @@ class Shown:
 
     rows: pd.DataFrame
     singles: pd.DataFrame | None
+
+
+def measured(run: Run) -> pd.DataFrame:
+    """The rows of the reported text but for the empty stack, plans that failed included."""
+    frame = run.frame()
+    return frame[(frame["split"] == SPLITS["reported"]) & (frame["mode"] != "empty")]
+
+
+def perplexity_bars(run: Run) -> Figure | None:
+    """Perplexity of each plan; of more than 24, every single block and the best of each size.
+
+    Where so many blocks have no room among the plans they stand above them, in their order. None
+    where there is but one plan.
+    """
+    frame = measured(run)
+    if len(frame) < 2:
+        return None
+    shown = choose_bars(frame)
+    base = _baseline(frame)
+    panels = [SINGLES_IN] * (shown.singles is not None)
+    if shown.singles is None or (shown.rows["blocks"] < run.n_blocks - 1).any():
+        panels.append(1.0 + rows_height_in(shown.rows))
+    figure, axes = new_panels(panels, "Perplexity by removed blocks")
+    logarithmic = []
+    if shown.singles is not None:
+        logarithmic.append(_draw_singles(axes.pop(0), shown.singles, base))
+    logarithmic += [plan_bars(rest, shown.rows, base) for rest in axes]
+    notes = _bar_notes(frame, shown, below=bool(axes))
+    if any(logarithmic):
+        notes.append("Bars start at the whole model: their length is the cost.")
+    add_caption(figure, [*caption(run), *notes])
+    return figure
+
+
+def _draw_singles(axes: Axes, singles: pd.DataFrame, base: float) -> bool:
+    """Every single block, the costliest with its perplexity."""
+    by_block = {
+        int(name): ppl for name, ppl in zip(singles["removed"], singles["ppl"], strict=True)
+    }
+    blocks = sorted(by_block)
+    ppl = [by_block[block] for block in blocks]
+    ranked = sorted((b for b in blocks if math.isfinite(by_block[b])), key=by_block.__getitem__)
+    return block_bars(axes, blocks, ppl, base, ppl, ranked[-1:])
+
+
+def _bar_notes(frame: pd.DataFrame, shown: Shown, below: bool) -> list[str]:
+    """What of many plans is drawn."""
+    if not below:
+        return []
+    rows = shown.rows
+    if len(rows) == len(frame):
+        return []
+    sizes, every = rows["blocks"].nunique(), frame["blocks"].nunique()
+    best = "The best plans of each size"
+    if sizes < every:
+        best = f"The best plan of each of the {sizes} smallest sizes"
+    singles = [int((table["mode"] == "sequential").sum()) for table in (rows, frame)]
+    all_singles = shown.singles is not None or singles[0] == singles[1]
+    too = " and every single block" if all_singles else ""
+    return [f"{best}{too}, out of {len(frame):,} plans."]
+
+
+def _baseline(frame: pd.DataFrame) -> float:
+    """Perplexity of the whole model; NaN where it was not measured."""
+    found = frame.loc[frame["removed"] == "none", "ppl"]
+    return float(found.iloc[0]) if len(found) else math.nan
 
 
 def choose_bars(frame: pd.DataFrame) -> Shown:

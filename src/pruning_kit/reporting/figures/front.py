@@ -1,25 +1,13 @@
-"""Pictures of a run, one function each, for print, for the page and for notebooks.
-
-Colour-blind people can read their colours and the maps cividis and PuOr; every figure also reads
-in grey by its labels. Names of models and texts are drawn as they are: a dollar sign in them
-starts no formula, a control character is drawn as its escape.
-"""
+"""The figure of every plan: what it wins against what it costs, and the front."""
 
 from __future__ import annotations
 
-import io
 import math
-import textwrap
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import BoundaryNorm, Normalize
@@ -28,145 +16,16 @@ from matplotlib.ticker import MaxNLocator
 
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.sizes import PlanRow
-from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
-from pruning_kit.printable import printable
-from pruning_kit.reporting.figures import bars
-from pruning_kit.reporting.figures.scales import GREY, RED, scale_perplexity
-from pruning_kit.reporting.words.advice import what_is_the_front
-from pruning_kit.reporting.words.numbers import format_windows
-from pruning_kit.runs.facts import SPLITS, Role
+from pruning_kit.reporting.figures.canvas import add_caption, caption, new_figure
+from pruning_kit.reporting.figures.scales import RED, scale_perplexity
+from pruning_kit.reporting.words.front import what_is_the_front
 from pruning_kit.runs.results import Run
 
-WIDTH_IN = 7.2
-CAPTION_COLUMNS = 118
 MIN_PLACES = 3
-SINGLES_IN = 3.0
 MAX_STEPS = 12
 MAX_POINT_LABEL = 24
 LABEL_HEIGHT, LETTER_WIDTH = 0.04, 0.0145  # of the axes
-IMAGE_FORMATS = ("png", "svg")
-STYLE: dict[str, Any] = {
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.edgecolor": "#999999",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": "white",
-    "figure.dpi": 100,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.color": "#e4e4e4",
-    "savefig.dpi": 160,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "pruning-kit",
-}
-
-
-def new_figure(height_in: float, title: str) -> tuple[Figure, Axes]:
-    """An empty figure in the kit's style, without a window."""
-    figure, (axes,) = new_panels([height_in], title)
-    return figure, axes
-
-
-def new_panels(heights_in: Sequence[float], title: str) -> tuple[Figure, list[Axes]]:
-    """An empty figure of panels one above the other."""
-    with style.context(STYLE):
-        figure = Figure(figsize=(WIDTH_IN, sum(heights_in)), layout="constrained")
-        parts = figure.subfigures(len(heights_in), 1, height_ratios=heights_in, squeeze=False)
-        axes = [part.subplots() for part in parts[:, 0]]
-    figure.suptitle(
-        printable(title), x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False
-    )
-    return figure, axes
-
-
-def caption(run: Run, role: Role = "reported") -> list[str]:
-    """Model, text and protocol of a figure, and what was substituted."""
-    model, text = run.facts.model, run.facts.texts[role]
-    part = f", {text.part}" if text.part else ""
-    lines = [
-        f"Model: {model.name} ({run.n_blocks} blocks). Text: {text.title}{part}; "
-        f"{int(run.targets(role).sum()):,} tokens scored, "
-        f"{format_windows(run.facts.protocol)}."
-    ]
-    if model.name == "demo":
-        lines.append("This is the kit's small embedded demo model, not distilgpt2.")
-    if text.note:
-        lines.append("The embedded text was scored in place of the one asked for.")
-    return lines
-
-
-def add_caption(figure: Figure, lines: Sequence[str]) -> None:
-    """Write lines under the picture, wrapped to its width."""
-    text = "\n".join(textwrap.fill(printable(line), CAPTION_COLUMNS) for line in lines)
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=GREY, parse_math=False)
-
-
-def measured(run: Run) -> pd.DataFrame:
-    """The rows of the reported text but for the empty stack, plans that failed included."""
-    frame = run.frame()
-    return frame[(frame["split"] == SPLITS["reported"]) & (frame["mode"] != "empty")]
-
-
-def perplexity_bars(run: Run) -> Figure | None:
-    """Perplexity of each plan; of more than 24, every single block and the best of each size.
-
-    Where so many blocks have no room among the plans they stand above them, in their order. None
-    where there is but one plan.
-    """
-    frame = measured(run)
-    if len(frame) < 2:
-        return None
-    shown = bars.choose_bars(frame)
-    base = _baseline(frame)
-    panels = [SINGLES_IN] * (shown.singles is not None)
-    if shown.singles is None or (shown.rows["blocks"] < run.n_blocks - 1).any():
-        panels.append(1.0 + bars.rows_height_in(shown.rows))
-    figure, axes = new_panels(panels, "Perplexity by removed blocks")
-    logarithmic = []
-    if shown.singles is not None:
-        logarithmic.append(_draw_singles(axes.pop(0), shown.singles, base))
-    logarithmic += [bars.plan_bars(rest, shown.rows, base) for rest in axes]
-    notes = _bar_notes(frame, shown, below=bool(axes))
-    if any(logarithmic):
-        notes.append("Bars start at the whole model: their length is the cost.")
-    add_caption(figure, [*caption(run), *notes])
-    return figure
-
-
-def _draw_singles(axes: Axes, singles: pd.DataFrame, base: float) -> bool:
-    """Every single block, the costliest with its perplexity."""
-    by_block = {
-        int(name): ppl for name, ppl in zip(singles["removed"], singles["ppl"], strict=True)
-    }
-    blocks = sorted(by_block)
-    ppl = [by_block[block] for block in blocks]
-    ranked = sorted((b for b in blocks if math.isfinite(by_block[b])), key=by_block.__getitem__)
-    return bars.block_bars(axes, blocks, ppl, base, ppl, ranked[-1:])
-
-
-def _bar_notes(frame: pd.DataFrame, shown: bars.Shown, below: bool) -> list[str]:
-    """What of many plans is drawn."""
-    if not below:
-        return []
-    rows = shown.rows
-    if len(rows) == len(frame):
-        return []
-    sizes, every = rows["blocks"].nunique(), frame["blocks"].nunique()
-    best = "The best plans of each size"
-    if sizes < every:
-        best = f"The best plan of each of the {sizes} smallest sizes"
-    singles = [int((table["mode"] == "sequential").sum()) for table in (rows, frame)]
-    all_singles = shown.singles is not None or singles[0] == singles[1]
-    too = " and every single block" if all_singles else ""
-    return [f"{best}{too}, out of {len(frame):,} plans."]
-
-
-def _baseline(frame: pd.DataFrame) -> float:
-    """Perplexity of the whole model; NaN where it was not measured."""
-    found = frame.loc[frame["removed"] == "none", "ppl"]
-    return float(found.iloc[0]) if len(found) else math.nan
 
 
 @dataclass(frozen=True)
@@ -355,44 +214,3 @@ def _places_for_labels(
         if free and across > LETTER_WIDTH * len(labels[index]):
             yield index
             named.append(height)
-
-
-def save_figures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
-    """Write the figures of a saved sweep as PNG and SVG, whole; none where only one plan ran."""
-    return save_all(
-        {"perplexity": perplexity_bars(run), "speed": speed_against_perplexity(run, analysis)},
-        folder,
-    )
-
-
-def save_all(figures: Mapping[str, Figure | None], folder: Path) -> list[Path]:
-    """Write figures by their names; what an earlier save left of one that is None is removed."""
-    paths = []
-    for name, figure in figures.items():
-        if figure is not None:
-            paths += save(figure, folder, name)
-            continue
-        for kind in IMAGE_FORMATS:
-            (folder / f"{name}.{kind}").unlink(missing_ok=True)
-    return paths
-
-
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write one figure as `name.png` and `name.svg`, whole, and return the paths."""
-    paths = []
-    for kind in IMAGE_FORMATS:
-        path = folder / f"{name}.{kind}"
-        disk.write_file(path, image(figure, kind))
-        paths.append(path)
-    return paths
-
-
-def image(figure: Figure, kind: str) -> bytes:
-    """A figure as a PNG or SVG file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with style.context(STYLE), warnings.catch_warnings():
-        # A model may be named in any script; where the font lacks a letter, a box is drawn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()

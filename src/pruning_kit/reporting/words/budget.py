@@ -6,7 +6,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.budgets import Budget, Choice
 from pruning_kit.findings.sizes import PlanRow
 from pruning_kit.plans.plan import Plan
-from pruning_kit.reporting.words.advice import ms_and_speed, where
+from pruning_kit.reporting.words.facts import ms_and_speed
 from pruning_kit.reporting.words.numbers import (
     change,
     format_change,
@@ -14,9 +14,10 @@ from pruning_kit.reporting.words.numbers import (
     listed,
     name_blocks,
 )
+from pruning_kit.reporting.words.texts import on_selection
 
 
-def sentences(analysis: Analysis, choice: Choice) -> list[str]:
+def budget_sentences(analysis: Analysis, choice: Choice) -> list[str]:
     """The plan chosen within a budget, or why there is none."""
     if choice.row is not None:
         return [_chosen(analysis, choice, choice.row), *_why_whole(analysis, choice, choice.row)]
@@ -37,7 +38,7 @@ def _limits(analysis: Analysis, budget: Budget) -> str:
         parts.append(f"at most {budget.max_params:,} parameters")
     if budget.max_ppl_increase_pct is not None:
         more = f"at most {budget.max_ppl_increase_pct:g} % more perplexity"
-        parts.append(f"{more}{where(analysis)}")
+        parts.append(f"{more}{on_selection(analysis)}")
     return listed(parts)
 
 
@@ -58,7 +59,7 @@ def _why_whole(analysis: Analysis, choice: Choice, row: PlanRow) -> list[str]:
     if ratio <= 1 + limit / 100:
         return []
     least = f"{name_blocks(size.best).capitalize()}, the cheapest to remove, "
-    return [f"{least}would cost {change(ratio)}{where(analysis)}."]
+    return [f"{least}would cost {change(ratio)}{on_selection(analysis)}."]
 
 
 def _alone(analysis: Analysis, choice: Choice) -> str:

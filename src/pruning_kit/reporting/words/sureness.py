@@ -8,7 +8,6 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.evidence import exp
 from pruning_kit.findings.sizes import Size
 from pruning_kit.plans.plan import Plan
-from pruning_kit.reporting.words.advice import where
 from pruning_kit.reporting.words.numbers import (
     change,
     first_few,
@@ -17,6 +16,7 @@ from pruning_kit.reporting.words.numbers import (
     percent,
     series,
 )
+from pruning_kit.reporting.words.texts import on_selection
 
 MIN_MEASURED = 3  # sets whose median says how the texts differ
 
@@ -40,7 +40,7 @@ def _tested(analysis: Analysis, size: Size) -> bool:
 
 def _separation(analysis: Analysis, size: Size) -> str:
     name = name_blocks(size.best).capitalize()
-    what = f"the cheapest {_kind(size)}{where(analysis, ' on {}')}"
+    what = f"the cheapest {_kind(size)}{on_selection(analysis, ' on {}')}"
     others = [plan for plan in size.group if plan != size.best]
     if others:
         return f"{name} cannot be told from {_some(others)} as {what}"
@@ -82,7 +82,7 @@ def of_every_size(analysis: Analysis) -> list[str]:
     tested = [size for size in analysis.sizes if _tested(analysis, size)]
     clear = [size.best for size in tested if len(size.group) == 1]
     tied = [size for size in tested if len(size.group) > 1]
-    on_text = where(analysis)
+    on_text = on_selection(analysis)
     found = []
     if clear:
         found.append(

@@ -10,8 +10,21 @@ import pytest
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
-from pruning_kit.reporting.figures import bars, pictures, scales
-from pruning_kit.reporting.figures import front as plots
+from pruning_kit.reporting.figures import (
+    bars,
+    interaction_matrix,
+    pair_heatmap,
+    perplexity_bars,
+    perplexity_by_removed_block,
+    perplexity_by_size,
+    save_figures,
+    scales,
+    shapley_values,
+    speed_against_perplexity,
+)
+from pruning_kit.reporting.figures.canvas import image
+from pruning_kit.reporting.figures.catalogue import PICTURES, draw_all
+from pruning_kit.reporting.figures.front import colour_scale, quantities_across
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, write_run
 
@@ -54,7 +67,7 @@ def caption(figure):
 
 def test_bars_have_the_length_of_the_perplexities_and_say_them(run_of):
     run = run_of(plans=FEW, cost=lambda plan: 0.1 * plan.size)
-    figure = plots.perplexity_bars(run)
+    figure = perplexity_bars(run)
     frame = run.frame().sort_values(["blocks", "ppl"], ascending=[False, True])
     assert lengths(figure) == pytest.approx(frame["ppl"].tolist())
     assert ticks(figure.axes[0].yaxis)[0] == "whole model"
@@ -63,24 +76,24 @@ def test_bars_have_the_length_of_the_perplexities_and_say_them(run_of):
 
 
 def test_exploding_perplexities_get_a_logarithmic_axis_with_bars_from_the_whole_model(full):
-    axes = plots.perplexity_bars(full).axes[0]
+    axes = perplexity_bars(full).axes[0]
     assert axes.get_xscale() == "log"
     base = full.frame().set_index("removed").loc["none", "ppl"]
     assert {round(patch.get_x(), 6) for patch in axes.patches} == {round(base, 6)}
 
 
 def test_of_many_plans_the_singles_and_the_best_of_each_size_are_shown(full):
-    names = ticks(plots.perplexity_bars(full).axes[0].yaxis)
+    names = ticks(perplexity_bars(full).axes[0].yaxis)
     assert 18 <= len(names) <= bars.MAX_BARS
     assert set(map(str, range(6))) < set(names) and {"1+3", "1-5"} < set(names)
-    assert "and every single block, out of 63 plans" in caption(plots.perplexity_bars(full))
+    assert "and every single block, out of 63 plans" in caption(perplexity_bars(full))
 
 
 @pytest.mark.parametrize("n_blocks", [30, 80])
 def test_deep_models_have_every_single_block_in_a_panel_of_its_own(run_of, n_blocks):
     deep = Plan(tuple(range(1, n_blocks - 1)))
     run = run_of(n_blocks=n_blocks, plans=[Plan(), *singles(n_blocks), deep], timed=False)
-    figure = plots.perplexity_bars(run)
+    figure = perplexity_bars(run)
     above, below = figure.axes
     frame = run.frame().set_index("removed")["ppl"]
     centres = [patch.get_x() + patch.get_width() / 2 for patch in above.patches]
@@ -93,14 +106,14 @@ def test_deep_models_have_every_single_block_in_a_panel_of_its_own(run_of, n_blo
 
 
 def test_single_blocks_alone_need_no_second_panel(run_of):
-    figure = plots.perplexity_bars(run_of(n_blocks=30, plans=[Plan(), *singles(30)], timed=False))
+    figure = perplexity_bars(run_of(n_blocks=30, plans=[Plan(), *singles(30)], timed=False))
     (axes,) = figure.axes
     assert len(axes.patches) == 30 and "best plan" not in caption(figure)
 
 
 def test_of_more_sizes_than_bars_the_smallest_are_shown_and_said(run_of):
     first = [Plan(tuple(range(1, 1 + size))) for size in range(2, 40)]
-    figure = plots.perplexity_bars(run_of(n_blocks=48, plans=[Plan(), *singles(48), *first]))
+    figure = perplexity_bars(run_of(n_blocks=48, plans=[Plan(), *singles(48), *first]))
     assert len(ticks(figure.axes[1].yaxis)) == bars.MAX_BARS
     assert "The best plan of each of the 24 smallest sizes and every single block" in caption(
         figure
@@ -109,10 +122,10 @@ def test_of_more_sizes_than_bars_the_smallest_are_shown_and_said(run_of):
 
 def test_a_failed_plan_has_a_name_and_no_bar(run_of):
     run = run_of(plans=FEW, failed=[Plan((0,))])
-    figure = plots.perplexity_bars(run)
+    figure = perplexity_bars(run)
     at = ticks(figure.axes[0].yaxis).index("0")
     assert lengths(figure)[at] == 0 and labels(figure)[at] == "failed: not finite"
-    scatter = plots.speed_against_perplexity(run, analyse(run))
+    scatter = speed_against_perplexity(run, analyse(run))
     assert "1 failed plans are not drawn." in caption(scatter)
 
 
@@ -135,14 +148,14 @@ def test_plans_are_written_whole_and_with_ranges(removed, label):
 
 def test_colours_are_those_of_the_sizes_that_occur(run_of):
     run = run_of(n_blocks=80, plans=[Plan(), *singles(80), Plan((3, 9)), Plan(tuple(range(40)))])
-    figure = plots.speed_against_perplexity(run, analyse(run))
+    figure = speed_against_perplexity(run, analyse(run))
     points, legend = figure.axes[0].collections[0], figure.axes[1]
     colours = {tuple(points.cmap(points.norm(size))) for size in (0, 1, 2, 40)}
     assert len(colours) == 4
     apart = [matplotlib.colors.rgb_to_hsv(c[:3])[2] for c in sorted(colours)]
     assert max(apart) - min(apart) > 0.5
     assert ticks(legend.yaxis) == ["0", "1", "2", "40"]
-    slope = plots.colour_scale(range(3, 60))
+    slope = colour_scale(range(3, 60))
     assert (slope(3), slope(59)) == (0, 1)
 
 
@@ -152,12 +165,12 @@ def test_a_long_name_beside_a_point_gives_way_to_the_number_of_blocks(run_of):
         n_blocks=48,
         plans=[Plan(), Plan((4,)), Plan((4, 5, 6)), scattered, Plan(tuple(range(1, 42)))],
     )
-    axes = plots.speed_against_perplexity(run, analyse(run)).axes[0]
+    axes = speed_against_perplexity(run, analyse(run)).axes[0]
     assert {"24 blocks", "4-6"} <= {text.get_text() for text in axes.texts}
 
 
 def test_the_scatter_rings_the_front_with_its_intervals(full, analysis):
-    axes = plots.speed_against_perplexity(full, analysis).axes[0]
+    axes = speed_against_perplexity(full, analysis).axes[0]
     ringed = [tuple(point) for point in axes.collections[-1].get_offsets()]
     front = [(1e3 * row.latency.median_s, row.ppl.value) for row in analysis.front]
     assert np.array(sorted(ringed)) == pytest.approx(np.array(sorted(front)))
@@ -175,7 +188,7 @@ def test_the_scatter_rings_what_was_chosen_on_the_other_text_and_says_so(run_of)
     order[one], order[three] = three, one
     run = replace(run, sums=run.sums | {"calibration": run.sums["calibration"][order]})
     analysis = analyse(run)
-    figure = plots.speed_against_perplexity(run, analysis)
+    figure = speed_against_perplexity(run, analysis)
     ringed = {round(float(y), 6) for _, y in figure.axes[0].collections[-1].get_offsets()}
     assert ringed == {round(row.ppl.value, 6) for row in analysis.front}
     assert Plan((1,)) in {row.plan for row in analysis.front}
@@ -188,7 +201,7 @@ def test_the_scatter_rings_what_was_chosen_on_the_other_text_and_says_so(run_of)
 
 def test_without_timings_the_scatter_is_of_parameters_and_says_so(run_of):
     run = run_of(plans=FEW, timed=False)
-    figure = plots.speed_against_perplexity(run, analyse(run))
+    figure = speed_against_perplexity(run, analyse(run))
     assert figure.axes[0].get_xlabel() == "Parameters (millions)"
     assert "no latency was measured" in figure.get_suptitle()
 
@@ -197,15 +210,15 @@ def test_without_timings_the_scatter_is_of_parameters_and_says_so(run_of):
 def test_plans_that_nothing_tells_apart_but_perplexity_have_no_scatter(run_of, plans):
     run = run_of(plans=plans, timed=False)
     analysis = analyse(run)
-    assert plots.quantities_across(analysis) == []
-    assert plots.speed_against_perplexity(run, analysis) is None
-    assert (plots.perplexity_bars(run) is None) == (len(plans) == 1)
+    assert quantities_across(analysis) == []
+    assert speed_against_perplexity(run, analysis) is None
+    assert (perplexity_bars(run) is None) == (len(plans) == 1)
 
 
 def test_captions_name_model_text_and_protocol_and_what_was_substituted(run_of):
     run = run_of(plans=FEW, model="demo")
     run.info["texts"]["test"]["part"] = "first 8 of 561 windows"
-    text = caption(plots.perplexity_bars(run))
+    text = caption(perplexity_bars(run))
     assert "Model: demo (6 blocks). Text: WikiText-2 raw, test, first 8 of 561 windows;" in text
     assert "61,539 tokens scored, context 1024, stride 512." in text
     assert "not distilgpt2" in text
@@ -214,21 +227,21 @@ def test_captions_name_model_text_and_protocol_and_what_was_substituted(run_of):
 @pytest.mark.parametrize("name", ["a_{b}$c^$d", "<b>&amp;", "模型", "x" * 300])
 def test_any_name_can_be_drawn(run_of, name):
     run = run_of(plans=FEW, model=name)
-    assert plots.image(plots.perplexity_bars(run), "svg").startswith(b"<?xml")
-    assert name[:20] in caption(plots.perplexity_bars(run))
+    assert image(perplexity_bars(run), "svg").startswith(b"<?xml")
+    assert name[:20] in caption(perplexity_bars(run))
 
 
 def test_figures_are_written_whole_as_png_and_svg_and_always_the_same(run_of, tmp_path):
     run = run_of(plans=FEW)
     analysis = analyse(run)
-    paths = plots.save_figures(run, analysis, tmp_path)
+    paths = save_figures(run, analysis, tmp_path)
     names = ["perplexity.png", "perplexity.svg", "speed.png", "speed.svg"]
     assert [path.name for path in paths] == names == sorted(f.name for f in tmp_path.iterdir())
     first = [path.read_bytes() for path in paths]
     assert first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
-    assert [path.read_bytes() for path in plots.save_figures(run, analysis, tmp_path)] == first
+    assert [path.read_bytes() for path in save_figures(run, analysis, tmp_path)] == first
     alone = run_of(plans=[Plan()], timed=False)
-    assert plots.save_figures(alone, analyse(alone), tmp_path) == []
+    assert save_figures(alone, analyse(alone), tmp_path) == []
     assert list(tmp_path.iterdir()) == []  # none that shows what results.csv no longer holds
 
 
@@ -245,20 +258,20 @@ def test_figures_are_written_whole_as_png_and_svg_and_always_the_same(run_of, tm
 def test_extreme_runs_are_drawn_without_a_warning(run_of, options):
     run = run_of(**options)
     analysis = analyse(run)
-    figures = [plots.perplexity_bars(run), plots.speed_against_perplexity(run, analysis)]
-    figures += pictures.draw_all(run, analysis).values()
+    figures = [perplexity_bars(run), speed_against_perplexity(run, analysis)]
+    figures += draw_all(run, analysis).values()
     drawn = [figure for figure in figures if figure is not None]
-    assert all(len(plots.image(figure, "png")) > 1000 for figure in drawn)
+    assert all(len(image(figure, "png")) > 1000 for figure in drawn)
 
 
 def test_a_full_run_has_every_picture_and_a_bare_one_none(full, analysis, run_of):
-    assert list(pictures.draw_all(full, analysis)) == list(pictures.PICTURES)
+    assert list(draw_all(full, analysis)) == list(PICTURES)
     bare = run_of(plans=[Plan()], timed=False)
-    assert pictures.draw_all(bare, analyse(bare)) == {}
+    assert draw_all(bare, analyse(bare)) == {}
 
 
 def test_single_removals_are_drawn_with_their_intervals(full, analysis):
-    axes = pictures.perplexity_by_removed_block(full, analysis).axes[0]
+    axes = perplexity_by_removed_block(full, analysis).axes[0]
     tops = [patch.get_y() + patch.get_height() for patch in axes.patches]
     assert tops == pytest.approx([analysis.row[Plan((b,))].ppl.value for b in range(6)])
     ends = [line.get_ydata() for line in axes.lines if len(set(line.get_xdata())) == 1]
@@ -267,7 +280,7 @@ def test_single_removals_are_drawn_with_their_intervals(full, analysis):
 
 
 def test_the_heat_map_holds_singles_and_pairs_and_leaves_the_rest_blank(full, analysis):
-    axes = pictures.pair_heatmap(full, analysis).axes[0]
+    axes = pair_heatmap(full, analysis).axes[0]
     shown = np.ma.filled(axes.images[0].get_array().astype(float), math.nan)
     assert np.isnan(shown[np.triu_indices(6, 1)]).all()
     assert shown[3, 1] == pytest.approx(analysis.row[Plan((1, 3))].ppl.value)
@@ -276,7 +289,7 @@ def test_the_heat_map_holds_singles_and_pairs_and_leaves_the_rest_blank(full, an
 
 
 def test_the_interaction_matrix_frames_what_is_clear(full, analysis):
-    axes = pictures.interaction_matrix(full, analysis).axes[0]
+    axes = interaction_matrix(full, analysis).axes[0]
     at = {(round(p.get_x() + 0.46), round(p.get_y() + 0.46)): p for p in axes.patches}
     framed = {pair for pair, patch in at.items() if not patch.get_fill()}
     grey = {pair for pair, patch in at.items() if patch.get_fill()}
@@ -284,16 +297,16 @@ def test_the_interaction_matrix_frames_what_is_clear(full, analysis):
     assert analysis.ruinous == (0,) and grey == {(0, other) for other in range(1, 6)}
     assert framed == clear - grey and (1, 2) in framed
     texts = {text.get_text(): text.get_color() for text in axes.texts}
-    assert texts["+1.50"] == plots.GREY and texts["+0.15"] != plots.GREY
+    assert texts["+1.50"] == scales.GREY and texts["+0.15"] != scales.GREY
 
 
 def test_fewer_than_three_pairs_make_no_matrix(run_of):
     run = run_of(plans=FEW)
-    assert {"pairs", "interactions"} & set(pictures.draw_all(run, analyse(run))) == set()
+    assert {"pairs", "interactions"} & set(draw_all(run, analyse(run))) == set()
 
 
 def test_shapley_bars_stand_in_their_order_with_intervals(full, analysis):
-    figure = pictures.shapley_values(full, analysis)
+    figure = shapley_values(full, analysis)
     order = analysis.shapley.ranking.blocks
     assert ticks(figure.axes[0].yaxis) == [str(block) for block in order]
     assert lengths(figure) == pytest.approx([analysis.shapley.values[b].value for b in order])
@@ -303,7 +316,7 @@ def test_shapley_bars_stand_in_their_order_with_intervals(full, analysis):
 def test_sizes_are_drawn_from_the_text_chosen_on(run_of):
     run = run_of(calibration=True)
     analysis = analyse(run)
-    figure = pictures.perplexity_by_size(run, analysis)
+    figure = perplexity_by_size(run, analysis)
     best = next(line for line in figure.axes[0].lines if line.get_color() == scales.BLUE)
     expected = [1.0, *(analysis.row[size.best].selection_ratio for size in analysis.sizes)]
     assert list(best.get_ydata()) == pytest.approx(expected)
@@ -315,11 +328,11 @@ def test_sizes_are_drawn_from_the_text_chosen_on(run_of):
 
 def test_sizes_of_one_measured_set_each_are_not_drawn(run_of):
     run = run_of(plans=[Plan(), Plan((1,)), Plan((1, 2)), Plan((1, 2, 3))])
-    assert pictures.perplexity_by_size(run, analyse(run)) is None
+    assert perplexity_by_size(run, analyse(run)) is None
 
 
 def test_fixed_strategies_stand_beside_each_other(full, analysis):
-    axes = pictures.perplexity_by_size(full, analysis).axes[0]
+    axes = perplexity_by_size(full, analysis).axes[0]
     marked = [line for line in axes.lines if line.get_color() == scales.GREEN]
     aside = [round(float(line.get_xdata()[0]) - 1, 6) for line in marked]
     assert aside == [-0.2, -0.1, 0, 0.1, 0.2]
@@ -327,5 +340,5 @@ def test_fixed_strategies_stand_beside_each_other(full, analysis):
 
 def test_thousands_of_plans_stay_a_small_file(run_of):
     run = run_of(n_blocks=12, cost=costs_of(12))
-    scatter = plots.speed_against_perplexity(run, analyse(run))
-    assert len(plots.image(scatter, "svg")) < 400_000
+    scatter = speed_against_perplexity(run, analyse(run))
+    assert len(image(scatter, "svg")) < 400_000

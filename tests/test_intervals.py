@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.coverage import Design, measure
-from pruning_kit.intervals import windows as statistics
+from pruning_kit.intervals import windows
 from pruning_kit.intervals.windows import (
     Resampling,
     autocorrelation,
@@ -96,7 +96,7 @@ def test_chunks_change_nothing(monkeypatch):
     series, targets = some_series(23)
     resampling = draw_resampling(60, n_resamples=100)
     whole = estimate(series, targets, resampling)
-    monkeypatch.setattr(statistics, "CHUNK_VALUES", 500)
+    monkeypatch.setattr(windows, "CHUNK_VALUES", 500)
     parts = estimate(series, targets, resampling)
     np.testing.assert_allclose(parts.half_width_C, whole.half_width_C, rtol=1e-12)
     np.testing.assert_array_equal(parts.adjusted_p_C, whole.adjusted_p_C)

@@ -10,7 +10,8 @@ from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.sizes import PlanLatency
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
-from pruning_kit.reporting.words.advice import speed, what_is_the_front
+from pruning_kit.reporting.words.facts import time_saved
+from pruning_kit.reporting.words.front import what_is_the_front
 from pruning_kit.reporting.words.numbers import (
     at_least,
     format_change,
@@ -57,10 +58,10 @@ def test_recommendations_name_latency_where_it_was_measured():
 
 
 def test_time_is_less_or_more_with_its_interval():
-    assert speed(PlanLatency(1, Interval(0.873, 0.865, 0.881), True)) == (
+    assert time_saved(PlanLatency(1, Interval(0.873, 0.865, 0.881), True)) == (
         "12.7 % less time [11.9 to 13.5 %]"
     )
-    assert speed(PlanLatency(1, Interval(1.05, 1.02, 1.08), True)) == (
+    assert time_saved(PlanLatency(1, Interval(1.05, 1.02, 1.08), True)) == (
         "5.0 % more time [2.0 to 8.0 %]"
     )
 

@@ -1,6 +1,6 @@
 // Products of matrices on Intel's AMX units, each with its last step, and GPT-2's attention.
 //
-// Compiled on the machine it runs on and called by `amx.py`; equal to `linear.DenseLinear` and
+// Compiled on the machine it runs on and called by `library.py`; equal to `linear.DenseLinear` and
 // `attention.SdpaAttention`, but for more digits kept in bfloat16: what a product adds up stays in
 // float32 until its last step is done.
 //
@@ -12,6 +12,9 @@
 // A tile holds 16 rows of 64 bytes. Four tiles add up a block of 32 rows by 32 columns, two hold rows
 // of the inputs and two columns of the weight. The last step is vector work: a block has it while the
 // tiles multiply the next one.
+//
+// Longer than 350 lines: products, their last steps and attention share the tiles' set-up, the
+// layout of panels and the split over threads, and are compiled as one file.
 //
 // Shapes: N rows, I inputs (a multiple of 32), O outputs (in panels of 32), T keys, S queries,
 // K width of a head (a multiple of 16), C terms.

@@ -16,18 +16,10 @@ from pruning_kit.machine import disk
 from pruning_kit.plans.permutations import shapley_plans
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
-from pruning_kit.reporting import formats as report
-from pruning_kit.reporting import page
-from pruning_kit.reporting.document import (
-    Document,
-    Section,
-    Table,
-    blocks_table,
-    build_document,
-    notes,
-    sizes_table,
-    strategies_table,
-)
+from pruning_kit.reporting import formats, page
+from pruning_kit.reporting.contents import build_document, notes
+from pruning_kit.reporting.document import Document, Section, Table
+from pruning_kit.reporting.tables import blocks_table, sizes_table, strategies_table
 from pruning_kit.runs.results import load_run
 from tests.goldens import make
 from tests.synthetic_runs import synthetic_timings, write_run
@@ -144,11 +136,11 @@ the terminal end.
 
 
 def test_a_document_on_the_terminal_word_for_word():
-    assert report.plain_text(DOCUMENT) == TERMINAL
+    assert formats.plain_text(DOCUMENT) == TERMINAL
 
 
 def test_a_document_as_markdown_word_for_word():
-    assert report.markdown(DOCUMENT) == MARKDOWN
+    assert formats.markdown(DOCUMENT) == MARKDOWN
 
 
 DRAWN = ["baseline only", "whole model failed", "few windows", "one block", "beyond float64"]
@@ -162,11 +154,11 @@ DRAWN = ["baseline only", "whole model failed", "few windows", "one block", "bey
     ],
 )
 def test_every_kind_of_run_has_a_report_in_every_format(run_of, kind, form):
-    text = report.render(run_of(kind), form)
+    text = formats.render(run_of(kind), form)
     assert "In short" in text and "nan" not in re.sub(r"base64,[\w+/=]+", "", text).lower().split()
     if form == "terminal":
         lines = [line for line in text.splitlines() if "pruning-kit" not in line]
-        assert max(map(len, lines)) <= report.TERMINAL_WIDTH
+        assert max(map(len, lines)) <= formats.TERMINAL_WIDTH
 
 
 @pytest.mark.parametrize("name", make.FORMATS)
@@ -236,24 +228,24 @@ def test_the_table_of_strategies_compares_with_the_best_set(run_of):
 
 def test_a_budget_gets_a_section_with_the_command_that_makes_the_model(run_of):
     run = run_of("all plans")
-    text = report.render(run, "terminal", Budget(max_params=70_000_000))
+    text = formats.render(run, "terminal", Budget(max_params=70_000_000))
     assert "With at most 70,000,000 parameters: remove blocks 1+3" in text
     assert "pruning-kit prune --model distilgpt2 --remove 1+3 --out pruned-1+3" in text
 
 
 def test_a_budget_that_nothing_meets_says_why(run_of):
-    text = report.render(run_of("all plans"), "md", Budget(max_params=1_000))
+    text = formats.render(run_of("all plans"), "md", Budget(max_params=1_000))
     assert "No choice: none of the 63 measured models keeps to at most 1,000 parameters." in text
     assert "Nearest: without blocks 1-5 (perplexity " in text
     limits = Budget(max_params=50_000_000, max_ppl_increase_pct=10)
-    text = report.render(run_of("all plans"), "md", limits)
+    text = formats.render(run_of("all plans"), "md", limits)
     assert "At most 50,000,000 parameters alone: remove blocks " in text
     assert "At most 10 % more perplexity alone: keep the whole model (perplexity " in text
 
 
 def test_a_limit_on_perplexity_is_judged_on_the_text_chosen_on_and_says_so(tmp_path):
     run = load_run(write_run(tmp_path / "run", calibration=True))
-    text = report.render(run, "md", Budget(max_ppl_increase_pct=1))
+    text = formats.render(run, "md", Budget(max_ppl_increase_pct=1))
     assert (
         "With at most 1 % more perplexity (on valid): keep the whole model, perplexity 27.70, "
         "81.91 M parameters, 401 ms (chosen on valid, reported on test)."
@@ -263,7 +255,7 @@ def test_a_limit_on_perplexity_is_judged_on_the_text_chosen_on_and_says_so(tmp_p
 
 def test_a_latency_budget_without_timings_is_refused(run_of):
     with pytest.raises(RunError, match="cannot choose under --max-latency 50 ms"):
-        report.render(run_of("sequential"), "terminal", Budget(max_latency_s=0.05))
+        formats.render(run_of("sequential"), "terminal", Budget(max_latency_s=0.05))
 
 
 def test_notes_tell_what_was_substituted_and_what_was_left_out(tmp_path, run_of):
@@ -284,17 +276,17 @@ def test_doubts_about_the_timing_are_named_at_the_top_and_counted(tmp_path, run_
     folder = write_run(tmp_path / "run", plans=FEW, timed=False)
     timings = synthetic_timings(FEW, 6, n_rounds=7)
     disk.write_json(folder / "latency.json", timings.to_json())
-    text = " ".join(report.render(load_run(folder)).split())
+    text = " ".join(formats.render(load_run(folder)).split())
     assert "The timings are doubtful for 1 reason: see How fast." in text
     assert "How fast - Doubtful: the budget of 15 s ended after 7 rounds" in text
-    quiet = report.render(run_of("all plans"))
+    quiet = formats.render(run_of("all plans"))
     assert "doubtful" not in quiet and "Doubtful" not in quiet
 
 
 def test_timings_that_cannot_be_read_leave_a_report_and_are_said(tmp_path):
     folder = write_run(tmp_path / "run", plans=FEW)
     (folder / "latency.json").write_text("[")
-    text = report.render(load_run(folder), "md")
+    text = formats.render(load_run(folder), "md")
     assert "> **Note:** Speeds are left out, because the kit cannot read " in text
     assert "- The timings are left out: see the note at the top." in text
     assert " ms" not in text
@@ -303,7 +295,7 @@ def test_timings_that_cannot_be_read_leave_a_report_and_are_said(tmp_path):
 def test_a_commit_with_changes_says_so(tmp_path):
     changes = {"git_commit": "0123abcd+"}
     run = load_run(write_run(tmp_path / "run", plans=FEW, changes=changes))
-    assert "| Commit | 0123abcd with uncommitted changes |" in report.render(run, "md")
+    assert "| Commit | 0123abcd with uncommitted changes |" in formats.render(run, "md")
 
 
 def page_data(text):
@@ -312,7 +304,7 @@ def page_data(text):
 
 def test_the_page_holds_every_plan_as_numbers_and_as_text(run_of):
     run = run_of("some failed")
-    data = page_data(report.render(run, "html"))
+    data = page_data(formats.render(run, "html"))
     plans = {record[0]: record for record in data["plans"]}
     assert set(plans) == {str(plan) for plan in FEW}
     assert plans["0"][2] is None and plans["0"][3] == "failed"
@@ -327,7 +319,7 @@ def test_the_page_holds_every_plan_as_numbers_and_as_text(run_of):
 
 @pytest.mark.parametrize("kind", ["all plans", "hostile names"])
 def test_the_page_asks_for_nothing_and_says_so_to_the_browser(run_of, kind):
-    text = report.render(run_of(kind), "html")
+    text = formats.render(run_of(kind), "html")
     assert "default-src 'none'" in text
     assert "How they write" not in text
     outside = re.findall(r'(?:src|href)\s*=\s*["\']?([^"\'\s>]+)', text)
@@ -335,23 +327,23 @@ def test_the_page_asks_for_nothing_and_says_so_to_the_browser(run_of, kind):
 
 
 def test_names_from_outside_are_text_in_the_page(run_of):
-    text = report.render(run_of("hostile names"), "html")
+    text = formats.render(run_of("hostile names"), "html")
     assert "<script>alert(1)" not in text
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in text
     assert "alert(1)" in page_data(text)["command"]
 
 
 def test_names_from_outside_are_text_in_markdown_and_on_the_terminal(run_of):
-    text = report.render(run_of("hostile names"), "md")
+    text = formats.render(run_of("hostile names"), "md")
     assert "[link\\](x)" in text and "\\<script>" in text and "\\*c\\*" in text
     assert all(row.count(" | ") == 1 for row in text.splitlines() if row.startswith("| Model"))
-    assert "[link](x)" in report.render(run_of("hostile names"), "terminal")
+    assert "[link](x)" in formats.render(run_of("hostile names"), "terminal")
 
 
 def test_samples_stand_beside_each_other_the_whole_model_first(tmp_path):
     samples = {Plan((1, 3)): "Once <b>upon</b>\n\n\n", Plan(): "It is a truth"}
     run = load_run(write_run(tmp_path / "run", plans=FEW, samples=samples))
-    text = report.render(run, "html")
+    text = formats.render(run, "html")
     assert text.index("It is a truth") < text.index("Once &lt;b&gt;upon&lt;/b&gt;</blockquote>")
     assert "How they write" in text
 
@@ -363,7 +355,7 @@ def test_numbers_in_the_page_are_six_digits_or_null():
 
 
 def test_a_report_is_written_whole_and_leaves_nothing_else(tmp_path, run_of):
-    path = report.write_report(run_of("sequential"), tmp_path / "report.md", "md")
+    path = formats.write_report(run_of("sequential"), tmp_path / "report.md", "md")
     assert path.read_text().startswith("# Removing blocks from distilgpt2")
     assert [file.name for file in tmp_path.iterdir()] == ["report.md"]
 
@@ -372,8 +364,8 @@ def test_the_console_report_says_the_same_as_the_text(run_of):
     run = run_of("two texts")
     console = Console(width=80, color_system=None)
     with console.capture() as captured:
-        console.show(report.terminal_report(run, analyse(run)))
-    assert [line.rstrip() for line in captured.get().splitlines()] == report.render(
+        console.show(formats.terminal_report(run, analyse(run)))
+    assert [line.rstrip() for line in captured.get().splitlines()] == formats.render(
         run
     ).splitlines()
 
@@ -404,7 +396,7 @@ def test_sets_of_deep_models_are_named_with_ranges_and_never_cut(tmp_path, form)
             cost=lambda plan: costs.get(plan, 0.3 * plan.size),
         )
     )
-    text = report.render(run, form)
+    text = formats.render(run, form)
     triples = [found[0] for found in re.finditer(r"(?:\d+\+){2}\d+", text)]
     assert triples
     for blocks in (Plan.parse(triple).removed for triple in triples):

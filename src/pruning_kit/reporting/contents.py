@@ -1,0 +1,207 @@
+"""What is in the report of a run: its sections, from everything that an analysis says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.budgets import Budget
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
+from pruning_kit.printable import copyable
+from pruning_kit.reporting.commands import prune_command, recommended_command
+from pruning_kit.reporting.document import Document, Sample, Section
+from pruning_kit.reporting.tables import (
+    blocks_table,
+    provenance_table,
+    sizes_table,
+    strategies_table,
+)
+from pruning_kit.reporting.words import doubts, speed
+from pruning_kit.reporting.words.budget import budget_sentences
+from pruning_kit.reporting.words.numbers import format_bos, format_ppl, name_blocks
+from pruning_kit.reporting.words.sections import section_sentences
+from pruning_kit.runs.results import Run
+
+PERPLEXITY = (
+    "Perplexity is exp(sum of NLL / scored tokens) over all windows; every token but the first is "
+    "scored once."
+)
+SAMPLES_PROVE_LITTLE = (
+    "Continuations of the same prompt, stored with the run. One text proves little; perplexity is "
+    "the measure."
+)
+
+
+def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -> Document:
+    """Everything that a run says, for terminal, Markdown and the page.
+
+    Raises:
+        RunError: if the budget limits what the run did not measure.
+    """
+    said = {name: tuple(text) for name, text in section_sentences(analysis).items()}
+    sections = [
+        Section("summary", "In short", said["summary"] + _doubted(run)),
+        *_budget_section(run, analysis, budget),
+        Section(
+            "choices",
+            "What to choose",
+            said["choices"] + said["front"],
+            sizes_table(analysis),
+            ("speed",),
+            recommended_command(run, analysis),
+        ),
+        Section(
+            "importance",
+            "Which blocks matter",
+            said["importance"] + said["shapley"],
+            blocks_table(analysis),
+            ("removed-block", "shapley"),
+        ),
+        Section(
+            "interactions",
+            "How pairs of blocks add up",
+            said["interactions"],
+            None,
+            ("pairs", "interactions"),
+        ),
+        Section(
+            "sizes",
+            "How the cost grows",
+            said["sizes"] + said["strategies"],
+            strategies_table(analysis),
+            ("sizes",),
+        ),
+        Section("avoid", "What to avoid", said["avoid"]),
+        *_samples_section(run, analysis),
+        speed_section(run),
+        Section("uncertainty", "How sure this is", said["uncertainty"]),
+        Section("provenance", "How it was measured", (PERPLEXITY,), provenance_table(run)),
+        Section("command", "The same run again", (), None, (), copyable(run.facts.command)),
+    ]
+    name = "the demo model" if run.facts.model.name == "demo" else run.facts.model.name
+    return Document(
+        f"Removing blocks from {name}",
+        f"{_what_was_measured(analysis)} on {analysis.reported.title}: "
+        f"{analysis.reported.n_tokens:,} tokens{_chosen_on(analysis)}"
+        f"{format_bos(run.facts.protocol)}; "
+        f"{run.facts.created[:10]}",
+        tuple(notes(run)),
+        tuple(_without_repetition(sections)),
+    )
+
+
+def _what_was_measured(analysis: Analysis) -> str:
+    """How many sets of blocks were removed, and whether from a measured whole model."""
+    count = sum(row.plan != Plan() for row in analysis.rows)
+    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed"
+    if analysis.baseline is None:
+        return sets
+    return f"The whole model and {sets}" if count else "The whole model"
+
+
+def _chosen_on(analysis: Analysis) -> str:
+    """The text that plans were chosen on, where it is another than the reported one."""
+    if analysis.selection == analysis.reported:
+        return ""
+    title, short = analysis.selection.title, analysis.selection.short
+    return f"; sets were chosen on {title}, marked “on {short}” below"
+
+
+def _without_repetition(sections: Iterable[Section]) -> Iterator[Section]:
+    """Each sentence where it stands first; sections without anything left are left out."""
+    said: set[str] = set()
+    for section in sections:
+        new = tuple(sentence for sentence in section.sentences if sentence not in said)
+        said |= set(new)
+        if new or section.table is not None or section.code:
+            yield replace(section, sentences=new)
+
+
+def notes(run: Run) -> list[str]:
+    """What a reader must know before any number: substitutions, and parts of a text."""
+    found = []
+    model = run.facts.model
+    if model.name == "demo":
+        why = f" ({model.note})" if model.note else ""
+        found.append(
+            "These figures are those of the kit's small embedded demo model (GPT-2 in form, "
+            "trained on 108 English books, other novels by Jane Austen among them), not of "
+            f"distilgpt2{why}."
+        )
+    elif model.note:
+        found.append(f"{model.note}.")
+    for role in run.roles:
+        text = run.facts.texts[role]
+        if text.note:
+            found.append(f"{text.note} {text.title} was scored in its place.")
+        if text.part:
+            found.append(
+                f"Only a part of {text.title} was scored ({text.part}), so the figures are "
+                "preliminary and do not compare with those of the whole text."
+            )
+    if run.timings_note is not None:
+        found.append(run.timings_note)
+    return found
+
+
+def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list[Section]:
+    if budget is None or budget == Budget():
+        return []
+    choice = analysis.choose(budget)
+    plan = None if choice.row is None else choice.row.plan
+    command = "" if plan is None or plan == Plan() else prune_command(run, plan.short)
+    said = tuple(budget_sentences(analysis, choice))
+    return [Section("budget", "Within your budget", said, None, (), command)]
+
+
+def _samples_section(run: Run, analysis: Analysis) -> list[Section]:
+    """Stored continuations, the whole model's first."""
+    said = [
+        f"{sample.title}{f' (perplexity {sample.ppl})' * bool(sample.ppl)}: "
+        f"“{' '.join(sample.text.split())}”"
+        for sample in samples(run, analysis)
+    ]
+    if not said:
+        return []
+    return [Section("samples", "How they write", (SAMPLES_PROVE_LITTLE, *said))]
+
+
+def samples(run: Run, analysis: Analysis) -> list[Sample]:
+    """Stored continuations, the whole model's first, with the perplexity of their plans."""
+    written = {} if run.samples is None else run.samples.by_variant
+    return [
+        Sample(_title_of(variant), _ppl_of(variant, analysis), text.strip())
+        for variant, text in written.items()
+    ]
+
+
+def _title_of(variant: Variant) -> str:
+    removed = "Whole model" if variant.plan == Plan() else f"Without {name_blocks(variant.plan)}"
+    return removed if variant.recovery is None else f"{removed}, {variant.recovery}"
+
+
+def _ppl_of(variant: Variant, analysis: Analysis) -> str:
+    row = analysis.row.get(variant.plan) if variant.recovery is None else None
+    return "" if row is None else format_ppl(row.ppl.value)
+
+
+def speed_section(run: Run) -> Section:
+    """How the latencies were measured and what makes them doubtful."""
+    title = "How fast"
+    if run.timings is None:
+        left_out = "The timings are left out: see the note at the top."
+        said = "No latency was measured in this run." if run.timings_note is None else left_out
+        return Section("speed", title, (said,))
+    sentences = speed.findings(run.timings)
+    doubtful = [f"Doubtful: {text}" for text in doubts.warnings(run.timings)]
+    return Section("speed", title, (*doubtful, *sentences))
+
+
+def _doubted(run: Run) -> tuple[str, ...]:
+    """That the timings are doubtful, for the top of the report."""
+    count = 0 if run.timings is None else len(doubts.warnings(run.timings))
+    if not count:
+        return ()
+    return (f"The timings are doubtful for {count} reason{'s' * (count > 1)}: see How fast.",)

@@ -1,0 +1,70 @@
+"""Sentences on how pairs of blocks add up."""
+
+from __future__ import annotations
+
+from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
+from pruning_kit.findings.evidence import exp
+from pruning_kit.findings.importance import Interaction
+from pruning_kit.reporting.words.numbers import change, first_few, format_nats, listed
+
+
+def interaction_sentences(analysis: Analysis) -> list[str]:
+    pairs = analysis.interactions
+    if not pairs:
+        return []
+    clear = sorted((pair for pair in pairs if pair.is_clear), key=lambda pair: pair.excess.value)
+    if not clear:
+        if analysis.scores.reason:
+            return [
+                f"None of the {len(pairs)} pairs was tested against the sum of its two single "
+                f"costs ({analysis.scores.reason})."
+            ]
+        return [f"None of the {len(pairs)} pairs differs clearly from the sum of its single costs."]
+    sound = analysis.sound_interactions
+    usable = [pair for pair in clear if pair in sound]
+    found = [_count(analysis, usable)] if sound else []
+    if usable and usable[-1].excess.value > 0:
+        found.append(_pair(usable[-1], "more"))
+    if usable and usable[0].excess.value < 0:
+        found.append(_pair(usable[0], "less"))
+    if analysis.ruinous:
+        pairs_left_out = ruined_pairs(analysis).capitalize()
+        found.append(
+            f"{pairs_left_out}, are left out here: a ruined model has little more to lose."
+        )
+    return found
+
+
+def ruined_pairs(analysis: Analysis) -> str:
+    """Which pairs mean little, and why, where there are some."""
+    each = "each of " * (len(analysis.ruinous) > 1)
+    return (
+        f"pairs with block {_ruinous(analysis)}, {each}which alone multiplies perplexity by more "
+        f"than {COLLAPSE_RATIO:g}"
+    )
+
+
+def _count(analysis: Analysis, clear: list[Interaction]) -> str:
+    """How many sound pairs cost more or less together than apart."""
+    pairs = analysis.sound_interactions
+    without = f" without block {_ruinous(analysis)}" if analysis.ruinous else ""
+    many = len(pairs) > 1
+    those = f"Of the {len(pairs)} pairs{without}," if many else f"Of the one pair{without},"
+    worse = sum(pair.excess.value > 0 for pair in clear)
+    return (
+        f"{those} {worse} cost clearly more together than the sum of their single costs in log "
+        f"perplexity, {len(clear) - worse} clearly less."
+    )
+
+
+def _ruinous(analysis: Analysis) -> str:
+    return listed(first_few(analysis.ruinous), "or")
+
+
+def _pair(pair: Interaction, direction: str) -> str:
+    size = pair.excess if direction == "more" else pair.excess.negated
+    return (
+        f"Blocks {pair.first} and {pair.second} together cost {direction} than expected from "
+        f"removing each alone, by {format_nats(size)} nats per token (perplexity "
+        f"{change(exp(pair.excess.value))})."
+    )
