@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pruning_kit.search.named import parse_proposer
+from pruning_kit.search.named import parse
 from pruning_kit.search.proposer import Proposer
 
 from pruning_kit.runs.ranks import Ranks
@@ -39,7 +39,7 @@ class Asked:
 
 def asked(choice: Proposer | str = "combinatorial", **settings: Any) -> Asked:
     """What is asked for by a proposer, or its text, and settings."""
-    proposer = parse_proposer(choice) if isinstance(choice, str) else choice
+    proposer = parse(choice) if isinstance(choice, str) else choice
     return Asked(SweepSettings(**settings), proposer)
 
 

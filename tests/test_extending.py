@@ -10,10 +10,10 @@ import torch
 from examples.greedy import Greedy
 from examples.surprise import SURPRISE
 from examples.tempered import tempered
-from pruning_kit.search.named import SEARCHES
+from pruning_kit.search.named import SEARCHES, parse
 from tiny import TEXT, save_tiny_gpt2
 
-from pruning_kit import load_run, open_workbench, parse_proposer, sweep
+from pruning_kit import load_run, open_workbench, sweep
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
@@ -82,7 +82,7 @@ def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(
     best = min(singles, key=singles.get).plan.removed[0]
     pairs = [plan for plan in run.plans if plan.size == 2]
     assert pairs == sorted(Plan((best, other)) for other in range(4) if other != best)
-    assert str(parse_proposer("greedy:2")) == "greedy:2" == run.facts.proposal.text
+    assert str(parse("greedy:2")) == "greedy:2" == run.facts.proposal.text
     again = load_run(run.folder)
     np.testing.assert_array_equal(again.nll(), run.nll())
     assert math.isfinite(again.frame()["ppl"].sum())

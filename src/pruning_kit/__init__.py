@@ -8,7 +8,7 @@ The public names, each imported when it is first used, so that `--help` starts a
     analyse, Analysis           what a run says: intervals, importance, choices
     show                        the summary of a run, for notebooks
     Plan, Variant               a set of units to remove; a plan and its recovery: the key of a row
-    parse_proposer, Proposer    which variants a run measures, from text such as `combinatorial`
+    Proposer                    which variants a run measures; its text form does as well
     PruningKitError             what a user can mend
 
 Cutting and saving is `pruning_kit.export.huggingface.export`. See docs/library.md.
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pruning_kit.plans.variant import Variant
     from pruning_kit.reporting.notebook import show
     from pruning_kit.runs.results import Run, load_run
-    from pruning_kit.search.named import parse_proposer
     from pruning_kit.search.proposer import Proposer
     from pruning_kit.sweeps.sweep import sweep
     from pruning_kit.sweeps.workbench import Workbench, open_workbench
@@ -40,7 +39,6 @@ __all__ = [
     "analyse",
     "load_run",
     "open_workbench",
-    "parse_proposer",
     "show",
     "sweep",
 ]
@@ -51,7 +49,6 @@ _HOMES = {
     "plans.variant": ("Variant",),
     "reporting.notebook": ("show",),
     "runs.results": ("Run", "load_run"),
-    "search.named": ("parse_proposer",),
     "search.proposer": ("Proposer",),
     "sweeps.sweep": ("sweep",),
     "sweeps.workbench": ("Workbench", "open_workbench"),

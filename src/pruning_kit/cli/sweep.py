@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from pruning_kit.cli import options as opt
-from pruning_kit.cli.choice import MAX_PLANS, Mode
+from pruning_kit.cli.choice import Choice, Mode
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.invocation import with_option
 from pruning_kit.printable import copyable, quoted
+from pruning_kit.search.together import MAX_PLANS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +71,7 @@ def sweep(
       pruning-kit sweep --plans 1+3 --plans 2+4 --model demo
       pruning-kit sweep --strategies first,last,alternate --ratios 0.25,0.5
     """
-    choice = opt.plan_choice(mode, plans, strategies, sizes, ratios, max_removed, max_plans, seed)
+    choice = Choice.typed(mode, plans, strategies, sizes, ratios, max_removed, max_plans, seed)
     opt.refuse_absurd(ctx)
     opt.refuse_untimed(speed, batch_sweep, per_plan, compiled, cuda_graphs)
     batches = opt.batch_sizes(batch_sweep)
@@ -119,7 +120,7 @@ def sweep(
         command=ctx.obj,
     )
     observer = TerminalObserver(notes, choice.narrower) if ranks.leads else SilentObserver()
-    run, workbench = start(settings, choice.proposer, observer, ranks)
+    run, workbench = start(settings, choice.proposer, observer, ranks, choice.check)
     try:
         carry_out(run, choice.proposer, workbench, settings, ranks)
     except KeyboardInterrupt:

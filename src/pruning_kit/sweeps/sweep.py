@@ -7,7 +7,7 @@ again from the start and sent the stored sums, until it asks for something new.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from pruning_kit.runs.facts import Role, RoundFacts, VariantFacts
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import Run, load_run
 from pruning_kit.runs.store import RunFolder
+from pruning_kit.search.named import parse
 from pruning_kit.search.proposer import Proposer
 from pruning_kit.sweeps.observer import Observer, Work
 from pruning_kit.sweeps.opening import open_run
@@ -34,12 +35,13 @@ ALONE = Ranks()
 
 
 def sweep(
-    proposer: Proposer, workbench: Workbench, folder: Path | str, resume: bool = False
+    proposer: Proposer | str, workbench: Workbench, folder: Path | str, resume: bool = False
 ) -> Run:
     """Measure what a proposer asks for into a folder, and read it back.
 
     Args:
-        proposer: asks for variants and is sent what they cost.
+        proposer: asks for variants and is sent what they cost; or its text form, such as
+            `combinatorial` or `1+3 first:0.25`.
         workbench: what they are measured on.
         folder: the run folder; new or empty, unless a stopped run is gone on with.
         resume: go on with a run that is there.
@@ -48,6 +50,7 @@ def sweep(
         PlanError: if the model has no such variants, or there are too many.
         RunError: if the folder is taken, or its run is another one.
     """
+    proposer = parse(proposer) if isinstance(proposer, str) else proposer
     proposer.check(workbench.n_blocks)
     settings = SweepSettings(output=Path(folder), resume=resume)
     run, workbench = open_run(settings, workbench, proposer, ALONE)
@@ -56,9 +59,20 @@ def sweep(
 
 
 def start(
-    settings: SweepSettings, proposer: Proposer, observer: Observer, ranks: Ranks
+    settings: SweepSettings,
+    proposer: Proposer,
+    observer: Observer,
+    ranks: Ranks = ALONE,
+    check: Callable[[int], object] | None = None,
 ) -> tuple[RunFolder, Workbench]:
     """Build the workbench and open the run folder; what cannot be done is refused before that.
+
+    Args:
+        settings: what is asked for.
+        proposer: asks for variants.
+        observer: is told of substitutions and slow steps.
+        ranks: the processes that share the run.
+        check: called with the number of blocks, in place of the proposer's own check.
 
     Raises:
         PruningKitError: if anything asked for cannot be had; nothing is left behind then.
@@ -67,14 +81,14 @@ def start(
     if settings.output is not None and ranks.leads:
         opening.named_folder(settings.output, settings.resume)
 
-    def check(loaded: LoadedModel) -> None:
+    def check_model(loaded: LoadedModel) -> None:
         if settings.timing:
             check_timing(loaded, found.device, settings.timing)
         if settings.samples:
             check_samples(loaded, observer)
 
-    found = find(settings, observer, proposer.check, ranks.local_rank)
-    workbench = prepare(found, observer, _threads(ranks), check)
+    found = find(settings, observer, check or proposer.check, ranks.local_rank)
+    workbench = prepare(found, observer, _threads(ranks), check_model)
     run, workbench = open_run(settings, workbench, proposer, ranks)
     if settings.timing:
         refuse_other_timings(run, workbench, settings.timing)
