@@ -12,6 +12,7 @@ import math
 from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.evidence import Interval, exp
 from pruning_kit.findings.importance import Interaction, NotAvailable, Ranking, Shapley
+from pruning_kit.plans.permutations import count_shapley_plans
 from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words import advice, sureness
 from pruning_kit.reporting.words.numbers import (
@@ -24,6 +25,7 @@ from pruning_kit.reporting.words.numbers import (
     listed,
     some_plans,
 )
+from pruning_kit.search.together import MAX_PLANS
 
 
 def summary_sentences(analysis: Analysis) -> list[str]:
@@ -140,12 +142,22 @@ def _importance_ranking(analysis: Analysis) -> list[str]:
     return [f"From most to least costly to remove alone: {_order(importance.ranking, True)}."]
 
 
+def shapley_options(n_blocks: int, n_permutations: int | None) -> str:
+    """The options of a sweep that measures so many sampled orders; None: all sets of blocks."""
+    if n_permutations is None:
+        return "--mode combinatorial"
+    count = count_shapley_plans(n_blocks, n_permutations)
+    more = f" --max-plans {count}" * (count > MAX_PLANS)
+    return f"--plans shapley:{n_permutations}{more}"
+
+
 def _shapley(analysis: Analysis) -> list[str]:
     shapley = analysis.shapley
     if isinstance(shapley, NotAvailable):
+        options = shapley_options(analysis.n_blocks, shapley.n_permutations)
         return [
             f"Shapley values: not available, since {shapley.reason}. "
-            f"`{analysis.same_sweep} {shapley.options}` measures the plans that they need."
+            f"`{analysis.same_sweep} {options}` measures the plans that they need."
         ]
     if analysis.n_blocks == 1:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
