@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import typer
 
 from pruning_kit import bounds
-from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
-from pruning_kit.plans.plan import parse_plans
-from pruning_kit.search import choice
-
-SHAPLEY = "shapley:"
-Number = TypeVar("Number", int, float)
+from pruning_kit.cli import choice
+from pruning_kit.cli.numbers import read_numbers
+from pruning_kit.errors import PruningKitError, RunError, TimingError
 
 WHAT, WHERE, HOW, RESULT, SPEED = (
     "What to measure",
@@ -210,41 +207,6 @@ Output = Annotated[
 Resume = Annotated[bool, typer.Option(help="Go on with a stopped run.", rich_help_panel=RESULT)]
 
 
-def plan_choice(
-    mode: choice.Mode | None,
-    plans: list[str] | None,
-    strategies: str | None,
-    sizes: str | None,
-    ratios: str | None,
-    max_removed: int | None,
-    max_plans: int,
-    seed: int,
-) -> choice.PlanChoice:
-    """What to measure, from the words a person typed.
-
-    Raises:
-        PlanError: if a word cannot be read, or nothing says what to measure.
-    """
-    words = [word for text in plans or [] for word in text.split()]
-    chosen = choice.PlanChoice(
-        mode=mode,
-        plans=tuple(parse_plans(word for word in words if not word.startswith(SHAPLEY))),
-        shapley_permutations=sum(_permutations(word) for word in words if word.startswith(SHAPLEY)),
-        sizes=tuple(_numbers(sizes, int, "--sizes")),
-        max_removed=max_removed,
-        strategies=tuple(name.strip() for name in strategies.split(",")) if strategies else (),
-        ratios=tuple(_numbers(ratios, float, "--ratios")),
-        seed=seed,
-        max_plans=max_plans,
-    )
-    if not (mode or words or strategies):
-        raise PlanError(
-            "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
-            "sequential or combinatorial, or --plans, or --strategies."
-        )
-    return chosen
-
-
 def refuse_absurd(ctx: typer.Context) -> None:
     """Refuse numbers that nobody can mean, before anything is loaded.
 
@@ -301,7 +263,7 @@ def batch_sizes(text: str | None) -> tuple[int, ...]:
     Raises:
         PruningKitError: if one is not a number, or no size of a batch.
     """
-    sizes = tuple(_numbers(text, int, "--batch-sweep"))
+    sizes = tuple(read_numbers(text, int, "--batch-sweep"))
     for size in sizes:
         bounds.check("--batch-sweep", size, TimingError)
     return sizes
@@ -311,23 +273,3 @@ def _in_millions(count: float) -> str:
     """An example for who wrote a count: `7 for 7,000,000 of them`."""
     count = abs(count) if math.isfinite(count) else 60e6
     return f"{count / 1e6:g} for {count:,.0f} of them"
-
-
-def _permutations(word: str) -> int:
-    count = _number(word.removeprefix(SHAPLEY), int, f"--plans {word}")
-    bounds.check(f"--plans {SHAPLEY}N with N =", count, PlanError)
-    return count
-
-
-def _numbers(text: str | None, kind: type[Number], option: str) -> list[Number]:
-    if text is None:
-        return []
-    return [_number(part, kind, f"{option} {text}") for part in text.split(",")]
-
-
-def _number(text: str, kind: type[Number], option: str) -> Number:
-    try:
-        return kind(text)
-    except ValueError:
-        example = "a whole number, such as 2" if kind is int else "a number, such as 0.25"
-        raise PlanError(f"cannot read {text!r} in {option!r}: write {example}.") from None

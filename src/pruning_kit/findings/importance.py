@@ -20,7 +20,7 @@ from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.intervals.windows import LEVEL, Array
 from pruning_kit.plans.permutations import prefix_plans, shapley_permutations
 from pruning_kit.plans.plan import Plan
-from pruning_kit.search.choice import shapley_options
+from pruning_kit.search.shapley import permutations_to_sample
 
 MAX_EXACT_BLOCKS = 20
 
@@ -87,10 +87,11 @@ class Shapley:
 
 @dataclass(frozen=True)
 class NotAvailable:
-    """A result that the run does not hold: why, and the options of a sweep that measures it."""
+    """A result that the run does not hold: why, and what a sweep would have to measure for it."""
 
     reason: str
-    options: str
+    n_permutations: int | None
+    """Sampled orders of the blocks; None: all sets of blocks, where they are few."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _how_many(scores: Scores, n_blocks: int) -> str:
 
 
 def _not_available(reason: str, n_blocks: int) -> NotAvailable:
-    return NotAvailable(reason, shapley_options(n_blocks))
+    return NotAvailable(reason, permutations_to_sample(n_blocks))
 
 
 def exact_weights(plans: tuple[Plan, ...], n_blocks: int) -> Array:

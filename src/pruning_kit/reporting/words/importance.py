@@ -7,8 +7,10 @@ import math
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.importance import NotAvailable, Ranking, Shapley
+from pruning_kit.plans.permutations import count_shapley_plans
 from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words.numbers import first_few, format_change, format_nats, listed
+from pruning_kit.search.together import MAX_PLANS
 
 LEGEND = " (> a clear difference, ≈ none found, by a test of all pairs at once)"
 
@@ -42,12 +44,22 @@ def ranking_sentences(analysis: Analysis) -> list[str]:
     return [f"From most to least costly to remove alone: {_order(importance.ranking, True)}."]
 
 
+def shapley_options(n_blocks: int, n_permutations: int | None) -> str:
+    """The options of a sweep that measures so many sampled orders; None: all sets of blocks."""
+    if n_permutations is None:
+        return "--mode combinatorial"
+    count = count_shapley_plans(n_blocks, n_permutations)
+    more = f" --max-plans {count}" * (count > MAX_PLANS)
+    return f"--plans shapley:{n_permutations}{more}"
+
+
 def shapley_sentences(analysis: Analysis) -> list[str]:
     shapley = analysis.shapley
     if isinstance(shapley, NotAvailable):
+        options = shapley_options(analysis.n_blocks, shapley.n_permutations)
         return [
             f"Shapley values: not available, since {shapley.reason}. "
-            f"`{analysis.same_sweep} {shapley.options}` measures the plans that they need."
+            f"`{analysis.same_sweep} {options}` measures the plans that they need."
         ]
     if analysis.n_blocks == 1:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
