@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pruning_kit.search.named import parse
-from pruning_kit.search.proposer import Proposer
-
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import Run, load_run
 from pruning_kit.runs.store import RunFolder
+from pruning_kit.search.named import parse
+from pruning_kit.search.proposer import Proposer
 from pruning_kit.sweeps import sweep as steps
 from pruning_kit.sweeps.observer import Observer, SilentObserver
 from pruning_kit.sweeps.samples import sample

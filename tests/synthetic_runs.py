@@ -77,6 +77,7 @@ def write_run(
     cost=None,
     selection_cost=None,
     seed: int = 0,
+    model: str = "distilgpt2",
     samples: Mapping[Plan, str] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -96,6 +97,7 @@ def write_run(
         cost: log PPL increase of a plan; by default that of `costs_of`.
         selection_cost: the same on the text to choose on, where it is another.
         seed: of the texts.
+        model: its name.
         samples: what plans wrote on from a prompt.
         changes: of facts, by their paths, such as `model.name`.
     """
@@ -110,7 +112,8 @@ def write_run(
         for plan in failed:
             sums[role][plans.index(plan), n_windows // 2] = np.nan
     facts = facts_of(n_blocks, targets, "float16" if recomputed else "float32")
-    run = store.RunFolder.create(folder, changed(facts, changes or {}))
+    named = {"model.name": model, "command": facts.command.replace("distilgpt2", model)}
+    run = store.RunFolder.create(folder, changed(facts, named | dict(changes or {})))
     for number, rows in enumerate(np.array_split(np.arange(len(plans)), n_rounds)):
         _write_round(run, number, [plans[row] for row in rows], sums, rows, recomputed)
     run.finish()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import SimpleNamespace
 
 import numpy as np
 
 from pruning_kit.findings.evidence import Scores
-from pruning_kit.intervals.repeats import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import subsets
-from pruning_kit.speed.timings import END_TO_END
 
 PARAMETERS_WHOLE, PARAMETERS_BLOCK = 82_000_000, 7_000_000
 
@@ -57,54 +54,3 @@ def synthetic_scores(plans, cost, **options) -> Scores:
 
 def parameters(plans) -> dict[Plan, int]:
     return {plan: PARAMETERS_WHOLE - PARAMETERS_BLOCK * plan.size for plan in plans}
-
-
-class FakeRun:
-    """What `analyse` reads of a stored run."""
-
-    def __init__(self, plans, n_blocks, nll, targets, timings=None) -> None:
-        self.plans, self.n_blocks, self.timings = plans, n_blocks, timings
-        self.parameters = parameters(plans)
-        self.splits = tuple(nll)
-        self._nll, self._targets = nll, targets
-        names = {"test": "the test text", "calibration": "the calibration text"}
-        self.info = {
-            "model": {"name": "synthetic"},
-            "texts": {split: {"name": split, "title": names[split]} for split in nll},
-            "command": "pruning-kit sweep --mode baseline --model synthetic --resume",
-            "choice": {"seed": 0},
-        }
-
-    def nll(self, split="test"):
-        return self._nll[split]
-
-    def targets(self, split="test"):
-        return self._targets[split]
-
-
-def fake_timings(pools, seconds, n_rounds=MIN_ROUNDS):
-    """Timings whose pools take the given seconds each, known to 1 %."""
-
-    def summary(plan):
-        index = next(i for i, pool in enumerate(pools) if plan in pool)
-        ratio = seconds[index] / seconds[0]
-        estimate = SimpleNamespace(value=ratio, low=0.99 * ratio, high=1.01 * ratio)
-        return SimpleNamespace(
-            end_to_end_s=SimpleNamespace(median_s=seconds[index], ratio=estimate),
-            claimed={END_TO_END: True},
-        )
-
-    protocol = {"batch_size": 1, "end_to_end_prompt_tokens": 8, "end_to_end_new_tokens": 67}
-    machine = {"device": "cpu", "device_name": "a test", "threads": 1, "threads_offered": 1}
-
-    def timed_for(plan):
-        return next(pool for pool in pools if plan in pool)[:1]
-
-    return SimpleNamespace(
-        pools=pools,
-        summary=summary,
-        timed_for=timed_for,
-        rounds=[None] * n_rounds,
-        protocol=protocol,
-        machine=machine,
-    )

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 from pruning_kit.findings.analysis import analyse, analyse_scores
-from pruning_kit.findings.evidence import Interval, Scores
+from pruning_kit.findings.evidence import Scores
 from pruning_kit.findings.importance import NotAvailable
 from pruning_kit.intervals.repeats import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
+from tests.synthetic_runs import synthetic_timings
 from tests.synthetic_scores import (
-    FakeRun,
     additive_costs,
     all_plans,
-    fake_timings,
     parameters,
     synthetic_nll,
     synthetic_scores,
@@ -24,17 +23,27 @@ from tests.synthetic_scores import (
 COSTS = (1.5, 0.1, 0.3, 0.05)
 
 
-def run_of(plans, n_blocks=4, costs=COSTS, timings=None, calibration=None, **options):
-    nll, targets = synthetic_nll(plans, additive_costs(costs), **options)
-    sums, sizes = {"test": nll}, {"test": targets}
-    if calibration is not None:
-        more = synthetic_nll(plans, additive_costs(calibration), n_windows=150, seed=5)
-        sums["calibration"], sizes["calibration"] = more
-    return FakeRun(plans, n_blocks, sums, sizes, timings)
+@pytest.fixture
+def run_of(stored_run):
+    """A run of a model of four blocks whose costs are `COSTS`, or others."""
+
+    def get(plans, n_blocks=4, costs=COSTS, selection=None, n_windows=200, **options):
+        return stored_run(
+            n_blocks=n_blocks,
+            plans=plans,
+            cost=additive_costs(costs),
+            selection=selection is not None,
+            selection_cost=None if selection is None else additive_costs(selection),
+            n_windows=n_windows,
+            **{"timed": False} | options,
+        )
+
+    return get
 
 
-def test_a_run_with_one_text_says_so():
-    found = analyse(run_of(all_plans(4)))
+def test_a_run_with_one_text_says_so(run_of):
+    command = "pruning-kit sweep --mode baseline --model synthetic --resume"
+    found = analyse(run_of(all_plans(4), changes={"command": command}))
     assert found.selection_note == "chosen and reported on the same text"
     assert found.selection == found.reported and found.selection_scores is found.scores
     assert found.reported.n_windows == 200
@@ -43,11 +52,11 @@ def test_a_run_with_one_text_says_so():
     assert found.same_sweep == "pruning-kit sweep --model synthetic"
 
 
-def test_a_run_with_two_texts_chooses_on_one_and_reports_on_the_other():
-    run = run_of(all_plans(4), calibration=(1.5, 0.04, 0.3, 0.1))
+def test_a_run_with_two_texts_chooses_on_one_and_reports_on_the_other(run_of):
+    run = run_of(all_plans(4), selection=(1.5, 0.04, 0.3, 0.1))
     found = analyse(run)
-    assert found.selection_note == "chosen on the calibration text, reported on the test text"
-    assert found.selection.n_windows == 150
+    assert found.selection_note == "chosen on valid, reported on test"
+    assert (found.reported.role, found.selection.role) == ("reported", "selection")
     assert found.sizes[0].best == Plan((1,)) and found.sizes[0].best_reported == Plan((3,))
     assert found.row[Plan((1,))].selection_ratio == pytest.approx(math.exp(0.04), rel=0.01)
     assert found.row[Plan((1,))].ppl_ratio.value == pytest.approx(math.exp(0.1), rel=0.01)
@@ -66,22 +75,21 @@ def test_short_titles_leave_out_what_two_texts_share():
         assert (found.reported.short, found.selection.short) == short
 
 
-def test_latency_of_a_pool_belongs_to_all_its_plans():
-    plans = all_plans(4, empty=False)
-    pools = [tuple(plan for plan in plans if plan.size == size) for size in range(4)]
-    found = analyse(run_of(plans, timings=fake_timings(pools, [0.1, 0.08, 0.06, 0.04])))
+def test_latency_of_a_pool_belongs_to_all_its_plans(run_of):
+    found = analyse(run_of(all_plans(4, empty=False), timed=True))
     latency = found.row[Plan((0, 2))].latency
-    assert latency.median_s == 0.06
+    assert latency.median_s == pytest.approx(0.4 * 0.65, rel=0.02)
     assert latency.timed == (Plan((0, 1)),) and found.row[Plan((0, 1))].latency.timed == ()
-    assert latency.ratio == Interval(pytest.approx(0.6), pytest.approx(0.594), pytest.approx(0.606))
+    assert latency.ratio.low < 0.65 < latency.ratio.high
+    assert latency.ratio.high - latency.ratio.low < 0.03
     assert [str(row.plan) for row in found.front] == ["none", "3", "1+3", "1+2+3"]
 
 
-def test_a_latency_from_too_few_rounds_supports_no_choice():
+def test_a_latency_from_too_few_rounds_supports_no_choice(run_of):
     plans = all_plans(4, empty=False)
-    pools = [tuple(plan for plan in plans if plan.size == size) for size in range(4)]
-    timings = fake_timings(pools, [0.1, 0.08, 0.06, 0.04], n_rounds=MIN_ROUNDS - 1)
-    assert analyse(run_of(plans, timings=timings)).row[Plan((0, 2))].latency is None
+    timings = synthetic_timings(plans, 4, n_rounds=MIN_ROUNDS - 1)
+    run = run_of(plans, timed=True, timings=timings)
+    assert analyse(run).row[Plan((0, 2))].latency is None
 
 
 def test_the_order_of_plans_changes_nothing():
@@ -105,12 +113,12 @@ def test_the_order_of_plans_changes_nothing():
         assert left.excess.value == pytest.approx(right.excess.value)
 
 
-def test_the_same_run_gives_the_same_analysis_twice():
+def test_the_same_run_gives_the_same_analysis_twice(run_of):
     one, two = analyse(run_of(all_plans(4))), analyse(run_of(all_plans(4)))
     assert one.rows == two.rows and one.sizes == two.sizes and one.shapley == two.shapley
 
 
-def test_any_two_plans_can_be_compared():
+def test_any_two_plans_can_be_compared(run_of):
     found = analyse(run_of(all_plans(4)))
     difference = found.difference(Plan((2,)), Plan((1,)))
     assert difference.low < 0.2 < difference.high
@@ -120,7 +128,7 @@ def test_any_two_plans_can_be_compared():
     assert back == difference.negated
 
 
-def test_few_windows_give_values_without_intervals_and_say_why():
+def test_few_windows_give_values_without_intervals_and_say_why(run_of):
     found = analyse(run_of(all_plans(4), n_windows=49))
     reason = "no interval: 49 windows, at least 50 needed"
     assert found.uncertainty_note == reason
@@ -136,7 +144,7 @@ def test_few_windows_give_values_without_intervals_and_say_why():
     assert found.sizes[0].n_measured == len(found.sizes[0].group)
 
 
-def test_strong_autocorrelation_is_said():
+def test_strong_autocorrelation_is_said(run_of):
     plans = [Plan(), *singles(4)]
     generator = np.random.default_rng(0)
     walk = np.cumsum(generator.standard_normal(200)) * 0.1
@@ -148,7 +156,7 @@ def test_strong_autocorrelation_is_said():
     assert "beyond" not in analyse(run_of(all_plans(4))).uncertainty_note
 
 
-def test_a_baseline_only_run_has_one_row_and_nothing_else():
+def test_a_baseline_only_run_has_one_row_and_nothing_else(run_of):
     found = analyse(run_of([Plan()]))
     assert [row.plan for row in found.rows] == [Plan()]
     assert found.sizes == found.interactions == found.avoid == ()
@@ -156,14 +164,14 @@ def test_a_baseline_only_run_has_one_row_and_nothing_else():
     assert isinstance(found.shapley, NotAvailable)
 
 
-def test_a_model_of_one_block_leaves_nothing_to_remove():
+def test_a_model_of_one_block_leaves_nothing_to_remove(run_of):
     found = analyse(run_of([Plan(), Plan((0,))], n_blocks=1, costs=(4.0,)))
     assert [row.plan for row in found.rows] == [Plan()]
     assert found.shapley.values[0].value == pytest.approx(4.0, abs=0.01)
     assert found.sizes == () and found.importance.items == ()
 
 
-def test_a_run_in_which_everything_failed_is_survived():
+def test_a_run_in_which_everything_failed_is_survived(run_of):
     run = run_of(all_plans(4))
     run.nll()[:] = np.nan
     found = analyse(run)
@@ -171,7 +179,7 @@ def test_a_run_in_which_everything_failed_is_survived():
     assert [choice.row for choice in found.ladder] == [None] * 4
 
 
-def test_huge_losses_end_in_infinity_not_in_an_error():
+def test_huge_losses_end_in_infinity_not_in_an_error(run_of):
     plans = [Plan(), *singles(3)]
     found = analyse(run_of(plans, n_blocks=3, costs=(900.0, 0.1, 0.2)))
     assert found.row[Plan((0,))].ppl.value == math.inf

@@ -9,12 +9,12 @@ import pytest
 from pruning_kit.errors import RunError
 from pruning_kit.findings.comparison import compare_runs, order_agreement, why_unpaired
 from pruning_kit.findings.published import compare_published, published_rows
-from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.reporting import formats
 from pruning_kit.reporting.comparison import comparison_document, published_document
 from pruning_kit.runs.results import load_run
+from pruning_kit.speed.stored_timings import from_json, to_json
 from tests.synthetic_runs import costs_of, synthetic_timings, write_run
 
 FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]
@@ -39,7 +39,7 @@ def shifted(run, shift, noise=0.0, seed=0):
     nll = run.nll().copy()
     more = np.array([shift * (2 in plan.removed) for plan in run.plans])
     nll += (more[:, None] + noise * generator.standard_normal(nll.shape)) * run.targets()
-    return replace(run, sums={"test": nll})
+    return replace(run, sums={("nll", "reported"): nll})
 
 
 def test_a_run_agrees_with_itself_to_the_last_bit(run):
@@ -75,17 +75,15 @@ def test_turning_two_runs_round_inverts_the_ratios(run):
 @pytest.mark.parametrize(
     ("options", "changes", "because"),
     [
-        ({"text_sha256": "dd" * 32}, {}, "the texts differ"),
-        ({}, {"texts": {"n_tokens": 5}}, "the tokenizers differ"),
-        ({}, {"protocol": {"stride": 256}}, "context or stride differ"),
-        ({"n_windows": 100}, {"texts": {}}, "different parts of the text were scored"),
+        ({}, {"texts.reported.sha256": "dd" * 32}, "the texts differ"),
+        ({}, {"texts.reported.n_tokens": 5}, "the tokenizers differ"),
+        ({}, {"protocol.stride": 256}, "context or stride differ"),
+        ({"n_windows": 100}, {}, "different parts of the text were scored"),
     ],
 )
 def test_other_windows_are_not_paired(run, run_of, options, changes, because):
-    other = run_of("second", **options)
-    other.info["texts"]["test"]["n_tokens"] = run.info["texts"]["test"]["n_tokens"]
-    other.info["texts"]["test"] |= changes.get("texts", {})
-    other.info["protocol"] |= changes.get("protocol", {})
+    as_many = {"texts.reported.n_tokens": run.facts.texts["reported"].n_tokens}
+    other = run_of("second", changes=as_many | changes, **options)
     assert why_unpaired(run, other) == because
     comparison = compare_runs(run, other)
     assert math.isnan(comparison.largest_difference)
@@ -109,8 +107,8 @@ def test_with_few_windows_nothing_is_tested_and_that_is_said(run_of):
 
 
 def test_what_differs_is_listed_by_name(run, run_of):
-    other = run_of("second", model="gpt2")
-    other.info["numerics"]["device_name"] = "NVIDIA H100"
+    changes = {"numerics.device_name": "NVIDIA H100"}
+    other = run_of("second", model="gpt2", changes=changes)
     found = {d.name: (d.first, d.second) for d in compare_runs(run, other).differences}
     assert found == {
         "model": ("distilgpt2", "gpt2"),
@@ -142,7 +140,7 @@ ALONE = (
     [
         ({}, "Same windows: all sums of the 1 plan agree to the last bit."),
         (
-            {"text_sha256": "dd" * 32},
+            {"changes": {"texts.reported.sha256": "dd" * 32}},
             "The runs are not paired, because the texts differ: figures stand side by side and no "
             "difference is tested.",
         ),
@@ -164,10 +162,11 @@ def test_runs_with_only_the_whole_model_in_common_say_so_without_a_table(
     )
 
 
-def test_a_whole_model_that_differs_is_named_as_that(run):
-    whole = replace(run, info={**run.info, "plans": ["none"]}, sums={"test": run.nll()[:1]})
+def test_a_whole_model_that_differs_is_named_as_that(run_of):
+    whole = run_of("whole", [Plan()])
     nll = whole.nll() + 0.01 * whole.targets()
-    sentences = comparison_document(compare_runs(whole, replace(whole, sums={"test": nll})))
+    other = replace(whole, sums={("nll", "reported"): nll})
+    sentences = comparison_document(compare_runs(whole, other))
     assert sentences.sections[0].sentences[2] == (
         "1 of 1 plan differs clearly between the runs, by a test that holds for all at once: the "
         "whole model."
@@ -187,19 +186,17 @@ def test_a_whole_model_that_failed_leaves_the_other_plans(run_of):
     assert comparison_document(comparison).sections[2].table is not None
 
 
-def test_speed_is_compared_by_ratios(run, run_of, tmp_path):
+def test_speed_is_compared_by_ratios(run, run_of):
     text = formats.plain_text(comparison_document(compare_runs(run, run)))
     assert (
         "Speed relative to the whole model of the same run was compared for 2 timed plans "
         "(prefill, decode and end to end): the runs nowhere differ clearly."
     ) in " ".join(text.split())
-    faster = run_of("second")
-    data = synthetic_timings(FEW, 6, whole_s=0.1).to_json()
+    data = to_json(synthetic_timings(FEW, 6, whole_s=0.1))
     for turn in data["rounds"]:
         values = turn["samples"]["end_to_end_s"]
         values[2] *= 0.5
-    disk.write_json(faster.folder / "latency.json", data)
-    comparison = compare_runs(run, load_run(faster.folder))
+    comparison = compare_runs(run, run_of("second", timings=from_json(data)))
     assert comparison.speed.disagreeing == [("end_to_end_s", Plan((0,)))]
     text = " ".join(formats.plain_text(comparison_document(comparison)).split())
     assert (
@@ -298,9 +295,8 @@ def test_published_rows_that_were_not_measured_stay_empty(run):
 
 
 def test_other_protocols_are_noted(run_of):
-    run = run_of("other")
-    run.info["protocol"]["stride"] = 256
-    run.info["texts"]["test"]["part"] = "first 8 of 561 windows"
+    changes = {"protocol.stride": 256, "texts.reported.part": "first 8 of 561 windows"}
+    run = run_of("other", changes=changes)
     text = " ".join(compare_published(run).notes)
     assert "Sweep with --dataset wikitext2-published" in text
     assert "the table used 512, this run 256" in text and "first 8 of 561 windows" in text

@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from families import N_BLOCKS, VOCABULARY, random_tokens, tiny_model
+from msgspec import structs
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -27,7 +28,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from pruning_kit.errors import ExportError, ModelError, PlanError, VerificationError
 from pruning_kit.export import huggingface as export_module
 from pruning_kit.export.huggingface import export
-from pruning_kit.export.recipe import Recipe, read_recipe, render_card
+from pruning_kit.export.recipe import Recipe, block_map, read_recipe, render_card
 from pruning_kit.export.verification import Check
 from pruning_kit.inputs.models import LoadedModel, ModelSource, find_model, load_model
 from pruning_kit.inputs.weights import weights_hash
@@ -167,7 +168,7 @@ class TestRecipe:
         assert recipe.base_sha256 == base.weights_sha256
         assert recipe.weights_sha256 == weights_hash(pruned)
         assert recipe.removed == (1, 3)
-        assert recipe.block_map == {0: 0, 1: 2}
+        assert block_map(recipe.kept) == {"0": 0, "1": 2}
         assert recipe.whole_parameters == count_parameters(base.model)
         assert recipe.dtype == "float16"
         assert recipe.command == COMMAND
@@ -189,7 +190,7 @@ class TestRecipe:
     ) -> None:
         local = read_recipe(pruned)
         assert "base_model" not in front_matter(local)
-        hub = dataclasses.replace(local, base="some: one/mo'del", revision="0123abc")
+        hub = structs.replace(local, base="some: one/mo'del", revision="0123abc")
         assert front_matter(hub)["base_model"] == "some: one/mo'del"
         assert front_matter(hub)["tags"] == ["gpt2", "layer-pruning", "pruning-kit"]
 
@@ -246,7 +247,7 @@ class TestRecipe:
 
     def test_nothing_in_a_name_is_read_as_markdown_yaml_or_control(self, pruned: Path) -> None:
         name = 'm"\n---\n# x\x1b[31m|`<script>`\u202e'
-        recipe = dataclasses.replace(
+        recipe = structs.replace(
             read_recipe(pruned),
             base=name,
             revision="v1|\n",
@@ -265,18 +266,19 @@ class TestRecipe:
         assert len(rows[-1].replace(r"\|", "").split("|")) == 4
 
     def test_a_card_without_figures_says_how_to_get_them(self, pruned: Path) -> None:
-        card = render_card(dataclasses.replace(read_recipe(pruned), numbers={}, command=None))
+        card = render_card(structs.replace(read_recipe(pruned), numbers={}, command=None))
         assert "Nothing was measured when this folder was written." in card
         assert "`pruning-kit sweep --plans 1+3`" in card
 
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            (lambda text: text[:50], "Unterminated string|Expecting"),
+            (lambda text: text[:50], "Input data was truncated"),
             (lambda text: text.replace('"schema": 1', '"schema": 9'), "it has schema 9, this"),
             (lambda text: "[]", "it has schema None, this"),
             (lambda text: "[" * 100_000, "nested too deeply"),
             (lambda text: text.replace('"kept"', '"left"'), "it lacks kept, or holds it in"),
+            (lambda text: re.sub(r'"dtype": "\w+",', "", text), "it lacks dtype, or holds it in"),
             (lambda text: text.replace('"kept": [', '"kept": ["0",'), r"it lacks kept\[0\], or"),
             (
                 lambda text: text.replace('"kept": [', '"kept": [1000000000,'),
@@ -284,14 +286,17 @@ class TestRecipe:
             ),
             (
                 lambda text: re.sub(r'"parameters": \d+', '"parameters": NaN', text),
-                "the number NaN",
+                "JSON is malformed: invalid character",
             ),
             (
                 lambda text: re.sub(r'"parameters": \d+', '"parameters": 0', text),
                 "it lacks parameters",
             ),
             (lambda text: text.replace('"base"', '"x": 1, "base"'), "it holds x, which no recipe"),
-            (lambda text: text.replace('"1": 2', '"1": 3'), "its block map is not that of"),
+            (
+                lambda text: text.replace('"1": 2', '"1": 3'),
+                "it is wrong in block_map: it is not that of",
+            ),
         ],
     )
     def test_a_broken_one_is_refused(

@@ -10,7 +10,6 @@ import torch
 from examples.greedy import Greedy
 from examples.surprise import SURPRISE
 from examples.tempered import tempered
-from pruning_kit.search.named import SEARCHES, parse
 from tiny import TEXT, save_tiny_gpt2
 
 from pruning_kit import load_run, open_workbench, sweep
@@ -19,6 +18,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import RECOVERIES
 from pruning_kit.pruning.surgery import recut
+from pruning_kit.search.named import SEARCHES, parse
 from pruning_kit.walk.measures import MEASURES, NLL
 
 ROOT = Path(__file__).parents[1]

@@ -182,11 +182,11 @@ def test_the_scatter_rings_the_front_with_its_intervals(full, analysis):
 
 def test_the_scatter_rings_what_was_chosen_on_the_other_text_and_says_so(run_of):
     """Blocks 1 and 3 change places on the text chosen on."""
-    run = run_of(calibration=True)
+    run = run_of(selection=True)
     order = [run.plans.index(plan) for plan in run.plans]
     one, three = run.plans.index(Plan((1,))), run.plans.index(Plan((3,)))
     order[one], order[three] = three, one
-    run = replace(run, sums=run.sums | {"calibration": run.sums["calibration"][order]})
+    run = replace(run, sums=run.sums | {("nll", "selection"): run.nll("selection")[order]})
     analysis = analyse(run)
     figure = speed_against_perplexity(run, analysis)
     ringed = {round(float(y), 6) for _, y in figure.axes[0].collections[-1].get_offsets()}
@@ -216,8 +216,8 @@ def test_plans_that_nothing_tells_apart_but_perplexity_have_no_scatter(run_of, p
 
 
 def test_captions_name_model_text_and_protocol_and_what_was_substituted(run_of):
-    run = run_of(plans=FEW, model="demo")
-    run.info["texts"]["test"]["part"] = "first 8 of 561 windows"
+    changes = {"texts.reported.part": "first 8 of 561 windows"}
+    run = run_of(plans=FEW, model="demo", changes=changes)
     text = caption(perplexity_bars(run))
     assert "Model: demo (6 blocks). Text: WikiText-2 raw, test, first 8 of 561 windows;" in text
     assert "61,539 tokens scored, context 1024, stride 512." in text
@@ -314,7 +314,7 @@ def test_shapley_bars_stand_in_their_order_with_intervals(full, analysis):
 
 
 def test_sizes_are_drawn_from_the_text_chosen_on(run_of):
-    run = run_of(calibration=True)
+    run = run_of(selection=True)
     analysis = analyse(run)
     figure = perplexity_by_size(run, analysis)
     best = next(line for line in figure.axes[0].lines if line.get_color() == scales.BLUE)

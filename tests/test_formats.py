@@ -12,15 +12,16 @@ from pruning_kit.cli.console import Console
 from pruning_kit.errors import RunError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.findings.budgets import Budget
-from pruning_kit.machine import disk
 from pruning_kit.plans.permutations import shapley_plans
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.reporting import formats, page
 from pruning_kit.reporting.contents import build_document, notes
 from pruning_kit.reporting.document import Document, Section, Table
+from pruning_kit.reporting.notebook import show
 from pruning_kit.reporting.tables import blocks_table, sizes_table, strategies_table
 from pruning_kit.runs.results import load_run
+from pruning_kit.speed.stored_timings import from_json, to_json
 from tests.goldens import make
 from tests.synthetic_runs import synthetic_timings, write_run
 
@@ -28,7 +29,7 @@ FEW = [Plan(), *singles(6), Plan((1, 3)), Plan((2, 3))]
 HOSTILE = "</script><script>alert(1)</script> [link](x) a|b *c* _d_"
 KINDS = {
     "all plans": {},
-    "two texts": {"calibration": True},
+    "two texts": {"selection": True},
     "chosen plans": {"plans": FEW},
     "sequential": {"plans": [Plan(), *singles(6)], "timed": False},
     "baseline only": {"plans": [Plan()], "timed": False},
@@ -40,7 +41,11 @@ KINDS = {
     "one block": {"n_blocks": 1},
     "exploding": {"plans": FEW, "cost": lambda plan: 9.0 * plan.size},
     "beyond float64": {"plans": FEW, "cost": lambda plan: 800.0 * plan.size},
-    "hostile names": {"plans": FEW, "model": HOSTILE, "title": HOSTILE},
+    "hostile names": {
+        "plans": FEW,
+        "model": HOSTILE,
+        "changes": {"texts.reported.title": HOSTILE},
+    },
 }
 
 
@@ -195,15 +200,13 @@ def test_the_table_of_sizes_holds_the_best_set_of_each_and_stars_the_recommended
 
 
 def test_a_speed_within_the_noise_is_called_unclear(tmp_path):
-    folder = write_run(tmp_path / "run", plans=FEW, timed=False)
     timings = synthetic_timings(FEW, 6)
-    data = timings.to_json()
+    data = to_json(timings)
     for turn in data["rounds"]:
         for values in turn["samples"].values():
             values[2:] = [values[0] * (1 + 0.01 * (turn["order"][0] % 2))] * len(values[2:])
             values[1] = values[0] * 1.05
-    disk.write_json(folder / "latency.json", data)
-    run = load_run(folder)
+    run = load_run(write_run(tmp_path / "run", plans=FEW, timings=from_json(data)))
     table = sizes_table(analyse(run))
     assert [row[-2] == "unclear" for row in table.rows] == [False, True, True]
     assert table.caption.endswith("unclear: no larger than the noise of this machine.")
@@ -244,7 +247,7 @@ def test_a_budget_that_nothing_meets_says_why(run_of):
 
 
 def test_a_limit_on_perplexity_is_judged_on_the_text_chosen_on_and_says_so(tmp_path):
-    run = load_run(write_run(tmp_path / "run", calibration=True))
+    run = load_run(write_run(tmp_path / "run", selection=True))
     text = formats.render(run, "md", Budget(max_ppl_increase_pct=1))
     assert (
         "With at most 1 % more perplexity (on valid): keep the whole model, perplexity 27.70, "
@@ -260,9 +263,11 @@ def test_a_latency_budget_without_timings_is_refused(run_of):
 
 def test_notes_tell_what_was_substituted_and_what_was_left_out(tmp_path, run_of):
     assert notes(run_of("all plans")) == []
-    run = load_run(write_run(tmp_path / "run", plans=FEW, model="demo"))
-    run.info["model"]["note"] = "distilgpt2 is not in the local cache"
-    run.info["texts"]["test"]["part"] = "first 8 of 561 windows"
+    changes = {
+        "model.note": "distilgpt2 is not in the local cache",
+        "texts.reported.part": "first 8 of 561 windows",
+    }
+    run = load_run(write_run(tmp_path / "run", plans=FEW, model="demo", changes=changes))
     assert notes(run) == [
         "These figures are those of the kit's small embedded demo model (GPT-2 in form, trained on "
         "108 English books, other novels by Jane Austen among them), not of distilgpt2 (distilgpt2 "
@@ -273,9 +278,8 @@ def test_notes_tell_what_was_substituted_and_what_was_left_out(tmp_path, run_of)
 
 
 def test_doubts_about_the_timing_are_named_at_the_top_and_counted(tmp_path, run_of):
-    folder = write_run(tmp_path / "run", plans=FEW, timed=False)
     timings = synthetic_timings(FEW, 6, n_rounds=7)
-    disk.write_json(folder / "latency.json", timings.to_json())
+    folder = write_run(tmp_path / "run", plans=FEW, timings=timings)
     text = " ".join(formats.render(load_run(folder)).split())
     assert "The timings are doubtful for 1 reason: see How fast." in text
     assert "How fast - Doubtful: the budget of 15 s ended after 7 rounds" in text
@@ -371,9 +375,15 @@ def test_the_console_report_says_the_same_as_the_text(run_of):
 
 
 def test_a_notebook_shows_the_summary_with_names_escaped(run_of):
-    html = run_of("hostile names")._repr_html_()
+    html = show(run_of("hostile names"))._repr_html_()
     assert "&lt;script&gt;" in html and "<script>" not in html
-    assert "<td>1+3" in run_of("all plans")._repr_html_()
+    assert "<td>1+3" in show(run_of("all plans"))._repr_html_()
+
+
+def test_a_summary_is_plain_text_elsewhere(run_of):
+    text = str(show(run_of("all plans")))
+    assert text.startswith("Removing blocks from distilgpt2\nThe whole model and 62 sets of blocks")
+    assert repr(show(run_of("all plans"))) == text and "<" not in text
 
 
 def test_reports_import_no_torch():

@@ -24,6 +24,7 @@ from pruning_kit.pruning.surgery import cut
 from pruning_kit.speed import generation, latency, rounds, throughput
 from pruning_kit.speed.pools import pool_plans
 from pruning_kit.speed.samples import at_one_level, undisturbed
+from pruning_kit.speed.stored_timings import from_json, to_json
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, Timings
 from pruning_kit.speed.turns import (
     SHORT,
@@ -373,7 +374,7 @@ def test_further_batch_sizes_time_the_whole_model_and_the_plan_in_the_middle(dec
         "2: 2 tokens/s, 1e+03 ms a step; 4: 4 tokens/s, 1e+03 ms a step."
         for name in ("the whole model", "plan 0+1")
     ]
-    assert Timings.from_json(json.loads(json.dumps(timings.to_json()))) == timings
+    assert from_json(json.loads(json.dumps(to_json(timings)))) == timings
     alone = latency.measure(decoder, [], PROMPT_IDS, replace(QUICK, batches=(2,)), clock=Ticker())
     assert alone.batches[0].plans == [Plan()]
 
@@ -392,7 +393,7 @@ def test_stored_timings_of_another_protocol_or_machine_are_told_apart(decoder):
         return latency.first_difference(stored, wanted)
 
     fresh = latency.measure(decoder, [Plan((1,))], PROMPT_IDS, QUICK, clock=Ticker())
-    stored = Timings.from_json(json.loads(json.dumps(fresh.to_json())))
+    stored = from_json(json.loads(json.dumps(to_json(fresh))))
     assert difference() is None
     assert difference(replace(QUICK, seed=5)) is None
     for change, expected in (

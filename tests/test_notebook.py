@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pruning_kit.plans.plan import Plan
+from pruning_kit.reporting.notebook import show
 from tests.synthetic_runs import write_run
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -41,7 +42,7 @@ def test_a_run_gives_a_data_frame_figures_and_a_summary(runs):
     assert isinstance(frame, pd.DataFrame) and len(frame) == 64
     assert frame.columns[:4].tolist() == ["mode", "removed", "blocks", "ppl"]
     assert isinstance(names["figures"].perplexity_bars(run), matplotlib.figure.Figure)
-    html = run._repr_html_()
+    html = show(run)._repr_html_()
     assert html.startswith("<h4>Removing blocks from distilgpt2</h4>") and "<td>3 *</td>" in html
     assert names["analysis"].recommended == Plan((3,))
     saved = {path.name for path in run.folder.glob("*.png")}

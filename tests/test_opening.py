@@ -1,21 +1,21 @@
 """Which folder a run goes to: never a used one, and the right one to go on with."""
 
-import numpy as np
 import pytest
-from test_store import INFO
 
 from pruning_kit.errors import RunError
 from pruning_kit.runs.opening import find_run, move_under, new_folder, refuse_to_mix
 from pruning_kit.runs.store import RunFolder
+from tests.synthetic_runs import write_run
+
+IDENTITY = {"proposal": "combinatorial", "context": 8}
 
 
-def make(folder, created, context=8, complete=True):
-    identity = {**INFO["identity"], "context": context}
-    run = RunFolder.create(folder, {**INFO, "created": created, "identity": identity})
-    if complete:
-        run.write_part("test", 0, np.zeros((2, 2)), {})
-        run.write_part("test", 1, np.zeros((2, 1)), {})
-    return run
+def make(folder, created, context=8, complete=True, **identity):
+    changes = {"created": created, "identity": IDENTITY | {"context": context} | identity}
+    write_run(folder, 2, n_windows=3, timed=False, changes=changes)
+    if not complete:
+        (folder / "rounds/000/reported-000000.safetensors").unlink()
+    return RunFolder.open(folder)
 
 
 def test_the_newest_run_of_the_same_identity_is_found_in_any_place(tmp_path):
@@ -26,14 +26,14 @@ def test_the_newest_run_of_the_same_identity_is_found_in_any_place(tmp_path):
     (here / "foreign").mkdir()
     (here / "foreign" / "run.json").write_text("{")
     places = (here, there, tmp_path / "nowhere")
-    assert find_run(places, INFO["identity"]) == there / "b"
+    assert find_run(places, IDENTITY) == there / "b"
     assert find_run(places, {"context": 99}) is None
 
 
 def test_an_unfinished_run_is_gone_on_with_before_a_newer_finished_one(tmp_path):
     make(tmp_path / "a", "2026-01-01", complete=False)
     make(tmp_path / "b", "2026-01-02")
-    assert find_run((tmp_path,), INFO["identity"]) == tmp_path / "a"
+    assert find_run((tmp_path,), IDENTITY) == tmp_path / "a"
 
 
 def test_new_folders_are_never_shared(tmp_path):
@@ -51,7 +51,7 @@ def test_a_place_that_is_a_file_is_one_sentence(tmp_path):
 def test_a_run_is_moved_whole_or_not_at_all(tmp_path):
     run = make(tmp_path / "cache" / "a", "2026-01-01")
     target = move_under(run.folder, tmp_path / "results")
-    assert RunFolder.open(target).is_complete()
+    assert RunFolder.open(target).is_finished()
     assert not run.folder.exists()
     other = make(tmp_path / "cache" / "a", "2026-01-01")
     with pytest.raises(RunError, match="results/a: it exists"):
@@ -61,28 +61,28 @@ def test_a_run_is_moved_whole_or_not_at_all(tmp_path):
 
 def test_what_differs_is_named_with_both_values(tmp_path):
     run = make(tmp_path / "a", "2026-01-01")
-    refuse_to_mix(run, INFO["identity"], {"threads": 1})
-    with pytest.raises(RunError, match="measured with threads=1, this run uses 2"):
-        refuse_to_mix(run, INFO["identity"], {"threads": 2})
-    with pytest.raises(RunError, match="measured with other plans"):
-        refuse_to_mix(run, {**INFO["identity"], "plans_sha256": "x"}, {})
+    refuse_to_mix(run, IDENTITY, {"threads": 2})
+    with pytest.raises(RunError, match="measured with threads=2, this run uses 3"):
+        refuse_to_mix(run, IDENTITY, {"threads": 3})
+    with pytest.raises(RunError, match=r"measured with device=cpu, this run uses cuda"):
+        refuse_to_mix(run, IDENTITY, {"device": "cuda"})
 
 
-BOTH = {"test": "a", "calibration": "b"}
+BOTH = {"reported": "a", "selection": "b"}
 
 
 @pytest.mark.parametrize(
     ("name", "then", "now", "said"),
     [
-        ("texts_sha256", BOTH, {"test": "a"}, "with --select-on, this run leaves it out"),
-        ("texts_sha256", {"test": "a"}, BOTH, "without --select-on, this run uses it"),
-        ("texts_sha256", BOTH, {**BOTH, "test": "c"}, "with other texts of --dataset"),
-        ("texts_sha256", BOTH, {**BOTH, "calibration": "c"}, "with other texts of --select-on"),
-        ("tokens_sha256", BOTH, {**BOTH, "test": "c"}, "with other tokens of --dataset"),
+        ("texts_sha256", BOTH, {"reported": "a"}, "with --select-on, this run leaves it out"),
+        ("texts_sha256", {"reported": "a"}, BOTH, "without --select-on, this run uses it"),
+        ("texts_sha256", BOTH, {**BOTH, "reported": "c"}, "with other texts of --dataset"),
+        ("texts_sha256", BOTH, {**BOTH, "selection": "c"}, "with other texts of --select-on"),
+        ("tokens_sha256", BOTH, {**BOTH, "reported": "c"}, "with other tokens of --dataset"),
         (
             "windows",
-            {"test": 9},
-            {"test": 2},
+            {"reported": 9},
+            {"reported": 2},
             "on 9 windows of the text of --dataset, this run asks for 2 (--max-windows)",
         ),
         (
@@ -93,13 +93,26 @@ BOTH = {"test": "a", "calibration": "b"}
         ),
         ("stride", 4, 8, "with stride=4, this run uses 8"),
         ("weights_sha256", "a", "b", "with other weights"),
+        ("proposal", "baseline", "shapley", "with plans=baseline, this run uses shapley"),
+        (
+            "proposal",
+            " ".join(map(str, range(99))),
+            "0",
+            "with plans=0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 …, this run "
+            "uses 0",
+        ),
+        (
+            "proposal",
+            " ".join(map(str, range(99))),
+            " ".join(map(str, range(98))),
+            "with other plans",
+        ),
     ],
 )
 def test_what_differs_is_told_in_words_with_its_option(tmp_path, name, then, now, said):
-    run = make(tmp_path / "a", "2026-01-01")
-    run.info["identity"][name] = then
+    run = make(tmp_path / "a", "2026-01-01", **{name: then})
     with pytest.raises(RunError) as error:
-        refuse_to_mix(run, {**run.info["identity"], name: now}, {})
+        refuse_to_mix(run, {**run.facts.identity, name: now}, {})
     assert str(error.value) == (
         f"cannot resume {run.folder}: it was measured {said}. Ask for the same again, or leave out "
         "--resume and give another --output to start a new run."

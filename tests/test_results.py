@@ -1,33 +1,38 @@
 """A stored run read back: what its rows and its report tell beside the figures."""
 
+import csv
 import json
 import math
 import shutil
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
+from msgspec import structs
 
 from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles, strategy_plan
+from pruning_kit.plans.variant import Variant
 from pruning_kit.reporting.formats import render
 from pruning_kit.reporting.tables import provenance_table
-from pruning_kit.runs import results
-from pruning_kit.runs.results import load_run
+from pruning_kit.runs import rows
+from pruning_kit.runs.facts import VariantFacts
+from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
-from tests.synthetic_runs import write_run
+from tests.synthetic_runs import facts_of, round_of, write_run
 
 PLANS = [Plan(), *singles(6)]
 
 
-def test_windows_computed_again_in_float32_are_told_in_rows_and_report(tmp_path):
-    folder = write_run(
-        tmp_path / "run", plans=PLANS, recomputed=True, failed=[Plan((2,))], calibration=True
-    )
-    run = load_run(folder)
-    assert run.recomputed == {"test": 50, "calibration": 50}
+def test_windows_computed_again_in_float32_are_told_in_rows_and_report(stored_run):
+    run = stored_run(plans=PLANS, recomputed=True, failed=[Plan((2,))], selection=True)
+    assert run.roles == ("reported", "selection") and run.choosing_role == "selection"
+    for role in run.roles:
+        assert run.recomputed[role].sum(axis=1).tolist() == [50] * len(PLANS)
     notes = run.frame().set_index(["split", "removed"])["note"]
     assert notes["test", "1"] == "50 of 120 windows recomputed in float32"
     assert notes["test", "2"] == (
@@ -40,18 +45,17 @@ def test_windows_computed_again_in_float32_are_told_in_rows_and_report(tmp_path)
     ) in provenance_table(run).rows
 
 
-def test_a_run_without_overflow_has_nothing_to_tell(tmp_path):
-    run = load_run(write_run(tmp_path / "run", plans=PLANS))
-    assert run.recomputed == {"test": 0}
+def test_a_run_without_overflow_has_nothing_to_tell(stored_run):
+    run = stored_run(plans=PLANS)
+    assert not run.recomputed["reported"].any()
     assert set(run.frame()["note"]) == {""}
     assert "Computed again" not in dict(provenance_table(run).rows)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_the_random_strategy_is_that_of_the_seed_the_sweep_was_given(tmp_path, seed):
+def test_the_random_strategy_is_that_of_the_seed_the_sweep_was_given(stored_run, seed):
     drawn = strategy_plan("random", 6, 2, seed)
-    changes = {"choice": {"mode": None, "strategies": ["random"], "ratios": [], "seed": seed}}
-    run = load_run(write_run(tmp_path / "run", plans=[*PLANS, drawn], changes=changes))
+    run = stored_run(plans=[*PLANS, drawn], changes={"proposal.seed": seed})
     two = analyse(run).sizes[1]
     assert two.n_removed == 2 and two.strategies["random"] == drawn
     assert strategy_plan("random", 6, 2, 0) != strategy_plan("random", 6, 2, 3)
@@ -65,8 +69,7 @@ TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
     [
         (
             "{",
-            "cannot read {0}: it is no valid JSON (Expecting property name enclosed in double "
-            "quotes: line 1 column 2 (char 1)).",
+            "cannot read {0}: it is no valid JSON (Input data was truncated).",
         ),
         ("[1]", "cannot read {0}: it holds no JSON object."),
         (
@@ -75,8 +78,7 @@ TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
         ),
         (
             '{"schema": 3}',
-            "cannot read the timings in {0}: they lack n_blocks, protocol, machine and 8 more, or "
-            "hold it in another form.",
+            "cannot read the timings in {0}: they lack n_blocks, or hold it in another form.",
         ),
     ],
 )
@@ -101,7 +103,7 @@ def test_a_run_that_was_not_timed_needs_no_note(tmp_path):
 
 @pytest.mark.parametrize(("bound", "shown"), [(0.9, -10.0), (0.0, None), (math.inf, None)])
 def test_a_speed_bound_that_too_few_rounds_left_open_is_empty(bound, shown):
-    assert results._percent_if_known(bound) == (None if shown is None else pytest.approx(shown))
+    assert rows._percent_if_known(bound) == (None if shown is None else pytest.approx(shown))
 
 
 def test_timings_that_do_not_fit_together_are_left_out(tmp_path):
@@ -137,6 +139,10 @@ def test_timings_of_another_model_are_left_out(tmp_path):
             '{"prompt": "x", "new_tokens": 3, "texts": {"x": "a"}}',
             "cannot read the samples in {0}: they lack texts, or hold it in another form.",
         ),
+        (
+            '{"prompt": "x", "new_tokens": 3, "texts": {"0": "a", "1": 2}}',
+            "cannot read the samples in {0}: they lack texts.1, or hold it in another form.",
+        ),
     ],
 )
 def test_damaged_samples_are_named(tmp_path, content, said):
@@ -148,9 +154,74 @@ def test_damaged_samples_are_named(tmp_path, content, said):
     assert str(error.value) == f"{said.format(folder / 'samples.json')} {again}"
 
 
-def test_samples_come_back(tmp_path):
-    samples = {Plan(): "It was a day", Plan((3,)): "It was “night”"}
-    assert load_run(write_run(tmp_path / "run", plans=PLANS, samples=samples)).samples == samples
+def test_samples_come_back(stored_run):
+    samples = {Plan((3,)): "It was “night”", Plan(): "It was a day"}
+    found = stored_run(plans=PLANS, samples=samples).samples
+    assert (found.prompt, found.new_tokens) == ("It was", 60)
+    assert list(found.by_variant.items()) == [
+        (Variant(), "It was a day"),
+        (Variant(Plan((3,))), "It was “night”"),
+    ]
+    assert stored_run(plans=PLANS).samples is None
+
+
+def test_rows_are_those_of_all_rounds_the_whole_model_first(stored_run):
+    plans = [Plan(), Plan((1, 3)), Plan((5,)), *singles(5)]
+    one, three = stored_run(plans=plans), stored_run(plans=plans, n_rounds=3)
+    assert len(three.rounds) == 3 and len(one.rounds) == 1
+    assert three.plans == one.plans == sorted(plans)
+    assert three.variants == [Variant(plan) for plan in three.plans]
+    assert three.parameters == one.parameters and list(three.parameters) == three.plans
+    np.testing.assert_array_equal(three.nll(), one.nll())
+    assert three.frame().equals(one.frame())
+
+
+def test_what_a_round_left_out_is_no_row_and_not_a_failure(tmp_path):
+    run = RunFolder.create(tmp_path / "run", facts_of(2, {"reported": [9], "selection": [7, 4]}))
+    chosen = Variant.parse("0~bridged")
+    rounds = [round_of([Plan(), Plan((1,))], ("selection",), ("nll", "kl")), round_of([Plan()])]
+    rounds[0] = structs.replace(
+        rounds[0],
+        variants=(VariantFacts(variant=str(chosen), parameters=7), *rounds[0].variants),
+    )
+    for number, (round_, role, width) in enumerate(
+        [(rounds[0], "selection", 2), (rounds[1], "reported", 1)]
+    ):
+        run.add_round(number, round_)
+        rows = [[10.0 * number + row] * width for row in range(len(round_.variants))]
+        sums = {measure: np.array(rows) for measure in round_.measures}
+        run.write_part(number, role, 0, sums, {})
+    run.finish()
+    run = load_run(tmp_path / "run")
+    assert [str(variant) for variant in run.variants] == ["none", "0~bridged", "1"]
+    assert run.plans == [Plan(), Plan((1,))]
+    np.testing.assert_array_equal(run.measured("kl", "selection"), [[1, 1], [0, 0], [2, 2]])
+    np.testing.assert_array_equal(run.nll(), [[10.0], [np.nan], [np.nan]])
+    assert [row["removed"] for row in run.rows()] == ["none"]
+    assert [row["removed"] for row in run.rows("selection")] == ["none", "0~bridged", "1"]
+    assert {row["status"] for role in run.roles for row in run.rows(role)} == {"ok"}
+
+
+def cells(path):
+    """A CSV file as rows of numbers and texts."""
+
+    def value(cell):
+        with suppress(ValueError):
+            return pytest.approx(float(cell), rel=1e-6)
+        return cell
+
+    return [[value(cell) for cell in row] for row in csv.reader(path.read_text().splitlines())]
+
+
+def test_the_csv_is_that_of_earlier_versions(stored_run, tmp_path):
+    """`goldens/results.csv` was written by the version before rounds were stored."""
+    run = stored_run(n_blocks=3, recomputed=True, failed=[Plan((1,))], n_windows=60, selection=True)
+    write_csv(run, tmp_path / "results.csv")
+    golden = cells(Path(__file__).parent / "goldens" / "results.csv")
+    assert len(golden) == 1 + 2 * 8
+    written = cells(tmp_path / "results.csv")
+    for row, wanted in zip(written, golden, strict=True):
+        assert [getattr(cell, "expected", cell) for cell in row] == wanted
 
 
 NASTY = [
@@ -167,10 +238,14 @@ def leaves(value, path=()):
             yield from leaves(inner, (*path, key))
 
 
-@pytest.mark.parametrize("name", ["run.json", "latency.json"])
+FILES = ["run.json", "latency.json", "rounds/001/variants.json", "finished.json", "samples.json"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_no_single_damage_to_a_stored_file_is_more_than_a_sentence(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(RunFolder, "facts_sha256", "whatever run.json says")
-    folder = write_run(tmp_path / "run", plans=PLANS, n_windows=60)
+    monkeypatch.setattr(RunFolder, "_round_sha256", lambda *_: "whatever they say")
+    options = {"n_windows": 60, "n_rounds": 2, "samples": {Plan(): "It was"}}
+    folder = write_run(tmp_path / "run", plans=PLANS, **options)
     whole = (folder / name).read_text()
     paths = [path for path in leaves(json.loads(whole)) if path]
     random = Random(0)

@@ -182,7 +182,7 @@ def test_a_second_run_never_overwrites_a_first(settings):
         ({"dtype": "bfloat16"}, "dtype=float32, this run uses bfloat16"),
         (
             {"choice": "sequential"},
-            "it was measured with proposal=combinatorial, this run uses sequential. Ask for the same again, ",
+            "it was measured by plans combinatorial, this run asks for sequential. Ask for",
         ),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_deep_set_is_whole_in_its_row_and_broken_behind_plus_signs_only(run_of
 
 
 def test_the_star_belongs_to_the_text_chosen_on(run_of):
-    run = run_of([Plan(), *singles(6)], calibration=True)
+    run = run_of([Plan(), *singles(6)], selection=True)
     text = " ".join(shown(run, "sequential").split())
     assert (
         "* lowest perplexity of its size on WikiText-2 raw, valid, which plans are chosen" in text

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct, structs
 from scipy import stats
 
 from pruning_kit.errors import TimingError
@@ -20,13 +21,13 @@ from pruning_kit.reporting.words import doubts
 from pruning_kit.reporting.words import speed as verdicts
 from pruning_kit.speed import latency, rounds
 from pruning_kit.speed.depths import compare_depths
+from pruning_kit.speed.stored_timings import StoredTimings, from_json, read, to_json, write
 from pruning_kit.speed.threads import Trial
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
     DECODE,
     END_TO_END,
     END_TO_END_PLAIN,
-    FORM,
     PREFILL,
     QUANTITIES,
     TARGET_MET,
@@ -315,17 +316,18 @@ def test_a_plan_that_was_not_timed_is_refused():
         simulate(draft(3, sizes=(0, 1)), 1).summary(Plan((0, 1)))
 
 
-def test_json_gives_back_every_sample():
-    timings = simulate(draft(4, sizes=(0, 1, 3)), 4)
-    again = Timings.from_json(json.loads(json.dumps(timings.to_json())))
+def test_a_file_gives_back_every_sample(tmp_path):
+    timings = replace(simulate(TRIED, 4), batches=(simulate(draft(2, sizes=(0, 1)), 1),))
+    write(tmp_path / "latency.json", timings)
+    again = read(tmp_path / "latency.json")
     assert again == timings
     assert again.ratios == timings.ratios
 
 
 def test_another_schema_is_refused():
-    data = simulate(draft(), 1).to_json() | {"schema": 99}
+    data = to_json(simulate(draft(), 1)) | {"schema": 99}
     with pytest.raises(TimingError) as error:
-        Timings.from_json(data, "run/latency.json")
+        from_json(data, "run/latency.json")
     assert str(error.value) == (
         "cannot read the timings in run/latency.json: their schema is 99, this version reads 3. "
         "Delete the file and repeat the sweep with --resume to time again."
@@ -340,21 +342,26 @@ TRIED = replace(
 
 def stored(timings: Timings | None = None) -> dict:
     """Timings as JSON gives them back."""
-    return json.loads(json.dumps((timings or simulate(draft(2, sizes=(0, 1)), 1)).to_json()))
+    return json.loads(json.dumps(to_json(timings or simulate(draft(2, sizes=(0, 1)), 1))))
 
 
-def paths_of(form, path=()):
-    """The path of every fact that a form asks for by name."""
-    if isinstance(form, list):
-        yield from paths_of(form[0], (*path, 0))
-    if isinstance(form, dict):
-        for key, inner in form.items():
-            if key is not str:
-                yield [*path, key]
-                yield from paths_of(inner, (*path, key))
+def paths_of(kind, path=()):
+    """The path of every fact that stored timings cannot do without, the first of each list."""
+    for fact in structs.fields(kind):
+        if not fact.required:
+            continue
+        yield [*path, fact.name]
+        if isinstance(inner := fact.type, type) and issubclass(inner, Struct):
+            yield from paths_of(inner, (*path, fact.name))
+        for item in getattr(inner, "__args__", ()):
+            if isinstance(item, type) and issubclass(item, Struct) and item is not StoredTimings:
+                yield from paths_of(item, (*path, fact.name, 0))
 
 
-@pytest.mark.parametrize("path", list(paths_of(FORM)), ids=lambda path: ".".join(map(str, path)))
+REQUIRED = [path for path in paths_of(StoredTimings) if path != ["schema"]]
+
+
+@pytest.mark.parametrize("path", REQUIRED, ids=lambda path: ".".join(map(str, path)))
 def test_stored_timings_without_a_fact_are_refused_by_its_name(path):
     data = stored(simulate(TRIED, 1))
     inner = data
@@ -363,7 +370,7 @@ def test_stored_timings_without_a_fact_are_refused_by_its_name(path):
     del inner[path[-1]]
     name = ".".join(map(str, path)).replace(".0.", "[0].")
     with pytest.raises(TimingError) as error:
-        Timings.from_json(data, "run/latency.json")
+        from_json(data, "run/latency.json")
     assert str(error.value) == (
         f"cannot read the timings in run/latency.json: they lack {name}, or hold it in another "
         "form. Delete the file and repeat the sweep with --resume to time again."
@@ -398,10 +405,12 @@ def test_stored_timings_that_do_not_fit_together_are_refused(change):
     data = stored()
     change(data)
     with pytest.raises(TimingError) as error:
-        Timings.from_json(data, "run/latency.json")
+        from_json(data, "run/latency.json")
+    where = " in batches[0]" if len(data["batches"]) and not data["batches"][0]["rounds"] else ""
     assert str(error.value) == (
-        "cannot read the timings in run/latency.json: plans, pools and samples do not fit "
-        "together. Delete the file and repeat the sweep with --resume to time again."
+        f"cannot read the timings in run/latency.json: they are wrong{where}: plans, pools and "
+        "samples do not fit together. Delete the file and repeat the sweep with --resume to time "
+        "again."
     )
 
 
@@ -436,7 +445,7 @@ def test_a_value_that_no_timings_have_is_named(path, value):
     inner[path[-1]] = value
     name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)[1:]
     with pytest.raises(TimingError) as error:
-        Timings.from_json(data, "run/latency.json")
+        from_json(data, "run/latency.json")
     assert str(error.value) == (
         f"cannot read the timings in run/latency.json: they lack {name}, or hold it in another "
         "form. Delete the file and repeat the sweep with --resume to time again."
@@ -471,7 +480,7 @@ def test_quantities_that_are_known_rest_and_the_others_go_on():
     assert counts[0] == counts[2] == 8 and counts[1] == len(timings.rounds) > 30
     assert timings.stopped_because == BUDGET_ENDED and timings.unknown == (DECODE,)
     assert set(timings.rounds[-1].samples) == {DECODE}
-    assert Timings.from_json(json.loads(json.dumps(timings.to_json()))) == timings
+    assert from_json(json.loads(json.dumps(to_json(timings)))) == timings
     assert doubts.warnings(timings) == []  # no conclusion rests on decode
     findings = verdicts.findings(timings)
     assert any("prefill 8, end to end 8 until known well enough in 14 s" in t for t in findings)

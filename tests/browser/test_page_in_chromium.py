@@ -41,15 +41,13 @@ def folders(tmp_path_factory):
         "no whole": write_run(
             base / "no-whole", 6, [*few, Plan((1, 2, 3))], failed=[Plan()], timed=False
         ),
-        "two texts": write_run(
-            base / "two", 6, calibration=True, cost=lambda plan: 0.3 * plan.size
-        ),
+        "two texts": write_run(base / "two", 6, selection=True, cost=lambda plan: 0.3 * plan.size),
         "hostile": write_run(
             base / "hostile",
             6,
             few,
             model=HOSTILE,
-            title=HOSTILE,
+            changes={"texts.reported.title": HOSTILE},
             samples={Plan(): HOSTILE, Plan((1, 3)): "Once upon a time"},
         ),
     }

@@ -94,7 +94,7 @@ def report_of_a_run(folder: Path, name: str) -> str:
     where = folder / "golden"
     if not where.exists():
         samples = {Plan(): "It is a truth", Plan((3,)): "It was a truth"}
-        write_run(where, 5, calibration=True, recomputed=True, samples=samples)
+        write_run(where, 5, selection=True, recomputed=True, samples=samples)
     return formats.render(load_run(where), FORMATS[name])
 
 

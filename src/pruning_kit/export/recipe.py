@@ -71,7 +71,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
         return found
 
 
-class StoredRecipe(Recipe, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StoredRecipe(Recipe, frozen=True, kw_only=True):
     """A recipe as `pruning.json` holds it."""
 
     schema: Literal[1]
@@ -115,6 +115,8 @@ def _parse(content: Any) -> Recipe:
     if schema != SCHEMA:
         raise ValueError(f"it has schema {schema!r:.40}, this version reads {SCHEMA}")
     stored = fit(content, StoredRecipe)
+    if unknown := content.keys() - set(StoredRecipe.__struct_fields__):
+        raise ValueError(f"it holds {', '.join(sorted(unknown))}, which no recipe does")
     return Recipe(**{name: getattr(stored, name) for name in Recipe.__struct_fields__})
 
 

@@ -114,6 +114,8 @@ def parse_json(content: bytes) -> Any:
         return msgspec.json.decode(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except msgspec.ValidationError as error:  # its place is not told where nothing has a type
+        raise ValueError(str(error).partition(" - at ")[0]) from None
 
 
 def move_folder(source: Path, target: Path) -> None:

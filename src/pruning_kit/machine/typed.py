@@ -12,9 +12,9 @@ Kind = TypeVar("Kind")
 Step = str | int | None
 """Of a path: a name, a place in a list, or the name that msgspec leaves open in a dictionary."""
 
-_MISSING = re.compile(r"missing required field `(\w+)`")
-_UNKNOWN = re.compile(r"unknown field `(.+)`", re.DOTALL)
-_WHERE = re.compile(r" - at `(?:key` in `)?\$(.*)`$")
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+_AT = " - at `"
+"""Before the path, after all that a message quotes."""
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]|(\[\.\.\.\])")
 MAX_NAME = 40
 
@@ -67,18 +67,16 @@ def _named(value: Any, kind: type, error: msgspec.ValidationError) -> MisfitErro
     cause = error.__cause__
     if isinstance(cause, MisfitError):
         return MisfitError(".".join(filter(None, (_path(steps), cause.path))), cause.reason)
-    if (unknown := _UNKNOWN.search(str(error))) is not None:
-        return MisfitError(_path(steps), f"{unknown[1]!r:.{MAX_NAME}} is unknown")
     return MisfitError(_path(steps))
 
 
 def _steps(error: msgspec.ValidationError) -> list[Step]:
     """Where msgspec found the misfit; a missing field is the last step."""
-    text = str(error)
-    where, missing = _WHERE.search(text), _MISSING.search(text)
+    text, found, where = str(error).rpartition(_AT)
+    missing = _MISSING.fullmatch(text if found else where)
     steps: list[Step] = [
         match[1] or (int(match[2]) if match[2] else None)
-        for match in _STEP.finditer(where[1] if where else "")
+        for match in _STEP.finditer(where if found else "")
     ]
     return [*steps, missing[1]] if missing else steps
 

@@ -1,7 +1,6 @@
 """Facts: what a run folder says about itself, as types that check themselves when they are read.
 
-A fact that is missing or of another form is a `machine.typed.MisfitError`, which names it by its
-path.
+What is missing or of another form is a `machine.typed.MisfitError`, which names it by its path.
 """
 
 from __future__ import annotations

@@ -193,8 +193,12 @@ def _in_words(name: str, then: Any, now: Any) -> str:
     if name.endswith("_sha256"):
         return f"with other {name.removesuffix('_sha256')}"
     if name == "proposal":
-        return f"by plans {_cut(then)}, this run asks for {_cut(now)}"
+        return _plans_in_words(_cut(then), _cut(now))
     return f"with {name}={then}, this run uses {now}"
+
+
+def _plans_in_words(then: str, now: str) -> str:
+    return f"with plans={then}, this run uses {now}" if then != now else "with other plans"
 
 
 def _cut(proposal: str) -> str:

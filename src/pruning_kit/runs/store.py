@@ -175,8 +175,7 @@ class RunFolder:
         for earlier in self._rounds:
             known |= {facts.variant: facts.parameters for facts in earlier.variants}
             both = set(earlier.names) & set(round_.names)
-            alike = set(earlier.measures) & set(round_.measures)
-            if both and alike and set(earlier.texts) & set(round_.texts):
+            if both and set(earlier.texts) & set(round_.texts):
                 raise MisfitError("variants", f"an earlier round has measured {min(both)!r}")
         for facts in round_.variants:
             if known.get(facts.variant, facts.parameters) != facts.parameters:
