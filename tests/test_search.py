@@ -20,7 +20,7 @@ from pruning_kit.search.sequential import Sequential
 from pruning_kit.search.shapley import ShapleyOrders, permutations_to_sample
 from pruning_kit.search.strategies import Strategies
 from pruning_kit.search.together import Together
-from tests.examples.greedy_search import Greedy
+from examples.greedy import Greedy
 
 sizes = st.sets(st.integers(1, 5), max_size=3).map(tuple)
 sized = (
