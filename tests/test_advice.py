@@ -6,24 +6,25 @@ Commands are run on a model folder without weights: what is accepted gets as far
 import re
 import shlex
 import shutil
-from types import SimpleNamespace
 
 import pytest
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoTokenizer, GPT2Config
 
 from pruning_kit.cli import app as cli
+from pruning_kit.cli.choice import Choice, Mode
+from pruning_kit.cli.console import notes
+from pruning_kit.cli.terminal import TerminalObserver
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.inputs.models import DEMO_FOLDER
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
+from pruning_kit.reporting.words.importance import shapley_options
 from pruning_kit.reporting.words.sections import section_sentences
-from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
-from pruning_kit.search.choice import MAX_PLANS, Mode, PlanChoice, shapley_options
-from pruning_kit.sweeps.observer import SilentObserver
-from pruning_kit.sweeps.settings import SweepSettings
-from pruning_kit.sweeps.sweep import Sweep
+from pruning_kit.search.shapley import permutations_to_sample
+from pruning_kit.sweeps import sweep as sweep_steps
+from tests.sweeping import asked, begin
 from tests.synthetic_runs import write_run
 
 ADVICE = re.compile(r"(--[a-z-]+ [\w:]+)((?: without (?:--[a-z-]+(?: and )?)+)?)")
@@ -201,7 +202,8 @@ def test_a_refusal_of_plans_reads_no_text_either(sweep, without_weights, tmp_pat
 
 @pytest.mark.parametrize("n_blocks", [4, 9, 18, 19, 30, 48, 80, 1000, 2000])
 def test_the_sweep_that_shapley_values_ask_for_is_taken(n_blocks, sweep, without_weights):
-    assert accepted(sweep(without_weights(n_blocks), *shapley_options(n_blocks).split()))
+    options = shapley_options(n_blocks, permutations_to_sample(n_blocks))
+    assert accepted(sweep(without_weights(n_blocks), *options.split()))
 
 
 def test_a_report_of_a_deep_model_advises_a_sweep_that_is_taken(tmp_path, sweep, without_weights):
@@ -214,8 +216,9 @@ def test_a_report_of_a_deep_model_advises_a_sweep_that_is_taken(tmp_path, sweep,
     assert accepted(sweep(without_weights(48), *options))
 
 
-class Listener(SilentObserver):
-    def __init__(self):
+class Listener(TerminalObserver):
+    def __init__(self, choice):
+        super().__init__(notes, choice.narrower)
         self.said = []
 
     def say(self, text):
@@ -228,24 +231,20 @@ def announced(tmp_path, monkeypatch):
     model = save_tiny_gpt2(tmp_path / "model")
     text = tmp_path / "text.txt"
     text.write_text(TEXT * 6, encoding="utf-8")
+    given = {"model": str(model), "dataset": str(text), "threads": 1}
 
     def announce(choice, window_s, **options):
-        def cost_per_window(_sweep, _text):
-            return SimpleNamespace(seconds=lambda n_windows, _calls, _plans: n_windows * window_s)
-
-        monkeypatch.setattr(Sweep, "_cost_per_window", cost_per_window)
+        monkeypatch.setattr(sweep_steps, "_seconds_per_window", lambda *_: window_s)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        settings = SweepSettings(
-            choice, str(model), str(text), output=tmp_path / "run", threads=1, **options
-        )
-        observer = Listener()
-        Sweep(settings, observer, Ranks()).measure()
+        observer = Listener(choice)
+        settings = {**given, "output": tmp_path / "run", **options}
+        begin(asked(choice.proposer, **settings), observer).measure()
         return observer.said
 
     return announce
 
 
-ALL = PlanChoice(mode=Mode.COMBINATORIAL)
+ALL = Choice(Mode.COMBINATORIAL)
 
 
 def test_a_long_sweep_says_what_fewer_windows_would_really_take(announced):
@@ -268,7 +267,7 @@ def test_fewer_windows_are_not_advised_where_there_is_but_one(announced):
 
 
 def test_a_mode_is_not_advised_what_it_refuses(announced):
-    for choice in (PlanChoice(mode=Mode.SEQUENTIAL), PlanChoice(plans=tuple(singles(3)))):
+    for choice in (Choice(Mode.SEQUENTIAL), Choice(plans=tuple(singles(3)))):
         (said,) = announced(choice, 180.0)
         assert re.findall("--[a-z-]+", said) == ["--max-windows"]
 
@@ -276,10 +275,3 @@ def test_a_mode_is_not_advised_what_it_refuses(announced):
 def test_a_run_that_goes_on_is_not_advised_what_would_start_another(announced):
     (said,) = announced(ALL, 180.0, resume=True)
     assert "Shorter" not in said
-
-
-def test_advice_stays_within_the_limit_for_every_depth():
-    for n_blocks in range(2, 200):
-        for advice in PlanChoice(mode=Mode.COMBINATORIAL).narrower(n_blocks, MAX_PLANS):
-            count = int(re.search(r"\(([\d,]+) plan", advice)[1].replace(",", ""))
-            assert 0 < count <= MAX_PLANS

@@ -166,8 +166,8 @@ def test_a_choice_that_fits_is_not_refused():
     goldens.choice_of("--mode combinatorial").check(12)
 
 
-def test_advice_stays_within_the_limit_for_every_depth():
-    for n_blocks in range(2, 200):
+def test_advice_stays_within_the_limit_for_any_depth():
+    for n_blocks in (*range(2, 20), *range(20, 200, 9)):
         for advice in Choice(Mode.COMBINATORIAL).narrower(n_blocks, MAX_PLANS):
             count = int(re.search(r"\(([\d,]+) plan", advice)[1].replace(",", ""))
             assert 0 < count <= MAX_PLANS

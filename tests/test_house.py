@@ -10,10 +10,10 @@ import pytest
 import typer
 
 from pruning_kit.cli.app import VERBS, app
+from pruning_kit.cli.choice import Choice, Mode
 from pruning_kit.inputs.corpora import HubText
-from pruning_kit.search.choice import Mode, PlanChoice
 from pruning_kit.speed.workload import LatencyProtocol
-from pruning_kit.sweeps import settings as settings_module
+from pruning_kit.sweeps import sweep as sweep_module
 from pruning_kit.sweeps.settings import SweepSettings
 
 ROOT = Path(__file__).parent.parent
@@ -31,30 +31,29 @@ def parsed(verb: str, words: list[str]) -> typer.Context:
 
 
 class AskedError(Exception):
-    """Carries what a sweep was asked for to the test, before it begins."""
+    """Carries what a sweep was asked for to the test, before it begins: settings and choice."""
 
 
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
-    """What the command line makes of some options: the settings of the sweep."""
+    """What the command line makes of some options: the settings of the sweep and its choice."""
     monkeypatch.chdir(tmp_path)
 
-    def seen(**given):
-        raise AskedError(SweepSettings(**given))
+    def start(settings, _proposer, _observer, _ranks, check):
+        raise AskedError(settings, check.__self__)
 
-    def settings(words: str) -> SweepSettings:
+    def made(words: str) -> tuple[SweepSettings, Choice]:
         with monkeypatch.context() as patch, pytest.raises(AskedError) as error:
-            patch.setattr(settings_module, "SweepSettings", seen)
+            patch.setattr(sweep_module, "start", start)
             context = parsed("sweep", shlex.split(words))
             with context:
                 PARSER.commands["sweep"].invoke(context)
-        return error.value.args[0]
+        return error.value.args
 
-    return settings
+    return made
 
 
 SWEEP = {
-    "choice": "--mode sequential",
     "model": "--model demo",
     "dataset": "--dataset demo",
     "hub_text": "--dataset-config c --dataset-split s --text-column t",
@@ -98,13 +97,13 @@ TIMING = {
 }
 FOR_THE_LIBRARY = {
     SweepSettings: {"command"},  # the words that were typed
-    PlanChoice: set(),
+    Choice: set(),
     LatencyProtocol: {"end_to_end_tokens", "min_rounds", "warmup_rounds", "seed"},
 }
 OF_A_SWEEP = {
-    SweepSettings: (SWEEP, lambda settings: settings),
-    PlanChoice: (CHOICE, lambda settings: settings.choice),
-    LatencyProtocol: (TIMING, lambda settings: settings.timing),
+    SweepSettings: (SWEEP, lambda asked: asked[0]),
+    Choice: (CHOICE, lambda asked: asked[1]),
+    LatencyProtocol: (TIMING, lambda asked: asked[0].timing),
 }
 kinds = pytest.mark.parametrize("kind", OF_A_SWEEP, ids=lambda kind: kind.__name__)
 
@@ -136,14 +135,14 @@ def test_every_option_of_a_sweep_reaches_a_setting():
 
 
 def test_defaults_of_the_command_line_are_those_of_the_settings(asked):
-    found, default = asked(BASELINE), SweepSettings()
+    (found, choice), default = asked(BASELINE), SweepSettings()
     differing = {
         field.name
         for field in fields(SweepSettings)
         if getattr(found, field.name) != getattr(default, field.name)
     }
-    assert differing == {"choice", "hub_text", "timing", "command"}
-    assert found.choice == PlanChoice(mode=Mode.BASELINE)
+    assert differing == {"hub_text", "timing", "command"}
+    assert choice == Choice(mode=Mode.BASELINE)
     assert found.hub_text == HubText()
     assert found.timing == LatencyProtocol()
     assert found.command == "typed"

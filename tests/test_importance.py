@@ -129,14 +129,14 @@ def test_sampled_plans_are_those_of_permutations_and_their_reverses():
         ),
     ],
 )
-def test_without_the_plans_the_command_that_measures_them_is_named(plans, reason):
+def test_without_the_plans_it_is_said_what_would_have_to_be_measured(plans, reason):
     scores = synthetic_scores(plans, additive_costs([1, 1, 1, 1]))
-    assert shapley_values(scores, 4) == NotAvailable(reason, "--mode combinatorial")
+    assert shapley_values(scores, 4) == NotAvailable(reason, None)
 
 
 def test_of_many_blocks_sampled_orders_are_named_instead_of_all_plans():
     scores = synthetic_scores([Plan()], additive_costs([1] * 9))
-    assert shapley_values(scores, 9).options == "--plans shapley:144"
+    assert shapley_values(scores, 9).n_permutations == 144
 
 
 def test_interactions_are_the_cost_beyond_the_sum():

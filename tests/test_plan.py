@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan, parse_plans
-from pruning_kit.plans.sets import STRATEGIES, count_for_ratio, singles, strategy_plan, subsets
+from pruning_kit.plans.sets import (
+    STRATEGIES,
+    count_for_ratio,
+    largest_size,
+    singles,
+    sizes_within,
+    strategy_plan,
+    subsets,
+)
 
 blocks = st.sets(st.integers(0, 60), max_size=12)
 
@@ -170,3 +178,29 @@ def test_ratios_are_rounded_to_whole_blocks(ratio, count):
 def test_a_ratio_outside_0_to_1_is_refused(ratio):
     with pytest.raises(PlanError, match="give a ratio between 0 and 1"):
         count_for_ratio(ratio, 6)
+
+
+def test_sizes_are_those_within_the_bound_ascending_and_once():
+    assert sizes_within((4, 2, 2, 5), 4, 6) == [2, 4]
+    assert sizes_within((), 4, 6) == []
+    assert [largest_size(top, 6) for top in (None, 2)] == [5, 2]
+    assert largest_size(None, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "max_removed", "message"),
+    [
+        ((0, 2), None, "cannot remove 0 of 6 blocks: choose 1 to 5."),
+        ((2, 6), None, "cannot remove 6 of 6 blocks: choose 1 to 5."),
+        ((2,), 6, "cannot remove 6 of 6 blocks: choose 1 to 5."),
+        (
+            (3, 4),
+            2,
+            "cannot remove 3 blocks or more: max_removed is 2. Raise it or choose smaller sizes.",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be_or_are_all_above_the_bound_are_refused(sizes, max_removed, message):
+    with pytest.raises(PlanError) as error:
+        sizes_within(sizes, max_removed, 6)
+    assert str(error.value) == message

@@ -4,7 +4,8 @@ import random
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from examples.greedy import Greedy
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning_kit.errors import PlanError
@@ -20,7 +21,6 @@ from pruning_kit.search.sequential import Sequential
 from pruning_kit.search.shapley import ShapleyOrders, permutations_to_sample
 from pruning_kit.search.strategies import Strategies
 from pruning_kit.search.together import Together
-from examples.greedy import Greedy
 
 sizes = st.sets(st.integers(1, 5), max_size=3).map(tuple)
 sized = (
@@ -44,6 +44,8 @@ single = st.one_of(
     st.builds(Chosen, st.lists(plans, max_size=3).map(tuple)),
 )
 several = st.lists(single, min_size=1, max_size=4).map(tuple)
+
+few = settings(max_examples=50, deadline=None)
 
 
 def rounds_of(proposer, n_blocks, cost=len):
@@ -192,17 +194,20 @@ def test_a_proposer_that_cannot_be_is_refused_when_it_is_made(make, message):
     assert message in str(error.value)
 
 
+@few
 @given(several)
 def test_a_union_is_never_counted_beyond_all_sets_of_the_blocks(proposers):
     assert Together(proposers).bound(6) <= 2**6
 
 
+@few
 @given(st.integers(2, 9), sizes)
 def test_combinations_are_counted_without_listing_them(n_blocks, some_sizes):
     proposer = Combinatorial(tuple(size for size in some_sizes if size < n_blocks))
     assert proposer.bound(n_blocks) == len(texts(proposer, n_blocks))
 
 
+@few
 @given(several)
 def test_what_is_counted_is_never_less_than_what_is_listed(proposers):
     for proposer in (*proposers, Together(proposers)):
@@ -211,6 +216,7 @@ def test_what_is_counted_is_never_less_than_what_is_listed(proposers):
         assert proposer.most_removed(6) == max(variant.plan.size for variant in asked)
 
 
+@few
 @given(several)
 def test_together_ask_for_the_union_sorted_with_the_whole_model_first(proposers):
     (asked,) = rounds_of(Together(proposers), 6)
@@ -218,6 +224,7 @@ def test_together_ask_for_the_union_sorted_with_the_whole_model_first(proposers)
     assert asked[0] == Variant()
 
 
+@few
 @given(several)
 def test_text_and_proposer_are_inverse(proposers):
     for proposer in proposers:
@@ -228,6 +235,7 @@ def test_text_and_proposer_are_inverse(proposers):
         assert parse(str(union)) == union
 
 
+@few
 @given(several, st.randoms(use_true_random=False))
 def test_neither_order_nor_nesting_of_proposers_matters(proposers, rng):
     mixed = rng.sample(proposers, len(proposers))
