@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pruning_kit.search.listed import Combinatorial, Together
 from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -33,6 +32,8 @@ from pruning_kit.pruning.surgery import cut
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
 from pruning_kit.runs.store import RunFolder
+from pruning_kit.search.combinatorial import Combinatorial
+from pruning_kit.search.together import Together
 from pruning_kit.speed.workload import PROMPT, LatencyProtocol
 from pruning_kit.sweeps import samples
 from pruning_kit.sweeps import workbench as workbench_module
@@ -299,7 +300,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
         (
             {"choice": Together((Combinatorial(),), max_plans=4)},
             PlanError,
-            "cannot measure 8 plans of 3 blocks without your word: that is more than 4",
+            "cannot measure 8 plans of 3 blocks: that is more than 4",
         ),
     ],
 )
