@@ -100,7 +100,8 @@ def test_save_results_writes_csv_run_file_sums_and_figures(run, asked, tmp_path)
     assert {path.name for path in folder.iterdir()} == {
         "results.csv",
         "run.json",
-        "parts",
+        "rounds",
+        "finished.json",
         "perplexity.png",
         "perplexity.svg",
         "speed.png",
@@ -515,7 +516,7 @@ def test_reports_are_written_from_the_stored_run(run, asked, tmp_path):
         assert (folder / f"report.{form}").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("name", ["run.json", "results.csv", "notes.md", "parts"])
+@pytest.mark.parametrize("name", ["run.json", "results.csv", "notes.md", "rounds"])
 @pytest.mark.parametrize("form", ["md", "html"])
 def test_a_report_is_never_written_over_what_is_no_report(run, tmp_path, name, form):
     folder = write_run(tmp_path / "run", plans=FEW)

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_opening import make
-from test_store import INFO
+from test_opening import IDENTITY, make
+from test_store import FACTS
 from tiny import TEXT, save_tiny_gpt2
 
 from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
+from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.opening import find_run, move_under, tidy
 from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.sweeps import workbench
 from tests.sweeping import asked, begin, measured
+from tests.synthetic_runs import round_of
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -118,12 +120,38 @@ def test_a_sweep_killed_at_any_operation_is_gone_on_with_to_the_bit(tmp_path, mo
 def test_a_run_killed_before_its_run_file_can_be_started_anew(tmp_path):
     for after in count():
         folder = tmp_path / f"killed-{after}"
-        if not KILLER.kill(lambda to=folder: RunFolder.create(to, INFO), after, folder):
+        if not KILLER.kill(lambda to=folder: RunFolder.create(to, FACTS), after, folder):
             break
         if not (folder / "run.json").exists():
-            RunFolder.create(folder, INFO)
+            RunFolder.create(folder, FACTS)
         RunFolder.open(folder)
-    assert after >= 5  # folder, parts, open, fsync, rename
+    assert after >= 5  # folder, rounds, open, fsync, rename
+
+
+def measure_three_rounds(folder):
+    """Go on with a run as a sweep does: each round is asked for, then what it lacks is measured."""
+    is_run = (folder / "run.json").exists()
+    run = RunFolder.open(folder) if is_run else RunFolder.create(folder, FACTS)
+    run.remove_left_overs()
+    for number, plan in enumerate([Plan(), Plan((0,)), Plan((1,))]):
+        run.add_round(number, round_of([plan]))
+        for group, (first, end) in enumerate(FACTS.windows["reported"].groups):
+            if not run.has_part(number, "reported", group):
+                sums = {"nll": 10.0 * number + np.arange(first, end)[None, :]}
+                run.write_part(number, "reported", group, sums, {})
+    run.finish()
+
+
+def test_a_run_of_three_rounds_killed_at_any_operation_is_gone_on_with_to_the_bit(tmp_path):
+    for after in count():
+        folder = tmp_path / f"killed-{after}"
+        if not KILLER.kill(lambda to=folder: measure_three_rounds(to), after, folder):
+            break
+        measure_three_rounds(folder)
+        found = load_run(folder)
+        assert len(found.rounds) == 3 and left_overs(folder) == []
+        np.testing.assert_array_equal(found.nll(), [[0, 1, 2], [10, 11, 12], [20, 21, 22]])
+    assert after > 25  # run.json, three lists of variants, six parts, the mark: two and more each
 
 
 @pytest.fixture
@@ -145,19 +173,17 @@ def test_a_move_to_another_disk_killed_at_any_operation_loses_nothing(
 ):
     for after in count():
         cache, results = tmp_path / f"{after}" / "cache", tmp_path / f"{after}" / "results"
-        run = make(cache / "run", "2026-01-01", complete=False)
-        run.write_part("test", 0, np.ones((2, 2)), {})
-        if complete:
-            run.write_part("test", 1, np.ones((2, 1)), {})
+        run = make(cache / "run", "2026-01-01", complete=complete)
+        rounds = run.rounds()
         killed = KILLER.kill(lambda a=run, b=results: move_under(a.folder, b), after, tmp_path)
         tidy(cache, results)
         assert left_overs(tmp_path) == []
-        found = find_run((results, cache), INFO["identity"])
+        found = find_run((results, cache), IDENTITY)
         if found.parent == cache:
             found = move_under(found, results)
         moved = RunFolder.open(found)
-        np.testing.assert_array_equal(moved.read_part("test", 0)[0], np.ones((2, 2)))
-        assert moved.is_complete() == complete
+        assert moved.facts == run.facts and moved.rounds() == rounds
+        assert moved.is_finished() == moved.has_part(0, "reported", 0) == complete
         assert list(cache.iterdir()) == []
         if not killed:
             break
@@ -179,7 +205,7 @@ def test_a_disk_that_refuses_a_move_leaves_the_run_where_it_was(
         f"cannot write {tmp_path / 'results' / 'run'}: no space left on the disk. Free some space, "
         "then run the same command with --resume."
     )
-    assert run.is_complete()
+    assert run.is_finished()
     assert list((tmp_path / "results").iterdir()) == []
 
 
@@ -187,25 +213,26 @@ def test_a_run_beside_a_whole_copy_of_it_goes_only_if_nothing_is_lost(tmp_path):
     cache, results = tmp_path / "cache", tmp_path / "results"
     run = make(cache / "run", "2026-01-01", complete=False)
     shutil.copytree(run.folder, results / "run")
-    run.write_part("test", 0, np.ones((2, 2)), {})
+    run.write_part(0, "reported", 0, {"nll": np.ones((4, 3))}, {})
     tidy(cache, results)
-    assert run.has_part("test", 0)
-    shutil.copy(run.part_path("test", 0), results / "run" / "parts")
+    assert run.has_part(0, "reported", 0)
+    shutil.copy(run.part_path(0, "reported", 0), results / "run" / "rounds" / "000")
     tidy(cache, results)
     assert not run.folder.exists()
-    assert RunFolder.open(results / "run").has_part("test", 0)
+    assert RunFolder.open(results / "run").is_finished()
 
 
 def test_a_link_to_the_cache_is_no_copy(tmp_path):
     run = make(tmp_path / "cache" / "run", "2026-01-01")
     (tmp_path / "results").symlink_to(tmp_path / "cache")
     tidy(tmp_path / "cache", tmp_path / "results")
-    assert run.is_complete()
+    assert run.is_finished()
 
 
 def test_left_overs_go_but_those_of_live_writers(tmp_path):
     run = make(tmp_path / "run", "2026-01-01")
-    names = [".run.json.123.part", ".results.csv.0a1b2c3d.part", "parts/.test-000000.77.part"]
+    part = "rounds/000/.reported-000000.safetensors.77.part"
+    names = [".run.json.123.part", ".results.csv.0a1b2c3d.part", part]
     for name in names:
         (run.folder / name).write_text("half")
     foreign = [run.folder / ".notes.part", run.folder / "mine.7.part"]
@@ -217,7 +244,7 @@ def test_left_overs_go_but_those_of_live_writers(tmp_path):
     run.remove_left_overs()
     assert left_overs(run.folder) == []
     assert all(path.exists() for path in foreign)
-    assert run.is_complete()
+    assert run.is_finished()
 
 
 def test_a_folder_being_copied_is_left_to_its_writer(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -138,7 +139,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
             raise MisfitError("command") from None
 
 
-class VariantFacts(Struct, frozen=True, kw_only=True):
+class VariantFacts(Struct, frozen=True, kw_only=True, dict=True):
     """A variant, as `str` writes it, and the parameters of its model, tied ones counted once."""
 
     variant: str
@@ -152,9 +153,9 @@ class VariantFacts(Struct, frozen=True, kw_only=True):
         if written != self.variant:
             raise MisfitError("variant", f"{written!r} is written {self.variant!r:.40}")
 
-    @property
+    @cached_property
     def parsed(self) -> Variant:
-        """The variant itself."""
+        """The variant itself, which a run of thousands reads again and again."""
         return Variant.parse(self.variant)
 
 

@@ -99,9 +99,10 @@ class Run:
 
     def rows(self, role: Role = "reported") -> list[Row]:
         """One row per variant measured on a text, by the columns of results.csv; None if empty."""
+        tokens = int(self.targets(role).sum())
         asked = {name for one in self.rounds if role in one.texts for name in one.names}
         return [
-            dict.fromkeys(COLUMNS) | self._row(variant, index, role)
+            dict.fromkeys(COLUMNS) | self._row(variant, index, role, tokens)
             for index, variant in enumerate(self.variants)
             if str(variant) in asked
         ]
@@ -113,13 +114,13 @@ class Run:
         rows = [row for role in self.roles for row in self.rows(role)]
         return pd.DataFrame(rows, columns=COLUMNS)
 
-    def _row(self, variant: Variant, index: int, role: Role) -> Row:
+    def _row(self, variant: Variant, index: int, role: Role, tokens: int) -> Row:
         scored = Scored(
             role,
             nll_W=self.nll(role)[index],
             whole_W=self.nll(role)[self.variants.index(Variant())],
             again_W=self.recomputed[role][index],
-            tokens=int(self.targets(role).sum()),
+            tokens=tokens,
             n_bytes=self.facts.texts[role].n_bytes,
         )
         speed: Row = {}
