@@ -173,10 +173,10 @@ def test_chosen_plans_are_measured_and_shown_besides_those_of_the_mode(run, aske
 
 
 def test_ctrl_c_says_in_one_line_how_to_go_on(run, asked, monkeypatch):
-    def interrupt(self):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep.Sweep, "measure", interrupt)
+    monkeypatch.setattr(sweep, "measure", interrupt)
     code, _, err = run("--mode", "baseline", *asked, default_verb="sweep", program="python main.py")
     assert code == 130
     (line,) = [line for line in err.splitlines() if line]

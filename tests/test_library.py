@@ -39,5 +39,5 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_only_when_asked(tmp_path):
         sweep("baseline", bench, tmp_path / "run")
     again = sweep("baseline", bench, tmp_path / "run", resume=True)
     assert again.nll().tobytes() == first.nll().tobytes()
-    with pytest.raises(PruningKitError, match="it was measured by plans baseline"):
+    with pytest.raises(PruningKitError, match="it was measured with plans=baseline, this run uses"):
         sweep("sequential", bench, tmp_path / "run", resume=True)

@@ -98,8 +98,8 @@ def test_a_part_of_a_text_has_the_windows_and_bytes_of_the_whole(loaded):
     offsets = loaded.tokenizer(TEXT, return_offsets_mapping=True)["offset_mapping"]
     assert part.n_bytes == len(TEXT[: offsets[31][1]].encode())
     assert whole.n_bytes == len(TEXT.encode())
-    assert describe_text(part)["part"] == f"first 3 of {len(whole.windows)} windows"
-    assert describe_text(whole)["part"] is None
+    assert describe_text(part).part == f"first 3 of {len(whole.windows)} windows"
+    assert describe_text(whole).part is None
 
 
 @pytest.mark.parametrize(("max_windows", "words"), [(1, "window"), (3, "windows")])
@@ -120,8 +120,8 @@ def test_a_long_text_is_tokenised_only_as_far_as_the_windows_need(
     part = prepare_text(corpus, loaded, context=16, max_windows=max_windows)
     assert PIECE < max(read) * len(TEXT) < 2 * PIECE
     facts = describe_text(part)
-    assert facts["part"] == f"first {max_windows} {words}"
-    assert facts["n_tokens"] is facts["n_windows_in_all"] is None
+    assert facts.part == f"first {max_windows} {words}"
+    assert facts.n_tokens is facts.n_windows_in_all is None
     whole = prepare_text(own(TEXT * 9), loaded, context=16)
     assert part.windows == whole.windows[:max_windows]
     np.testing.assert_array_equal(part.ids, whole.ids[: len(part.ids)])

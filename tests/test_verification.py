@@ -136,6 +136,9 @@ def folder(tmp_path: Path) -> Path:
         weights_sha256=weights_hash(path),
         created="2026-01-01T00:00:00+00:00",
         versions={},
+        base_license={},
+        command=None,
+        numbers={},
     )
     write_recipe(recipe, path)
     return path

@@ -276,7 +276,7 @@ def _machine_facts(
         "dtype": dtype_name(dtype),
         "attention": config._attn_implementation,
         "model_type": config.model_type,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "transformers": transformers.__version__,
     }
 
