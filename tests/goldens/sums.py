@@ -35,7 +35,7 @@ def demo_sums(folder: Path, n_windows: int | None = None) -> np.ndarray:
     words += ["--model=demo", "--mode=combinatorial", "--no-speed", f"--output={folder}"]
     words += [f"--max-windows={n_windows}"] if n_windows else []
     subprocess.run([sys.executable, str(ROOT / "main.py"), *words], check=True)
-    return load_run(folder).nll("test")
+    return load_run(folder).nll()
 
 
 def family_sums(name: str) -> np.ndarray:
