@@ -71,11 +71,11 @@ def command(model: Path, text: str, run: Path, processes: int, options: list[str
 def wait(words: list[str], run: Path, processes: int, first: Path | None) -> Wait:
     """Run the command and read from its files' times where the seconds went."""
     start = time.time()
-    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path])}
     subprocess.run(words, check=True, env=env, stdout=subprocess.DEVNULL)
     end = time.time()
     opened = (run / "run.json").stat().st_mtime
-    walked = max(part.stat().st_mtime for part in (run / "parts").iterdir())
+    walked = max(part.stat().st_mtime for part in run.glob("rounds/*/*.safetensors"))
     sums, expected = load_run(run).nll(), load_run(first or run).nll()
     furthest = float(np.max(np.abs(sums / expected - 1)))
     return Wait(processes, opened - start, walked - opened, end - walked, furthest)

@@ -18,6 +18,7 @@ Message form: what could not be done: the value given, the fact it collides with
 The command line prints the message without a traceback and exits with code 2.
 """
 
+import sys
 import textwrap
 
 
@@ -122,6 +123,11 @@ def in_words(error: BaseException) -> str | None:
     if isinstance(error, PruningKitError):
         return str(error)
     match error:
+        case ModuleNotFoundError() if error.name and not error.name.startswith("pruning_kit"):
+            return (
+                f"cannot go on: the package {error.name!r} is not installed for "
+                f"{sys.executable}. Install what the kit needs: pip install -r requirements.txt."
+            )
         case UnicodeError():
             fact = f"a text cannot be read or written ({first_line(error)})"
         case OSError():
