@@ -336,6 +336,11 @@ def test_a_budget_that_is_no_number_is_refused_before_the_run_is_read(run, optio
         (OSError("the disk is gone"), "the disk is gone."),
         (MemoryError(), "the memory is full, even if only for what was asked for at once."),
         (RecursionError(), "an input is nested too deeply."),
+        (
+            ModuleNotFoundError("No module named 'x'", name="x"),
+            f"the package 'x' is not installed for {sys.executable}. Install what the kit needs: "
+            "pip install -r requirements.txt.",
+        ),
         (OverflowError("too large"), "a number is too large (too large)."),
         (UnicodeEncodeError("ascii", "−", 0, 1, "no"), "a text cannot be read or written ("),
         (torch.OutOfMemoryError("CUDA out of memory"), "the memory is full, even if only for"),

@@ -41,6 +41,7 @@ from pruning_kit.sweeps import samples
 from pruning_kit.sweeps import workbench as workbench_module
 from pruning_kit.sweeps.observer import SilentObserver
 from pruning_kit.sweeps.workbench import Workbench
+from pruning_kit.walk.estimates import WindowCost
 from tests.sweeping import asked as asked_for
 from tests.sweeping import begin, measured
 
@@ -150,6 +151,24 @@ def test_any_number_of_ranks_gives_the_same_bits(settings, tmp_path):
         for done in [processes.submit(sweep.measure) for sweep in reversed(begun)]:
             done.result()
     np.testing.assert_array_equal(load_run(tmp_path / "ranks").nll(), alone)
+
+
+def test_the_expected_time_is_that_of_whole_batches(settings, monkeypatch):
+    timed = []
+
+    def cost(_kernel, tokens_BT, *_):
+        timed.append(len(tokens_BT))
+        return WindowCost(1.0, 10.0)
+
+    class Expecting(SilentObserver):
+        def expect(self, work):
+            self.work = work
+
+    monkeypatch.setattr(workbench_module, "measure_cost", cost)
+    observer = Expecting()
+    begin(settings(), observer).measure()
+    assert timed == [3]  # windows of a batch; one alone would keep a GPU idle
+    assert observer.work.seconds_per_window == 7 * 1.0 + 8 * 10.0  # block calls and plans
 
 
 def test_a_second_run_never_overwrites_a_first(settings):

@@ -159,7 +159,8 @@ def _measure_round(
         todo, n_left = _groups_to_measure(run, number, role, ranks)
         n_windows = sum(end - first for _, first, end in todo)
         if n_windows and ranks.leads:
-            per_window = _seconds_per_window(variants, workbench, role)
+            _, *largest = max(todo, key=lambda group: group[2] - group[1])
+            per_window = _seconds_per_window(variants, workbench, role, range(*largest))
             work = Work(
                 workbench.n_blocks,
                 len(variants),
@@ -211,10 +212,12 @@ def _groups_to_measure(
     return [(left[piece], *groups[left[piece]]) for piece in mine], sum(sizes)
 
 
-def _seconds_per_window(variants: Sequence[Variant], workbench: Workbench, role: Role) -> float:
-    """What a window costs under all variants, if each is walked as cut."""
+def _seconds_per_window(
+    variants: Sequence[Variant], workbench: Workbench, role: Role, windows: range
+) -> float:
+    """What each of these windows costs under all variants, if each is walked as cut."""
     calls = count_calls(as_cut(variant.plan, workbench.n_blocks) for variant in variants)
-    return workbench.cost_per_window(role).seconds(1, calls, len(variants))
+    return workbench.cost_per_window(role, windows).seconds(1, calls, len(variants))
 
 
 def _costs(run: RunFolder, number: int, variants: Sequence[Variant]) -> dict[Variant, float]:

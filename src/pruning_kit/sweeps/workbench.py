@@ -178,10 +178,11 @@ class Workbench:
         with using_threads(self.threads):
             return choose_batch_size(self.kernel, most_removed, *window)
 
-    def cost_per_window(self, role: Role) -> WindowCost:
-        """What a window of a text costs, timed."""
+    def cost_per_window(self, role: Role, windows: range) -> WindowCost:
+        """What each of some windows of one shape costs, timed on all of them at once."""
+        batch = self.texts[role].tensors(windows.start, windows.stop)
         with using_threads(self.threads):
-            return measure_cost(self.kernel, *self.texts[role].typical_window())
+            return measure_cost(self.kernel, *batch)
 
     @cached_property
     def prompt_ids(self) -> list[int]:
