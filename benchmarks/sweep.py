@@ -43,8 +43,9 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import subsets
 from pruning_kit.walk.batching import choose_batch_size
 from pruning_kit.walk.kernel import Batch, Kernel
+from pruning_kit.walk.measures import MEASURES, NLL, Measure
 from pruning_kit.walk.reference import ReferenceKernel
-from pruning_kit.walk.sums import nll_sums
+from pruning_kit.walk.sums import nll_sums, window_sums
 from pruning_kit.walk.walk import walk
 
 CONTEXT, STRIDE, TEXT_TOKENS = 1024, 512, 287_644
@@ -138,11 +139,30 @@ def executed_operations(
 
 
 def sweep_sums(
-    kernel: Kernel, decoder: Decoder, text: Text, groups: Sequence[tuple[int, int]]
+    kernel: Kernel,
+    decoder: Decoder,
+    text: Text,
+    groups: Sequence[tuple[int, int]],
+    measures: Sequence[Measure] = (NLL,),
 ) -> Tensor:
-    """NLL sums of all subsets over the groups' windows, (P, N)."""
-    plans, n_blocks = all_subsets(decoder.n_blocks), decoder.n_blocks
-    return torch.cat([nll_sums(kernel, plans, n_blocks, *text.batch(*g)) for g in groups], dim=1)
+    """NLL sums of all subsets on these window groups, (P, B); other measures are added up too."""
+    n_blocks = decoder.n_blocks
+    paths = [as_cut(plan, n_blocks) for plan in all_subsets(n_blocks)]
+    whole = as_cut(Plan(), n_blocks)
+    found = [window_sums(kernel, paths, *text.batch(*g), measures, whole) for g in groups]
+    return torch.cat([sums[NLL.name] for sums in found], dim=1)
+
+
+def compared_share(run: Callable[[Sequence[Measure]], Tensor], device: torch.device) -> float:
+    """How much longer a sweep takes with KL and agreement than with NLL alone, by turns."""
+    every = tuple(MEASURES.values())
+    run(every)
+    turns = [
+        [machine.once(lambda: run(chosen), device) for chosen in ((NLL,), every)]
+        for _ in range(WARM_SWEEPS)
+    ]
+    alone_s, all_s = (sorted(times)[WARM_SWEEPS // 2] for times in zip(*turns, strict=True))
+    return all_s / alone_s - 1
 
 
 def usual_seconds(decoder: Decoder, text: Text, n_windows: int, n_all: int) -> float:
@@ -322,6 +342,9 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
     )
     warm_s = warm_sweeps_s[len(warm_sweeps_s) // 2]
     ours_s = warm_s * n_all / n_timed
+    compared = compared_share(
+        lambda measures: sweep_sums(kernel, decoder, text, groups, measures), device
+    )
     peak = machine.peak_bytes(device)
     rates = part_rates(kernel, text, batch, counts)
     ceilings = ceiling_before | machine.matmul_ceiling(device, dtype)
@@ -350,6 +373,7 @@ def measure(device: torch.device, dtype: torch.dtype, quick: bool) -> dict[str, 
         "batched_same_dtype_s": batched_s,
         "ours_s": ours_s,
         "ours_of_each_sweep_s": [took_s * n_all / n_timed for took_s in warm_sweeps_s],
+        "with_kl_and_agreement_more": compared,
         "setup_s": setup_s,
         "cold_extra_s": cold_s - warm_s,
         "speedup_vs_usual": usual_s / ours_s,
@@ -388,6 +412,7 @@ def table(found: dict[str, Any]) -> str:
         f"(usual way: {found['usual_windows_timed_per_size']} for each number of blocks)",
         *(f"  {what:<34}{took:>10.2f} s {speedup:>8.1f} x" for what, took, speedup in rows),
         f"  the kit's warm sweeps: {sweeps} s",
+        f"  with KL and agreement {100 * found['with_kl_and_agreement_more']:+.1f} %",
         f"  set-up and probe {found['setup_s']:.1f} s, first sweep {found['cold_extra_s']:.1f} s "
         "longer",
         f"  {found['achieved_tflops']:.3g} of {found['matmul_ceiling_tflops']:.3g} TFLOP/s: "

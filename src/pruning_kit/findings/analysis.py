@@ -199,10 +199,8 @@ class Analysis:
 def analyse(run: Run, seed: int = 0) -> Analysis:
     """Analyse a stored run; the seed repeats the resamples."""
     role, texts = run.choosing_role, run.facts.texts
-    reported = Scores.of(run.plans, run.nll(), run.targets(), seed=seed)
-    selection = reported
-    if role != "reported":
-        selection = Scores.of(run.plans, run.nll(role), run.targets(role), seed=seed)
+    reported = _scores(run, "reported", seed)
+    selection = reported if role == "reported" else _scores(run, role, seed)
     return analyse_scores(
         reported,
         selection,
@@ -214,6 +212,15 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         random_seed=run.facts.proposal.seed,
         timings=run.timings,
     )
+
+
+def _scores(run: Run, role: Role, seed: int) -> Scores:
+    """The sums of a run's plans as cut on a text."""
+    nll_PN = run.as_cut("nll", role)
+    assert nll_PN is not None, "every round takes it"
+    found = {name: run.as_cut(name, role) for name in ("kl", "agreement")}
+    others = {name: sums for name, sums in found.items() if sums is not None}
+    return Scores.of(run.plans, nll_PN, run.targets(role), seed=seed, others=others)
 
 
 def _same_sweep(command: str) -> str:

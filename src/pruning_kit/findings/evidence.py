@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,6 +49,8 @@ class Scores:
     nll_PN: Array
     targets_N: Array
     resampling: Resampling | None
+    others: Mapping[str, Array]
+    """Sums of further measures, in the form of `nll_PN`."""
 
     @classmethod
     def of(
@@ -58,12 +60,14 @@ class Scores:
         targets_N: np.ndarray,
         n_resamples: int = windows.N_RESAMPLES,
         seed: int = 0,
+        others: Mapping[str, Array] | None = None,
     ) -> Scores:
         """Scores with freshly drawn resamples (none below 50 windows)."""
         targets = np.asarray(targets_N, dtype=np.float64)
         assert nll_PN.shape == (len(plans), len(targets))
         resampling = windows.draw_resampling(len(targets), n_resamples, seed)
-        return cls(tuple(plans), np.asarray(nll_PN, dtype=np.float64), targets, resampling)
+        nll = np.asarray(nll_PN, dtype=np.float64)
+        return cls(tuple(plans), nll, targets, resampling, others or {})
 
     @cached_property
     def row(self) -> dict[Plan, int]:
@@ -101,6 +105,14 @@ class Scores:
         if self.resampling is None:
             return [Interval(value, reason=self.reason) for value, _ in pairs]
         return [Interval(value, value - half, value + half) for value, half in pairs]
+
+    def means(self, measure: str, plans: Sequence[Plan]) -> dict[Plan, Interval]:
+        """The mean of a further measure over all tokens; nothing for plans without it."""
+        if measure not in self.others:
+            return {}
+        known = [plan for plan in plans if np.isfinite(self.others[measure][self.row[plan]]).all()]
+        rows_CN = self.others[measure][[self.row[plan] for plan in known]]
+        return dict(zip(known, self.intervals(self.estimate(rows_CN)), strict=True))
 
     def difference(self, plan: Plan, other: Plan) -> Interval:
         """log PPL of one plan minus that of another, in nats per token, paired."""

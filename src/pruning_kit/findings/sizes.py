@@ -56,6 +56,10 @@ class PlanRow:
     latency: PlanLatency | None
     on_front: bool
     failed: bool
+    kl: Interval | None
+    """Divergence of its predictions from the whole model's, nats per token; None if unknown."""
+    agreement: Interval | None
+    """Share of tokens on which both find the same one most likely; None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def plan_rows(
     chosen_on = selection_ratios(selection, good)
     front = pareto_plans(good, chosen_on, parameters, latency)
     unknown = Interval(math.nan, reason="failed")
+    kl, agreement = (reported.means(name, good) for name in ("kl", "agreement"))
     return tuple(
         PlanRow(
             plan=plan,
@@ -136,6 +141,8 @@ def plan_rows(
             latency=latency.get(plan),
             on_front=plan in front,
             failed=plan not in ppl,
+            kl=kl.get(plan),
+            agreement=agreement.get(plan),
         )
         for plan in plans
     )

@@ -9,6 +9,8 @@ Shapes: N scored positions, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -16,12 +18,20 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from pruning_kit.kernels.head import CentredEmbedding
+from pruning_kit.kernels.head import (
+    GPU_PIECE,
+    CentredEmbedding,
+    HeadComparison,
+    WholeHead,
+    whole_head,
+)
 
 ROWS, COLUMNS, DEPTH = 128, 256, 64
 """What one program multiplies at a time: of eight tiles tried on one H100 the fastest."""
 WARPS, STAGES = 8, 3
 MAX_SPLITS = 8
+MARGIN = 1e-4
+"""By what share the whole model's token may miss the largest logit, both added up in float32."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 
@@ -31,6 +41,7 @@ def _sum_exp_kernel(
     weights,
     bias_ptr,
     sums_ptr,
+    maxima_ptr,
     n_rows,
     n_tiles,
     tiles_per_split,
@@ -38,10 +49,12 @@ def _sum_exp_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    WITH_MAXIMA: tl.constexpr,
 ):
     row = tl.program_id(0) * ROWS
     split = tl.program_id(1)
     sums = tl.zeros((ROWS,), tl.float32)
+    maxima = tl.zeros((ROWS,), tl.float32)  # centred logits average to zero
     stop = tl.minimum((split + 1) * tiles_per_split, n_tiles)
     for tile in tl.range(split * tiles_per_split, stop, flatten=True):
         logits = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -49,9 +62,13 @@ def _sum_exp_kernel(
             weight = weights.load([tile * COLUMNS, k])
             logits = tl.dot(states.load([row, k]), weight.T, logits)
         bias = tl.load(bias_ptr + tile * COLUMNS + tl.arange(0, COLUMNS))
+        if WITH_MAXIMA:
+            maxima = tl.maximum(maxima, tl.max(logits + bias[None, :], axis=1))
         sums += tl.sum(tl.exp2((logits + bias[None, :]) * LOG2_E), axis=1)
     rows = row + tl.arange(0, ROWS)
     tl.store(sums_ptr + split * n_rows + rows, sums, mask=rows < n_rows)
+    if WITH_MAXIMA:
+        tl.store(maxima_ptr + split * n_rows + rows, maxima, mask=rows < n_rows)
 
 
 @triton.jit
@@ -81,6 +98,42 @@ def _finish_kernel(
     tl.store(nll_ptr + row, tl.log(total) - target_logit)
 
 
+@triton.jit
+def _compare_kernel(
+    states_ptr,
+    weights_ptr,
+    bias_ptr,
+    sums_ptr,
+    maxima_ptr,
+    tops_ptr,
+    mean_rows_ptr,
+    log_sums_ptr,
+    dots_ptr,
+    margins_ptr,
+    n_rows,
+    n_splits,
+    n_padding,
+    WIDTH: tl.constexpr,
+    WIDTH_PADDED: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, WIDTH_PADDED)
+    inside = columns < WIDTH
+    top = tl.load(tops_ptr + row)
+    state = tl.load(states_ptr + row * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(weights_ptr + top * WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
+    mean_row = tl.load(mean_rows_ptr + row * WIDTH + columns, mask=inside, other=0.0)
+    total = -n_padding
+    largest = 0.0
+    for split in range(n_splits):
+        total += tl.load(sums_ptr + split * n_rows + row)
+        largest = tl.maximum(largest, tl.load(maxima_ptr + split * n_rows + row))
+    tl.store(log_sums_ptr + row, tl.log(total))
+    tl.store(dots_ptr + row, tl.sum(state * mean_row))
+    top_logit = tl.sum(state * weight) + tl.load(bias_ptr + top)
+    tl.store(margins_ptr + row, (largest - top_logit) / tl.maximum(largest, 1.0))
+
+
 class FusedHead:
     """The head as one product whose exponentials are added up before they leave the chip."""
 
@@ -93,11 +146,72 @@ class FusedHead:
         with torch.cuda.device(normed_ND.device):  # Triton launches on the current one
             return self._nll(normed_ND, targets_N)
 
+    def whole(self, normed_ND: Tensor) -> WholeHead:
+        """By pieces, once a batch, since what is kept needs the logits in memory."""
+        with torch.cuda.device(normed_ND.device):
+            bias_V = self._bias(normed_ND)
+            sums_SN, _ = self._sum_exp(normed_ND, bias_V)
+        log_sums_N = (sums_SN.sum(dim=0) - self._n_padding).log()
+        bias_V, weight_VD = bias_V[: self._embedding.n_vocab], self._embedding.weight_VD
+        logits = self._logits(normed_ND, bias_V)
+        return whole_head(normed_ND, log_sums_N, logits, weight_VD, bias_V)
+
+    def _logits(self, normed_ND: Tensor, bias_V: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Rows, columns and their logits in float32, one piece after the other."""
+        for row in range(0, len(normed_ND), GPU_PIECE[0]):
+            rows = slice(row, row + GPU_PIECE[0])
+            for column in range(0, self._embedding.n_vocab, GPU_PIECE[1]):
+                columns = slice(column, column + GPU_PIECE[1])
+                weight = self._embedding.weight_VD[columns].t()
+                logits = torch.mm(normed_ND[rows], weight, out_dtype=torch.float32)
+                yield rows, columns, logits.add_(bias_V[columns])
+
+    def compare(self, normed_ND: Tensor, targets_N: Tensor, whole: WholeHead) -> HeadComparison:
+        with torch.cuda.device(normed_ND.device):
+            return self._compare(normed_ND, targets_N, whole)
+
+    def _compare(self, normed_ND: Tensor, targets_N: Tensor, whole: WholeHead) -> HeadComparison:
+        bias_V = self._bias(normed_ND)
+        sums_SN, maxima_SN = self._sum_exp(normed_ND, bias_V, with_maxima=True)
+        nll_N = self._finish(normed_ND, targets_N, bias_V, sums_SN)
+        log_sums_N, dots_N, margins_N = (torch.empty_like(nll_N) for _ in range(3))
+        width = normed_ND.shape[1]
+        _compare_kernel[(len(normed_ND),)](
+            normed_ND,
+            self._embedding.weight_VD,
+            bias_V,
+            sums_SN,
+            maxima_SN,
+            whole.tops_N,
+            whole.mean_rows_ND,
+            log_sums_N,
+            dots_N,
+            margins_N,
+            n_rows=len(normed_ND),
+            n_splits=len(sums_SN),
+            n_padding=float(self._n_padding),
+            WIDTH=width,
+            WIDTH_PADDED=triton.next_power_of_2(width),
+        )
+        change = self._embedding.expected_change(whole, bias_V[: self._embedding.n_vocab])
+        kl_N = whole.dots_N - dots_N + change + log_sums_N - whole.log_sums_N
+        return HeadComparison(nll_N, kl_N, (margins_N <= MARGIN).float())
+
     def _nll(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
+        bias_V = self._bias(normed_ND)
+        sums_SN, _ = self._sum_exp(normed_ND, bias_V)
+        return self._finish(normed_ND, targets_N, bias_V, sums_SN)
+
+    def _bias(self, normed_ND: Tensor) -> Tensor:
+        """What is added to the logits, zeros for the padding."""
         bias_V = self._embedding.bias(normed_ND)
         assert bias_V is not None, "16 bits always have one"
-        bias_V = F.pad(bias_V, (0, self._n_padding))
-        sums_SN = self._sum_exp(normed_ND, bias_V)
+        return F.pad(bias_V, (0, self._n_padding))
+
+    def _finish(
+        self, normed_ND: Tensor, targets_N: Tensor, bias_V: Tensor, sums_SN: Tensor
+    ) -> Tensor:
+        """From sums of exponentials to the NLL."""
         nll_N = normed_ND.new_empty(len(normed_ND), dtype=torch.float32)
         width = normed_ND.shape[1]
         _finish_kernel[(len(normed_ND),)](
@@ -115,17 +229,24 @@ class FusedHead:
         )
         return nll_N
 
-    def _sum_exp(self, normed_ND: Tensor, bias_V: Tensor) -> Tensor:
-        """Sums of exponentials over each part of the padded vocabulary, (parts, N)."""
+    def _sum_exp(
+        self, normed_ND: Tensor, bias_V: Tensor, with_maxima: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Sums of exponentials over each part of the padded vocabulary, and the largest logits.
+
+        Both (parts, N); without maxima the second is the first.
+        """
         n_rows, width = normed_ND.shape
         n_row_tiles = triton.cdiv(n_rows, ROWS)
         n_splits = count_splits(n_row_tiles, self._n_tiles, _processors(normed_ND.device))
         sums_SN = normed_ND.new_empty((n_splits, n_rows), dtype=torch.float32)
+        maxima_SN = torch.empty_like(sums_SN) if with_maxima else sums_SN
         _sum_exp_kernel[(n_row_tiles, n_splits)](
             TensorDescriptor.from_tensor(normed_ND, [ROWS, DEPTH]),
             TensorDescriptor.from_tensor(self._embedding.weight_VD, [COLUMNS, DEPTH]),
             bias_V,
             sums_SN,
+            maxima_SN,
             n_rows,
             self._n_tiles,
             tiles_per_split=triton.cdiv(self._n_tiles, n_splits),
@@ -133,10 +254,11 @@ class FusedHead:
             ROWS=ROWS,
             COLUMNS=COLUMNS,
             DEPTH=DEPTH,
+            WITH_MAXIMA=with_maxima,
             num_warps=WARPS,
             num_stages=STAGES,
         )
-        return sums_SN
+        return sums_SN, maxima_SN
 
 
 def _processors(device: torch.device) -> int:

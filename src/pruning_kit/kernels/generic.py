@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.head import Head
 from pruning_kit.plans.paths import Call
+from pruning_kit.walk.kernel import Comparison
 from pruning_kit.walk.reference import ReferenceBatch, ReferenceKernel
 
 
@@ -56,9 +58,24 @@ class GenericBatch(ReferenceBatch):
     def nll(self, hidden: Tensor) -> Tensor:
         if self._head is None:
             return super().nll(hidden)
+        nll_N = self._head.nll(self._normed(hidden), self._targets_BS.flatten())
+        return nll_N.view_as(self._targets_BS)
+
+    def whole(self, hidden: Tensor) -> Any:
+        return (
+            super().whole(hidden) if self._head is None else self._head.whole(self._normed(hidden))
+        )
+
+    def compare(self, hidden: Tensor, whole: Any) -> Comparison:
+        if self._head is None:
+            return super().compare(hidden, whole)
+        found = self._head.compare(self._normed(hidden), self._targets_BS.flatten(), whole)
+        return Comparison(*(values_N.view_as(self._targets_BS) for values_N in found))
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        """The final norm of the scored positions, (N, D)."""
         outputs = slice(self._first_output, self._first_output + self._targets_BS.shape[1])
-        normed_ND = self._decoder.norm(hidden[:, outputs]).flatten(0, 1)
-        return self._head.nll(normed_ND, self._targets_BS.flatten()).view_as(self._targets_BS)
+        return self._decoder.norm(hidden[:, outputs]).flatten(0, 1)
 
 
 def in_format(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> Decoder:

@@ -15,9 +15,10 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.attention import MakeAttention
-from pruning_kit.kernels.head import Head
+from pruning_kit.kernels.head import Head, WholeHead
 from pruning_kit.kernels.linear import Linear, MakeLinear, weight_and_bias
 from pruning_kit.plans.paths import Call
+from pruning_kit.walk.kernel import Comparison
 
 
 def is_plain_gpt2(config: PretrainedConfig) -> bool:
@@ -125,8 +126,19 @@ class Gpt2Batch:
         return block(hidden_BTD, self._outputs if last else slice(None))
 
     def nll(self, hidden: Tensor) -> Tensor:
-        n_scored = self._targets_BS.shape[1]
-        if hidden.shape[1] != n_scored:
+        nll_N = self._kernel.head.nll(self._normed(hidden), self._targets_BS.flatten())
+        return nll_N.view_as(self._targets_BS)
+
+    def whole(self, hidden: Tensor) -> WholeHead:
+        return self._kernel.head.whole(self._normed(hidden))
+
+    def compare(self, hidden: Tensor, whole: WholeHead) -> Comparison:
+        normed_ND, targets_N = self._normed(hidden), self._targets_BS.flatten()
+        found = self._kernel.head.compare(normed_ND, targets_N, whole)
+        return Comparison(*(values_N.view_as(self._targets_BS) for values_N in found))
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        """The final norm of the scored positions, (N, D)."""
+        if hidden.shape[1] != self._targets_BS.shape[1]:
             hidden = hidden[:, self._outputs]
-        normed_ND = self._kernel.norm(hidden).flatten(0, 1)
-        return self._kernel.head.nll(normed_ND, self._targets_BS.flatten()).view(-1, n_scored)
+        return self._kernel.norm(hidden).flatten(0, 1)

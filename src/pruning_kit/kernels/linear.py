@@ -36,6 +36,9 @@ exponential by a share of no more than this."""
 class Linear(Protocol):
     """x W^T + b, alone or followed by what a transformer block does next."""
 
+    error: float
+    """By what share the maximum of `sum_and_max` may be off."""
+
     def __call__(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         """The product, with `bias_O` (O,) float32 in place of the layer's own bias if given."""
         ...
@@ -53,6 +56,10 @@ class Linear(Protocol):
 
         Infinite where they are too large for this way; the logits may still be finite.
         """
+        ...
+
+    def sum_and_max(self, inputs: Tensor, bias_O: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`sum_exp` to the bit, and the largest product: (N,) float32; infinite where that is."""
         ...
 
 
@@ -161,6 +168,7 @@ class DenseLinear(nn.Module):
         super().__init__()
         self._weight_OI, self._bias = round_layer(weight_OI, bias_O, dtype, device)
         self._no_bias_O = self._weight_OI.new_zeros(len(self._weight_OI))
+        self.error = rounding_error(self._weight_OI.dtype)
 
     def forward(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         return F.linear(inputs, self._weight_OI, self._added(inputs, bias_O))
@@ -178,10 +186,17 @@ class DenseLinear(nn.Module):
         return self(inputs).add_(residual)
 
     def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        return self._logits(inputs, bias_O).exp_().sum(dim=1, dtype=torch.float32)
+
+    def sum_and_max(self, inputs: Tensor, bias_O: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        logits = self._logits(inputs, bias_O)
+        largest_N = logits.amax(dim=1).float()
+        return logits.exp_().sum(dim=1, dtype=torch.float32), largest_N
+
+    def _logits(self, inputs: Tensor, bias_O: Tensor | None) -> Tensor:
+        """The product, whose exponentials would overflow early in float16."""
         logits = self(inputs, bias_O)
-        if logits.dtype == torch.float16:  # whose exponentials overflow early
-            logits = logits.float()
-        return logits.exp_().sum(dim=1, dtype=torch.float32)
+        return logits.float() if logits.dtype == torch.float16 else logits
 
     def _added(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
         bias_O = self._bias(inputs) if bias_O is None else bias_O
@@ -200,6 +215,7 @@ class PackedLinear(nn.Module):
     ) -> None:
         super().__init__()
         rounded_OI, self._bias = round_layer(weight_OI, bias_O, dtype, device)
+        self.error = rounding_error(rounded_OI.dtype)
         self._packed = packed(rounded_OI)
         self._shift_O = torch.full((len(rounded_OI),), -EXPONENT_SHIFT)
 
@@ -225,18 +241,34 @@ class PackedLinear(nn.Module):
         is rounded as each exponential is (added up in float32): to ask for a float32 sum would make
         a float32 copy of them all first, four times as slow.
         """
+        return _unshifted(self._exp(inputs, bias_O).sum(dim=1).float())
+
+    def sum_and_max(self, inputs: Tensor, bias_O: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        exponentials = self._exp(inputs, bias_O)
+        largest_N = exponentials.amax(dim=1).float()
+        return _unshifted(exponentials.sum(dim=1).float()), _unshifted(largest_N).log()
+
+    def _exp(self, inputs: Tensor, bias_O: Tensor | None) -> Tensor:
+        """The exponentials of the product, shifted down."""
         bias_O = self._bias(inputs) if bias_O is None else bias_O
         bias_O = self._shift_O if bias_O is None else bias_O + self._shift_O
-        sums_N = self._product(inputs, "sigmoid", "", bias_O).sum(dim=1).float()
-        return sums_N.masked_fill_(sums_N >= LOGISTIC_LIMIT, torch.inf).mul_(
-            math.exp(EXPONENT_SHIFT)
-        )
+        return self._product(inputs, "sigmoid", "", bias_O)
 
     def _product(
         self, inputs: Tensor, step: str, variant: str, bias_O: Tensor | None = None
     ) -> Tensor:
         bias_O = self._bias(inputs) if bias_O is None else bias_O
         return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, bias_O, step, [], variant)
+
+
+def rounding_error(dtype: torch.dtype) -> float:
+    """By what share a product may be off that was added up in float32 and rounded to a format."""
+    return max(1e-5, 0.6 * torch.finfo(dtype).eps)
+
+
+def _unshifted(sums_N: Tensor) -> Tensor:
+    """Sums of shifted exponentials as they would be; infinite where the shift did not suffice."""
+    return sums_N.masked_fill_(sums_N >= LOGISTIC_LIMIT, torch.inf).mul_(math.exp(EXPONENT_SHIFT))
 
 
 def product(inputs: Tensor, weight_OI: Tensor) -> Tensor:

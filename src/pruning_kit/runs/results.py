@@ -89,6 +89,13 @@ class Run:
         """Sums of a measure on a text, float64, (variants, windows); NaN where nothing is."""
         return self.sums[measure, role]
 
+    def as_cut(self, measure: str, role: Role = "reported") -> np.ndarray | None:
+        """Sums of a measure for `plans`, (plans, windows); None where no round took it."""
+        sums = self.sums.get((measure, role))
+        if sums is None:
+            return None
+        return sums[[variant.recovery is None for variant in self.variants]]
+
     def nll(self, role: Role = "reported") -> np.ndarray:
         """NLL sums in nats, float64, (variants, windows); NaN where a forward failed."""
         return self.measured(NLL, role)
@@ -120,6 +127,8 @@ class Run:
             nll_W=self.nll(role)[index],
             whole_W=self.nll(role)[self.variants.index(Variant())],
             again_W=self.recomputed[role][index],
+            kl_W=self._if_measured("kl", role, index),
+            agreeing_W=self._if_measured("agreement", role, index),
             tokens=tokens,
             n_bytes=self.facts.texts[role].n_bytes,
         )
@@ -128,12 +137,18 @@ class Run:
             speed = speed_columns(self.timings, variant.plan)
         return {
             "mode": mode_of(variant.plan, self.n_blocks),
-            "removed": str(variant),
+            "removed": str(variant.plan),
             "blocks": self.n_blocks - variant.plan.size,
             "params_m": self._parameters[variant] / 1e6,
+            "variant": str(variant),
             **scored.columns(),
             **speed,
         }
+
+    def _if_measured(self, measure: str, role: Role, index: int) -> np.ndarray | None:
+        """Sums of a measure for one variant; None where no round took it."""
+        sums = self.sums.get((measure, role))
+        return None if sums is None else sums[index]
 
 
 def variants_of(rounds: Sequence[RoundFacts]) -> list[Variant]:

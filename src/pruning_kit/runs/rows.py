@@ -37,6 +37,9 @@ COLUMNS = [
     "decode_ms_per_token",
     "peak_mb",
     "note",
+    "variant",
+    "kl_nats",
+    "agreement",
 ]
 Row = dict[str, Any]
 
@@ -52,6 +55,10 @@ class Scored:
     """The same of the whole model."""
     again_W: np.ndarray
     """Whether a window overflowed in 16 bits and was computed again in float32."""
+    kl_W: np.ndarray | None
+    """Divergence from the whole model, nats of each window; None where it was not measured."""
+    agreeing_W: np.ndarray | None
+    """Tokens of each window on which the whole model agrees; None where that was not measured."""
     tokens: int
     n_bytes: int
 
@@ -68,7 +75,13 @@ class Scored:
             "split": SPLITS[self.role],
             "status": "failed" if failed else "ok",
             "note": self._note(failed),
+            "kl_nats": self._mean(self.kl_W),
+            "agreement": self._mean(self.agreeing_W),
         }
+
+    def _mean(self, sums_W: np.ndarray | None) -> float | None:
+        """A sum over all windows for each token."""
+        return None if sums_W is None else float(sums_W.sum()) / self.tokens
 
     def _note(self, failed: int) -> str:
         n_windows, again = len(self.nll_W), int(np.count_nonzero(self.again_W))

@@ -29,13 +29,18 @@ from pruning_kit.sweeps.samples import check_samples, sample
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.timing import check_timing, refuse_other_timings, time_plans
 from pruning_kit.sweeps.workbench import Workbench, find, prepare
-from pruning_kit.walk.measures import NLL
+from pruning_kit.walk.measures import MEASURES, NLL, Measure
 
 ALONE = Ranks()
+EVERY_MEASURE = tuple(MEASURES.values())
 
 
 def sweep(
-    proposer: Proposer | str, workbench: Workbench, folder: Path | str, resume: bool = False
+    proposer: Proposer | str,
+    workbench: Workbench,
+    folder: Path | str,
+    resume: bool = False,
+    measures: Sequence[Measure] = EVERY_MEASURE,
 ) -> Run:
     """Measure what a proposer asks for into a folder, and read it back.
 
@@ -45,6 +50,7 @@ def sweep(
         workbench: what they are measured on.
         folder: the run folder; new or empty, unless a stopped run is gone on with.
         resume: go on with a run that is there.
+        measures: what to add up; NLL among them.
 
     Raises:
         PlanError: if the model has no such variants, or there are too many.
@@ -54,7 +60,7 @@ def sweep(
     proposer.check(workbench.n_blocks)
     settings = SweepSettings(output=Path(folder), resume=resume)
     run, workbench = open_run(settings, workbench, proposer, ALONE)
-    measure(run, proposer, workbench, ALONE, goes_on=resume)
+    measure(run, proposer, workbench, ALONE, resume, measures)
     return load_run(run.folder)
 
 
@@ -116,7 +122,12 @@ def carry_out(
 
 
 def measure(
-    run: RunFolder, proposer: Proposer, workbench: Workbench, ranks: Ranks, goes_on: bool
+    run: RunFolder,
+    proposer: Proposer,
+    workbench: Workbench,
+    ranks: Ranks,
+    goes_on: bool,
+    measures: Sequence[Measure] = EVERY_MEASURE,
 ) -> None:
     """Measure every round that the proposer asks for and that is not on the disk yet.
 
@@ -126,6 +137,7 @@ def measure(
         workbench: what they are measured on.
         ranks: the processes that share the work.
         goes_on: whether the run was there before.
+        measures: what each round takes.
     """
     costs: dict[Variant, float] = {}
     number = 0
@@ -135,7 +147,7 @@ def measure(
         while True:
             new = [variant for variant in dict.fromkeys(asked) if variant not in costs]
             if new:
-                _measure_round(run, number, new, workbench, ranks, goes_on)
+                _measure_round(run, number, new, workbench, ranks, goes_on, measures)
                 costs |= _costs(run, number, new)
                 number += 1
             asked = asking.send(costs)
@@ -150,10 +162,11 @@ def _measure_round(
     workbench: Workbench,
     ranks: Ranks,
     goes_on: bool,
+    measures: Sequence[Measure],
 ) -> None:
     """Walk every window group of a round that this process takes and that is not on the disk."""
     if ranks.leads:
-        run.add_round(number, describe_round(variants, workbench))
+        run.add_round(number, describe_round(variants, workbench, measures))
     ranks.share(f"round/{number}", "stored" if ranks.leads else None)
     for role, text in workbench.texts.items():
         todo, n_left = _groups_to_measure(run, number, role, ranks)
@@ -174,13 +187,17 @@ def _measure_round(
         title, total = f"perplexity, {text.corpus.title}", len(variants) * n_windows
         with workbench.observer.track(title, total) as advance:
             for group, first, end in todo:
-                found = workbench.measure(variants, role, range(first, end), batch_size=end - first)
+                found = workbench.measure(
+                    variants, role, range(first, end), measures, batch_size=end - first
+                )
                 run.write_part(number, role, group, found.sums, found.facts)
                 advance(len(variants) * (end - first))
     ranks.wait_for_all(f"measured/{number}")
 
 
-def describe_round(variants: Sequence[Variant], workbench: Workbench) -> RoundFacts:
+def describe_round(
+    variants: Sequence[Variant], workbench: Workbench, measures: Sequence[Measure]
+) -> RoundFacts:
     """What a round measures, to be stored before its first part."""
     parameters = parameters_by_plan(workbench.decoder, [variant.plan for variant in variants])
     return RoundFacts(
@@ -188,7 +205,7 @@ def describe_round(variants: Sequence[Variant], workbench: Workbench) -> RoundFa
             VariantFacts(variant=str(variant), parameters=parameters[variant.plan])
             for variant in variants
         ),
-        measures=(NLL.name,),
+        measures=tuple(measure.name for measure in measures),
         texts=tuple(workbench.texts),
     )
 

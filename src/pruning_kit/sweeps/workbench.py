@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruning_kit.errors import CorpusError
+from pruning_kit.errors import CorpusError, PlanError
 from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
@@ -25,7 +25,8 @@ from pruning_kit.inputs.weights import find_weights
 from pruning_kit.inputs.windows import window_groups
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine.devices import choose_device, choose_dtype, using_threads
-from pruning_kit.plans.paths import Path
+from pruning_kit.plans.paths import Path, as_cut
+from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import Material, computation_of
 from pruning_kit.runs.facts import Role
@@ -138,8 +139,14 @@ class Workbench:
             by_kernel.setdefault(kernel, {})[variant] = path
         pieces = []
         for kernel, paths in by_kernel.items():
+            if kernel is not material.kernel and any(measure.compares for measure in measures):
+                raise PlanError(
+                    f"cannot compare {next(iter(paths))} with the whole model: it has a head of "
+                    "its own. Measure its NLL alone."
+                )
+            whole = as_cut(Plan(), self.n_blocks)
             sums, at_a_time = sums_within_memory(
-                kernel, list(paths.values()), *batch, measures=measures
+                kernel, list(paths.values()), *batch, measures=measures, whole=whole
             )
             facts = {"kernel": kernel.name, "micro_batch": str(at_a_time)}
             pieces.append(Measured.of(list(paths), sums, batch[1], facts))

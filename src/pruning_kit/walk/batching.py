@@ -75,6 +75,7 @@ def sums_within_memory(
     first_output: int,
     *,
     measures: Sequence[Measure] = (NLL,),
+    whole: Path | None = None,
 ) -> tuple[Sums, int]:
     """`window_sums`, halving the batch as often as the device runs out of memory.
 
@@ -91,7 +92,7 @@ def sums_within_memory(
             (tokens_BT[start : start + micro_batch], targets_BS[start : start + micro_batch])
             for start in starts
         ]
-        sums = _try(kernel, paths, pieces, first_output, measures)
+        sums = _try(kernel, paths, pieces, first_output, measures, whole)
         if sums is not None:
             return sums, micro_batch
         if micro_batch == 1:
@@ -109,10 +110,13 @@ def _try(
     pieces: Sequence[tuple[Tensor, Tensor]],
     first_output: int,
     measures: Sequence[Measure],
+    whole: Path | None,
 ) -> Sums | None:
     """The sums, computed piece by piece; None if memory ran out."""
     try:
-        found = [window_sums(kernel, paths, *piece, first_output, measures) for piece in pieces]
+        found = [
+            window_sums(kernel, paths, *piece, first_output, measures, whole) for piece in pieces
+        ]
     except torch.OutOfMemoryError:
         return None
     return {name: torch.cat([sums[name] for sums in found], dim=1) for name in found[0]}

@@ -6,7 +6,7 @@ Shapes: B windows, T tokens read, S of them scored, D hidden width.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +30,25 @@ class Batch(Protocol):
         """NLL in nats of each scored token, (B, S) float32, from the state after the last call."""
         ...
 
+    def whole(self, hidden: Tensor) -> Any:
+        """What `compare` needs of the whole model, from its state after the last call."""
+        ...
+
+    def compare(self, hidden: Tensor, whole: Any) -> Comparison:
+        """The NLL to the bit as `nll` gives it, and how far the head is from the whole model's."""
+        ...
+
+
+class Comparison(NamedTuple):
+    """A path's end beside that of the whole model, for each scored token: (B, S) float32."""
+
+    nll: Tensor
+    """Nats."""
+    kl: Tensor
+    """Kullback-Leibler divergence of the path's prediction from the whole model's, in nats."""
+    agrees: Tensor
+    """1 where both find the same token most likely, else 0."""
+
 
 class Kernel(Protocol):
     """A way to compute batches: the reference, or a fast path proven equal to it."""
@@ -49,10 +68,18 @@ class Kernel(Protocol):
 class Ending:
     """The end of a path: its last state, and what the head makes of it, computed once."""
 
-    def __init__(self, batch: Batch, hidden: Tensor) -> None:
-        self._batch, self._hidden = batch, hidden
+    def __init__(self, batch: Batch, hidden: Tensor, whole: Any = None) -> None:
+        self._batch, self._hidden, self._whole = batch, hidden, whole
 
     @cached_property
     def nll(self) -> Tensor:
         """NLL in nats of each scored token, float32."""
+        if self._whole is not None:
+            return self.beside_whole.nll
         return self._batch.nll(self._hidden)
+
+    @cached_property
+    def beside_whole(self) -> Comparison:
+        """How far the prediction is from the whole model's; for measures that compare."""
+        assert self._whole is not None, "a measure that compares says so"
+        return self._batch.compare(self._hidden, self._whole)

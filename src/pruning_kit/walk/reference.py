@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plans.paths import Call
+from pruning_kit.walk.kernel import Comparison
 
 LOGIT_CHUNK_BYTES = 128 * 2**20
 
@@ -54,18 +57,42 @@ class ReferenceBatch:
         assert call.is_plain_block
         return self._decoder.run_block(call.block, hidden_BTD, self._recording)
 
-    def nll(self, hidden: Tensor) -> Tensor:
-        n_scored = self._targets_BS.shape[1]
-        per_position = len(hidden) * self._decoder.model.config.vocab_size * 4
-        step = max(1, LOGIT_CHUNK_BYTES // per_position)
+    def whole(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+    def compare(self, hidden: Tensor, whole: Tensor) -> Comparison:
+        """From the logits of both, which are computed anew for each path."""
         pieces = []
-        for start in range(0, n_scored, step):
-            stop = min(start + step, n_scored)
-            outputs = slice(self._first_output + start, self._first_output + stop)
-            targets = self._targets_BS[:, start:stop]
+        for outputs, targets in self._pieces(hidden, 4):
+            logits = self._logits(hidden, outputs)
+            log_p, log_q = (
+                each.float().log_softmax(dim=-1) for each in (self._logits(whole, outputs), logits)
+            )
+            pieces.append(
+                Comparison(
+                    token_nll(logits.flatten(0, 1), targets.flatten()).view_as(targets),
+                    (log_p.exp() * (log_p - log_q)).sum(dim=-1),
+                    (log_p.argmax(dim=-1) == log_q.argmax(dim=-1)).float(),
+                )
+            )
+        return Comparison(*(torch.cat(values, dim=1) for values in zip(*pieces, strict=True)))
+
+    def nll(self, hidden: Tensor) -> Tensor:
+        pieces = []
+        for outputs, targets in self._pieces(hidden):
             logits = self._logits(hidden, outputs)
             pieces.append(token_nll(logits.flatten(0, 1), targets.flatten()).view_as(targets))
         return torch.cat(pieces, dim=1)
+
+    def _pieces(self, hidden: Tensor, n_alive: int = 1) -> Iterator[tuple[slice, Tensor]]:
+        """Some outputs and their targets at a time; so many arrays of logits are alive at once."""
+        n_scored = self._targets_BS.shape[1]
+        per_position = n_alive * len(hidden) * self._decoder.model.config.vocab_size * 4
+        step = max(1, LOGIT_CHUNK_BYTES // per_position)
+        for start in range(0, n_scored, step):
+            stop = min(start + step, n_scored)
+            outputs = slice(self._first_output + start, self._first_output + stop)
+            yield outputs, self._targets_BS[:, start:stop]
 
     def _logits(self, hidden_BTD: Tensor, outputs: slice) -> Tensor:
         if self._exact_head:

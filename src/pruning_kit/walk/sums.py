@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
-from pruning_kit.walk.kernel import Ending, Kernel
+from pruning_kit.walk.kernel import Batch, Ending, Kernel
 from pruning_kit.walk.measures import NLL, Measure
 from pruning_kit.walk.walk import walk
 
@@ -25,6 +25,7 @@ def window_sums(
     targets_BS: Tensor,
     first_output: int,
     measures: Sequence[Measure] = (NLL,),
+    whole: Path | None = None,
 ) -> Sums:
     """Add up every measure over each window under every path, in one walk.
 
@@ -35,6 +36,7 @@ def window_sums(
         targets_BS: token ids to predict, int64, likewise.
         first_output: position of the output that predicts `targets_BS[:, 0]`.
         measures: what to add up.
+        whole: the path of the whole model, for measures that compare with it.
 
     Returns:
         The sums, in the order of `paths`. Perplexity is the exponential of all sums of NLL of a
@@ -42,13 +44,25 @@ def window_sums(
     """
     tokens_BT, targets_BS = tokens_BT.to(kernel.device), targets_BS.to(kernel.device)
     batch = kernel.open(tokens_BT, targets_BS, first_output)
+    compared_with = None
+    if any(measure.compares for measure in measures):
+        assert whole is not None
+        compared_with = batch.whole(_end_of(whole, batch))
     found: dict[str, dict[Path, Tensor]] = {measure.name: {} for measure in measures}
     for path, state in walk(batch.hidden_BTD, batch.apply, paths):
-        ending = Ending(batch, state)
+        ending = Ending(batch, state, compared_with)
         for measure in measures:
             found[measure.name][path] = _sum_float64(measure.values(ending))
         del state, ending
     return {name: torch.stack([sums[path] for path in paths]).cpu() for name, sums in found.items()}
+
+
+def _end_of(path: Path, batch: Batch) -> Tensor:
+    """The state after the last call of a path."""
+    state = batch.hidden_BTD
+    for call in path:
+        state = batch.apply(call, state, call is path[-1])
+    return state
 
 
 def nll_sums(

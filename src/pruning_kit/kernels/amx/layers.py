@@ -76,6 +76,9 @@ class AmxEmbedding(CentredEmbedding):
 class AmxLinear(nn.Module):
     """`linear.Linear` over a weight laid out as tiles are read; inputs a multiple of 32."""
 
+    error = 1e-4
+    """Exponentials are of products that were never rounded to 16 bits."""
+
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         assert len(weight_OI) and fits(weight_OI) and dtype in N_TERMS
@@ -96,12 +99,23 @@ class AmxLinear(nn.Module):
         return self._product("amx_add", inputs, None, self._padded(_rows(residual, self._dtype)))
 
     def sum_exp(self, inputs: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        (sums_GN,) = self._exp("amx_sum_exp", inputs, bias_O, 1)
+        return sums_GN.sum(dim=0)
+
+    def sum_and_max(self, inputs: Tensor, bias_O: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        sums_GN, largest_GN = self._exp("amx_sum_max_exp", inputs, bias_O, 2)
+        return sums_GN.sum(dim=0), largest_GN.amax(dim=0).log()
+
+    def _exp(
+        self, name: str, inputs: Tensor, bias_O: Tensor | None, n_results: int
+    ) -> list[Tensor]:
+        """What is made of the exponentials, for each group of panels: (G, N) float32."""
         rows = self._inputs(inputs)
         bias = self._added(rows, bias_O, PADDING_LOGIT)
         n_groups = library.function("amx_groups", self._dtype)(rows.shape[1], len(self._panels))
-        sums_GN = torch.empty(n_groups, len(rows))
-        self._multiply("amx_sum_exp", rows, bias, sums_GN)
-        return sums_GN.sum(dim=0)
+        results = [torch.empty(n_groups, len(rows)) for _ in range(n_results)]
+        self._multiply(name, rows, bias, *results)
+        return results
 
     def _product(
         self, name: str, inputs: Tensor, bias_O: Tensor | None = None, *added: Tensor

@@ -77,6 +77,7 @@ def _errors(dtype: torch.dtype) -> Errors:
     products = dots(inputs, weight, targets)
     sums = [
         (layer.sum_exp(inputs), exact.exp().sum(dim=1)),
+        (layer.sum_and_max(inputs)[1].exp(), exact.exp().amax(dim=1)),
         (products, (inputs.double() * weight[targets].double()).sum(dim=1)),
     ]
     off = (exact_weight.double() - weight.double()) @ inputs.double().mean(dim=0)

@@ -205,6 +205,23 @@ struct SumExp {
   }
 };
 
+/// `SumExp`, and the largest exponentials behind the sums.
+struct SumMaxExp {
+  float* sums;  // 16 for each row, and as many of the largest `apart` from them
+  long apart;
+  float* at = nullptr;
+  inline void start(long row, long) { at = sums + row * 16; }
+  inline void next(__m512 first, __m512 second) {
+    const __m512 scale = _mm512_set1_ps(LOG2_E);
+    const __m512 one = exp2(_mm512_mul_ps(first, scale));
+    const __m512 other = exp2(_mm512_mul_ps(second, scale));
+    _mm512_storeu_ps(at, _mm512_add_ps(_mm512_loadu_ps(at), _mm512_add_ps(one, other)));
+    const __m512 largest = _mm512_loadu_ps(at + apart);
+    _mm512_storeu_ps(at + apart, _mm512_max_ps(largest, _mm512_max_ps(one, other)));
+    at += 16;
+  }
+};
+
 template <class Number>
 struct Product {
   const Number* inputs_NI;
@@ -762,6 +779,21 @@ void sum_exp(const Product<Number>& product, float* sums, long threads) {
 }
 
 template <class Number>
+void sum_max_exp(const Product<Number>& product, float* sums, float* maxima, long threads) {
+  for_parts(product, threads, [&](const Parts<Number>& parts, const Part& part, long group) {
+    const long rows = part.end_row - part.first_row, apart = rows * 16;
+    Buffer<float> lanes(2 * apart);
+    std::fill_n(lanes.data(), 2 * apart, 0.0f);
+    multiply(product, parts, part, SumMaxExp{lanes.data() - part.first_row * 16, apart});
+    for (long row = 0; row < rows; ++row) {
+      const long at = group * product.rows + part.first_row + row;
+      sums[at] = _mm512_reduce_add_ps(_mm512_loadu_ps(&lanes[row * 16]));
+      maxima[at] = _mm512_reduce_max_ps(_mm512_loadu_ps(&lanes[apart + row * 16]));
+    }
+  });
+}
+
+template <class Number>
 void attention(const Number* query, const Number* key_value, Number* out, long windows,
                long queries, long keys, long heads, long head_width, long threads) {
   const long width = heads * head_width;
@@ -805,6 +837,11 @@ void attention(const Number* query, const Number* key_value, Number* out, long w
   void amx_sum_exp_##format(const Number* inputs, const bf16* weight, const float* bias,          \
                             float* sums, long rows, long n_inputs, long panels, long threads) {   \
     sum_exp<Number>({inputs, weight, bias, rows, n_inputs, panels}, sums, threads);               \
+  }                                                                                               \
+  void amx_sum_max_exp_##format(const Number* inputs, const bf16* weight, const float* bias,      \
+                                float* sums, float* maxima, long rows, long n_inputs,             \
+                                long panels, long threads) {                                      \
+    sum_max_exp<Number>({inputs, weight, bias, rows, n_inputs, panels}, sums, maxima, threads);   \
   }                                                                                               \
   long amx_groups_##format(long n_inputs, long panels) {                                          \
     return Parts<Number>({nullptr, nullptr, nullptr, 1, n_inputs, panels}, 1).groups;             \

@@ -18,3 +18,5 @@ class Measure:
     unit: str
     values: Callable[[Ending], Tensor]
     """From the end of a path to the values (B, S); they are added up in float64."""
+    compares: bool = False
+    """Whether the values are read off `Ending.beside_whole`."""
