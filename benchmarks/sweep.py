@@ -158,7 +158,7 @@ def compared_share(run: Callable[[Sequence[Measure]], Tensor], device: torch.dev
     every = tuple(MEASURES.values())
     run(every)
     turns = [
-        [machine.once(lambda: run(chosen), device) for chosen in ((NLL,), every)]
+        [machine.once(partial(run, chosen), device) for chosen in ((NLL,), every)]
         for _ in range(WARM_SWEEPS)
     ]
     alone_s, all_s = (sorted(times)[WARM_SWEEPS // 2] for times in zip(*turns, strict=True))
