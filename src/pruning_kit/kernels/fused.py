@@ -9,8 +9,6 @@ Shapes: N scored positions, D hidden width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -19,17 +17,18 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pruning_kit.kernels.head import (
-    GPU_PIECE,
+    SHARE_SCALE,
     CentredEmbedding,
     HeadComparison,
     WholeHead,
-    whole_head,
 )
 
 ROWS, COLUMNS, DEPTH = 128, 256, 64
 """What one program multiplies at a time: of eight tiles tried on one H100 the fastest."""
 WARPS, STAGES = 8, 3
 MAX_SPLITS = 8
+SHARE_ROWS = 8192
+"""Positions of which the whole prediction is held at a time: 0.8 GB for a GPT-2."""
 MARGIN = 1e-4
 """By what share the whole model's token may miss the largest logit, both added up in float32."""
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -69,6 +68,48 @@ def _sum_exp_kernel(
     tl.store(sums_ptr + split * n_rows + rows, sums, mask=rows < n_rows)
     if WITH_MAXIMA:
         tl.store(maxima_ptr + split * n_rows + rows, maxima, mask=rows < n_rows)
+
+
+@triton.jit
+def _shares_kernel(
+    states,
+    weights,
+    bias_ptr,
+    log_sums_ptr,
+    maxima_ptr,
+    shares_ptr,
+    tops_ptr,
+    n_rows,
+    n_tiles,
+    tiles_per_split,
+    WIDTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    SCALE: tl.constexpr,
+):
+    row = tl.program_id(0) * ROWS
+    split = tl.program_id(1)
+    rows = row + tl.arange(0, ROWS)
+    inside = rows < n_rows
+    log_sums = tl.load(log_sums_ptr + rows, mask=inside, other=0.0)
+    least = tl.load(maxima_ptr + rows, mask=inside, other=0.0) * 0.999999
+    tops = tl.zeros((ROWS,), tl.int32)
+    stop = tl.minimum((split + 1) * tiles_per_split, n_tiles)
+    for tile in tl.range(split * tiles_per_split, stop):
+        logits = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for k in range(0, WIDTH, DEPTH):
+            weight = weights.load([tile * COLUMNS, k])
+            logits = tl.dot(states.load([row, k]), weight.T, logits)
+        columns = tile * COLUMNS + tl.arange(0, COLUMNS)
+        logits += tl.load(bias_ptr + columns)[None, :]
+        tops = tl.maximum(
+            tops, tl.max(tl.where(logits >= least[:, None], columns[None, :], 0), axis=1)
+        )
+        shares = tl.exp2((logits - log_sums[:, None]) * LOG2_E) * SCALE
+        places = rows[:, None].to(tl.int64) * (n_tiles * COLUMNS) + columns[None, :]
+        tl.store(shares_ptr + places, shares.to(shares_ptr.dtype.element_ty), mask=inside[:, None])
+    tl.store(tops_ptr + split * n_rows + rows, tops, mask=inside)
 
 
 @triton.jit
@@ -147,24 +188,61 @@ class FusedHead:
             return self._nll(normed_ND, targets_N)
 
     def whole(self, normed_ND: Tensor) -> WholeHead:
-        """By pieces, once a batch, since what is kept needs the logits in memory."""
         with torch.cuda.device(normed_ND.device):
-            bias_V = self._bias(normed_ND)
-            sums_SN, _ = self._sum_exp(normed_ND, bias_V)
-        log_sums_N = (sums_SN.sum(dim=0) - self._n_padding).log()
-        bias_V, weight_VD = bias_V[: self._embedding.n_vocab], self._embedding.weight_VD
-        logits = self._logits(normed_ND, bias_V)
-        return whole_head(normed_ND, log_sums_N, logits, weight_VD, bias_V)
+            return self._whole(normed_ND)
 
-    def _logits(self, normed_ND: Tensor, bias_V: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows, columns and their logits in float32, one piece after the other."""
-        for row in range(0, len(normed_ND), GPU_PIECE[0]):
-            rows = slice(row, row + GPU_PIECE[0])
-            for column in range(0, self._embedding.n_vocab, GPU_PIECE[1]):
-                columns = slice(column, column + GPU_PIECE[1])
-                weight = self._embedding.weight_VD[columns].t()
-                logits = torch.mm(normed_ND[rows], weight, out_dtype=torch.float32)
-                yield rows, columns, logits.add_(bias_V[columns])
+    def _whole(self, normed_ND: Tensor) -> WholeHead:
+        n_vocab, weight_VD = self._embedding.n_vocab, self._embedding.weight_VD
+        bias_V = self._bias(normed_ND)
+        sums_SN, maxima_SN = self._sum_exp(normed_ND, bias_V, with_maxima=True)
+        log_sums_N = (sums_SN.sum(dim=0) - self._n_padding).log()
+        maxima_N = maxima_SN.amax(dim=0)
+        mean_ND = torch.empty(normed_ND.shape, device=normed_ND.device)
+        tops_N = torch.empty(len(normed_ND), dtype=torch.int64, device=normed_ND.device)
+        mean_shares_V = torch.zeros(n_vocab, device=normed_ND.device)
+        for start in range(0, len(normed_ND), SHARE_ROWS):
+            part = slice(start, start + SHARE_ROWS)
+            shares_NV, tops_N[part] = self._shares(
+                normed_ND[part], bias_V, log_sums_N[part], maxima_N[part]
+            )
+            shares_NV = shares_NV[:, :n_vocab]
+            product = torch.mm(shares_NV, weight_VD, out_dtype=torch.float32)
+            mean_ND[part] = product / SHARE_SCALE
+            mean_shares_V += shares_NV.sum(dim=0, dtype=torch.float32)
+        mean_shares_V /= SHARE_SCALE * len(normed_ND)
+        dots_N = (normed_ND.float() * mean_ND).sum(dim=1)
+        return WholeHead(log_sums_N, mean_ND, dots_N, tops_N, mean_shares_V, bias_V[:n_vocab])
+
+    def _shares(
+        self, normed_ND: Tensor, bias_V: Tensor, log_sums_N: Tensor, maxima_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The prediction times `SHARE_SCALE` (N, padded V) in the format, and the top token."""
+        n_rows, width = normed_ND.shape
+        n_columns = self._n_tiles * COLUMNS
+        shares_NV = normed_ND.new_empty((n_rows, n_columns))
+        n_row_tiles = triton.cdiv(n_rows, ROWS)
+        n_splits = count_splits(n_row_tiles, self._n_tiles, _processors(normed_ND.device))
+        tops_SN = torch.empty((n_splits, n_rows), dtype=torch.int32, device=normed_ND.device)
+        _shares_kernel[(n_row_tiles, n_splits)](
+            TensorDescriptor.from_tensor(normed_ND, [ROWS, DEPTH]),
+            TensorDescriptor.from_tensor(self._embedding.weight_VD, [COLUMNS, DEPTH]),
+            bias_V,
+            log_sums_N,
+            maxima_N,
+            shares_NV,
+            tops_SN,
+            n_rows,
+            self._n_tiles,
+            tiles_per_split=triton.cdiv(self._n_tiles, n_splits),
+            WIDTH=width,
+            ROWS=ROWS,
+            COLUMNS=COLUMNS,
+            DEPTH=DEPTH,
+            SCALE=SHARE_SCALE,
+            num_warps=WARPS,
+            num_stages=STAGES,
+        )
+        return shares_NV, tops_SN.amax(dim=0).long()
 
     def compare(self, normed_ND: Tensor, targets_N: Tensor, whole: WholeHead) -> HeadComparison:
         with torch.cuda.device(normed_ND.device):
