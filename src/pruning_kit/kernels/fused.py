@@ -208,7 +208,8 @@ class FusedHead:
             shares_NV = shares_NV[:, :n_vocab]
             product = torch.mm(shares_NV, weight_VD, out_dtype=torch.float32)
             mean_ND[part] = product / SHARE_SCALE
-            mean_shares_V += shares_NV.sum(dim=0, dtype=torch.float32)
+            ones = shares_NV.new_ones((1, len(shares_NV)))
+            mean_shares_V += torch.mm(ones, shares_NV, out_dtype=torch.float32)[0]
         mean_shares_V /= SHARE_SCALE * len(normed_ND)
         dots_N = (normed_ND.float() * mean_ND).sum(dim=1)
         return WholeHead(log_sums_N, mean_ND, dots_N, tops_N, mean_shares_V, bias_V[:n_vocab])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -45,17 +44,16 @@ def window_sums(
     """
     tokens_BT, targets_BS = tokens_BT.to(kernel.device), targets_BS.to(kernel.device)
     batch = kernel.open(tokens_BT, targets_BS, first_output)
-    ends, compared_with = walk(batch.hidden_BTD, batch.apply, paths), None
+    compared_with, of_whole = None, None
     if any(measure.compares for measure in measures):
         assert whole is not None
         state = _end_of(whole, batch)
         compared_with = batch.whole(state)
-        others = [path for path in paths if path != whole]
-        ends = chain([(whole, state)], walk(batch.hidden_BTD, batch.apply, others))
+        of_whole = Ending(batch, state, compared_with)
         del state
     found: dict[str, dict[Path, Tensor]] = {measure.name: {} for measure in measures}
-    for path, state in ends:
-        ending = Ending(batch, state, compared_with)
+    for path, state in walk(batch.hidden_BTD, batch.apply, paths):
+        ending = of_whole if of_whole and path == whole else Ending(batch, state, compared_with)
         for measure in measures:
             found[measure.name][path] = _sum_float64(measure.values(ending))
         del state, ending
