@@ -100,6 +100,12 @@ class Run:
         """NLL sums in nats, float64, (variants, windows); NaN where a forward failed."""
         return self.measured(NLL, role)
 
+    def nll_as_cut(self, role: Role = "reported") -> np.ndarray:
+        """NLL sums of `plans` in nats, float64, (plans, windows)."""
+        nll_PW = self.as_cut(NLL, role)
+        assert nll_PW is not None, "every round takes it"
+        return nll_PW
+
     def targets(self, role: Role = "reported") -> np.ndarray:
         """Scored tokens of each window, int64, shape (windows,)."""
         return np.asarray(self.facts.windows[role].targets, dtype=np.int64)

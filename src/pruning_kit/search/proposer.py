@@ -54,6 +54,8 @@ class Proposer(Protocol):
     def propose(self, n_blocks: int) -> Asking:
         """Yield the variants to measure in one round, be sent the costs, and so on to the end.
 
+        The first round measures the whole model besides; what was measured is not measured again.
+
         A function of the costs alone, never of the clock or of chance without a seed. A run that
         was stopped is resumed by replay: this generator is run again and sent stored costs, until
         it asks for something that was not measured.
