@@ -198,7 +198,7 @@ class Analysis:
 
 def analyse(run: Run, seed: int = 0) -> Analysis:
     """Analyse what a stored run measured as cut; the seed repeats the resamples."""
-    role, texts = run.choosing_role, run.facts.texts
+    role, texts = run.facts.choosing_role, run.facts.texts
     reported = _scores(run, "reported", seed)
     selection = reported if role == "reported" else _scores(run, role, seed)
     return analyse_scores(

@@ -68,11 +68,6 @@ class Run:
         """The texts measured: figures are reported on one, plans may be chosen on another."""
         return tuple(self.facts.windows)
 
-    @property
-    def choosing_role(self) -> Role:
-        """The text that plans are chosen on."""
-        return "selection" if "selection" in self.roles else "reported"
-
     @cached_property
     def parameters(self) -> dict[Plan, int]:
         """Parameters of each model as cut, tied weights counted once."""

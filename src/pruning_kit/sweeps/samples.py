@@ -30,7 +30,7 @@ def sample(run: RunFolder, workbench: Workbench) -> None:
     stored = load_run(run.folder)
     new_tokens = count_new_tokens(len(workbench.prompt_ids), workbench.loaded.context_limit)
     texts = {}
-    for plan in best_of_each_size(stored.rows(stored.choosing_role)):
+    for plan in best_of_each_size(stored.rows(stored.facts.choosing_role)):
         try:
             with using_threads(workbench.threads):
                 ids = write_on(workbench.decoder_as_used, plan, workbench.prompt_ids, new_tokens)

@@ -249,8 +249,8 @@ def _seconds_per_window(
 
 def _costs(run: RunFolder, number: int, variants: Sequence[Variant]) -> dict[Variant, float]:
     """Nats per token of a round's variants, on the text that plans are chosen on."""
-    windows = run.facts.windows
-    role: Role = "selection" if "selection" in windows else "reported"
-    parts = [run.read_part(number, role, g)[0] for g in range(len(windows[role].groups))]
+    role = run.facts.choosing_role
+    windows = run.facts.windows[role]
+    parts = [run.read_part(number, role, group)[0] for group in range(len(windows.groups))]
     totals = sum(part[NLL.name].sum(axis=1) for part in parts)
-    return dict(zip(variants, (totals / sum(windows[role].targets)).tolist(), strict=True))
+    return dict(zip(variants, (totals / sum(windows.targets)).tolist(), strict=True))
