@@ -20,6 +20,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import RECOVERIES
 from pruning_kit.pruning.surgery import recut
+from pruning_kit.reporting.words.importance import shapley_sentences
 from pruning_kit.search.named import SEARCHES, parse
 from pruning_kit.walk.measures import MEASURES, NLL
 
@@ -147,3 +148,5 @@ def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(
     again = load_run(run.folder)
     np.testing.assert_array_equal(again.nll(), run.nll())
     assert math.isfinite(again.frame()["ppl"].sum())
+    (advice,) = shapley_sentences(analyse(again))
+    assert "`pruning-kit sweep … --mode combinatorial` measures the plans" in advice

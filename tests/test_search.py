@@ -288,6 +288,7 @@ def test_the_text_form_is_short(text, proposer):
             "orders, such as shapley:160.",
         ),
         ("shapley:4,5", "cannot read 'shapley:4,5'"),
+        ("shapley:4,seed=1,seed=2", "cannot read 'shapley:4,seed=1,seed=2'"),
         (
             "first:x",
             "cannot read 'first:x' as a way to choose plans: write a strategy with sizes or "

@@ -222,7 +222,12 @@ def _scores(run: Run, role: Role, seed: int) -> Scores:
 
 
 def _same_sweep(command: str) -> str:
-    """The command of a run less what says which plans it measures, and where they go."""
+    """The command of a run less what says which plans it measures, and where they go.
+
+    A run of the library has none, so that its model and texts are left to be filled in.
+    """
+    if not command:
+        return "pruning-kit sweep …"
     kept, words = [], iter(shlex.split(command))
     for word in words:
         option, _, value = word.partition("=")
