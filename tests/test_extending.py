@@ -13,6 +13,7 @@ from examples.tempered import tempered
 from tiny import TEXT, save_tiny_gpt2
 
 from pruning_kit import analyse, load_run, open_workbench, show, sweep
+from pruning_kit.cli.terminal import sweep_table
 from pruning_kit.errors import PlanError, PruningKitError
 from pruning_kit.findings.comparison import compare_runs
 from pruning_kit.plans.paths import as_cut
@@ -20,8 +21,12 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import RECOVERIES
 from pruning_kit.pruning.surgery import recut
+from pruning_kit.reporting.figures.bars import measured
 from pruning_kit.reporting.words.importance import shapley_sentences
+from pruning_kit.runs.results import measured_numbers
+from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import SEARCHES, parse
+from pruning_kit.sweeps.samples import sample
 from pruning_kit.walk.measures import MEASURES, NLL
 
 ROOT = Path(__file__).parents[1]
@@ -114,11 +119,18 @@ def test_recovered_variants_stand_in_the_rows_and_not_among_the_plans_that_are_a
 ):
     monkeypatch.setitem(RECOVERIES, "tempered", tempered)
     plain = sweep("1 2", bench, tmp_path / "plain", measures=(NLL,))
+    best = {row["removed"]: row["ppl"] for row in plain.rows()}.__getitem__
     run = sweep(Asked("1~tempered:0.5", "1", "2"), bench, tmp_path / "run", measures=(NLL,))
     assert list(run.frame()["variant"]) == ["none", "1", "1~tempered:0.5", "2"]
     np.testing.assert_array_equal(run.nll_as_cut(), plain.nll())
     assert [row.ppl for row in analyse(run).rows] == [row.ppl for row in analyse(plain).rows]
     assert "1~" not in str(show(run))
+    assert len(measured(run)) == 3 and len(run.rows_as_cut()) == 3
+    assert sweep_table(run, analyse(run), None, False).row_count == 3
+    weights = run.facts.model.weights_sha256
+    assert measured_numbers(run, Plan((1,)), weights)["perplexity"] == best("1")
+    sample(RunFolder.open(run.folder), bench)
+    assert list(map(str, load_run(run.folder).samples.by_variant)) == ["none", min("12", key=best)]
     assert [row.ratio.value for row in compare_runs(run, plain).rows] == [1.0, 1.0, 1.0]
 
 

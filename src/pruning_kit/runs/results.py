@@ -115,6 +115,11 @@ class Run:
             if str(variant) in asked
         ]
 
+    def rows_as_cut(self, role: Role = "reported") -> list[Row]:
+        """The rows without those of recovered variants."""
+        as_cut = set(map(str, self.plans))
+        return [row for row in self.rows(role) if row["variant"] in as_cut]
+
     def frame(self) -> pd.DataFrame:
         """One row per variant and text, in the columns of results.csv."""
         import pandas as pd  # half a second, which what is only printed need not wait for
@@ -278,7 +283,7 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
             "with other weights. Give a run of the model that is pruned."
         )
     plan.check(run.n_blocks)
-    rows = {row["removed"]: row for row in run.rows()}
+    rows = {row["removed"]: row for row in run.rows_as_cut()}
     if str(plan) not in rows:
         raise RunError(
             f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "

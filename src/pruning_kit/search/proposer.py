@@ -8,8 +8,10 @@ from typing import Protocol
 from pruning_kit.plans.variant import Variant
 
 Costs = Mapping[Variant, float]
-"""Nats per token on the text that plans are chosen on, of every variant measured so far; NaN where a
-forward failed."""
+"""Nats per token on the text that plans are chosen on, of every variant measured so far.
+
+NaN where a forward failed.
+"""
 
 Asking = Generator[Sequence[Variant], Costs, None]
 """A search under way: it yields the variants of a round and is sent what all of them cost."""
