@@ -12,14 +12,21 @@ from examples.surprise import SURPRISE
 from examples.tempered import tempered
 from tiny import TEXT, save_tiny_gpt2
 
-from pruning_kit import load_run, open_workbench, sweep
-from pruning_kit.errors import PlanError
+from pruning_kit import analyse, load_run, open_workbench, show, sweep
+from pruning_kit.cli.terminal import sweep_table
+from pruning_kit.errors import PlanError, PruningKitError
+from pruning_kit.findings.comparison import compare_runs
 from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import RECOVERIES
 from pruning_kit.pruning.surgery import recut
+from pruning_kit.reporting.figures.bars import measured
+from pruning_kit.reporting.words.importance import shapley_sentences
+from pruning_kit.runs.results import measured_numbers
+from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import SEARCHES, parse
+from pruning_kit.sweeps.samples import sample
 from pruning_kit.walk.measures import MEASURES, NLL
 
 ROOT = Path(__file__).parents[1]
@@ -39,11 +46,15 @@ def test_contributing_shows_the_examples_as_they_are():
         assert (ROOT / f"tests/examples/{name}.py").read_text() in shown
 
 
-def test_a_measure_of_ones_own_is_added_up_beside_nll(bench, monkeypatch):
+def test_a_measure_of_ones_own_is_added_up_beside_nll_and_stored(bench, monkeypatch, tmp_path):
     monkeypatch.setitem(MEASURES, SURPRISE.name, SURPRISE)
     plain = bench.measure(["none", "1"])
     found = bench.measure(["none", "1"], measures=(NLL, SURPRISE))
     np.testing.assert_array_equal(found.sums["nll"], plain.sums["nll"])
+    run = sweep("1", bench, tmp_path / "run", measures=(NLL, SURPRISE))
+    np.testing.assert_array_equal(run.measured("surprise"), found.sums["surprise"])
+    with pytest.raises(PruningKitError, match="round 0 measured other variants, or by other measu"):
+        sweep("1", bench, tmp_path / "run", resume=True)
     tokens, targets, first = bench.texts["reported"].tensors(1, 2)
     batch = bench.kernel.open(tokens, targets, first)
     state = batch.hidden_BTD
@@ -70,6 +81,71 @@ def test_a_recovery_of_ones_own_is_a_variant_like_others(bench, monkeypatch):
     assert sums["1~tempered:0.5"][0] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_recovery_is_made_once_for_all_windows(bench, monkeypatch):
+    made = []
+    monkeypatch.setitem(
+        RECOVERIES, "tempered", lambda *asked: made.append(asked[0]) or tempered(*asked)
+    )
+    assert len(bench.measure(["2~tempered:0.5", "1"], batch_size=1).targets) > 1
+    assert list(map(str, made)) == ["2~tempered:0.5"]
+
+
+class Asked:
+    """Asks for what it was given, in one round."""
+
+    mode, seed = None, 0
+
+    def __init__(self, *variants):
+        self.variants = [Variant.parse(text) for text in variants]
+
+    def __str__(self):
+        return "asked"
+
+    def bound(self, n_blocks):
+        return 1 + len(self.variants)
+
+    def check(self, n_blocks):
+        pass
+
+    def most_removed(self, n_blocks):
+        return max((variant.plan.size for variant in self.variants), default=0)
+
+    def propose(self, n_blocks):
+        yield self.variants
+
+
+def test_recovered_variants_stand_in_the_rows_and_not_among_the_plans_that_are_analysed(
+    bench, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(RECOVERIES, "tempered", tempered)
+    plain = sweep("1 2", bench, tmp_path / "plain", measures=(NLL,))
+    best = {row["removed"]: row["ppl"] for row in plain.rows()}.__getitem__
+    run = sweep(Asked("1~tempered:0.5", "1", "2"), bench, tmp_path / "run", measures=(NLL,))
+    assert list(run.frame()["variant"]) == ["none", "1", "1~tempered:0.5", "2"]
+    np.testing.assert_array_equal(run.nll_as_cut(), plain.nll())
+    assert [row.ppl for row in analyse(run).rows] == [row.ppl for row in analyse(plain).rows]
+    assert "1~" not in str(show(run))
+    assert len(measured(run)) == 3 and len(run.rows_as_cut()) == 3
+    assert sweep_table(run, analyse(run), None, False).row_count == 3
+    weights = run.facts.model.weights_sha256
+    assert measured_numbers(run, Plan((1,)), weights)["perplexity"] == best("1")
+    sample(RunFolder.open(run.folder), bench)
+    assert list(map(str, load_run(run.folder).samples.by_variant)) == ["none", min("12", key=best)]
+    assert [row.ratio.value for row in compare_runs(run, plain).rows] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("asked", [Asked(), Asked("1")])
+def test_the_whole_model_is_measured_though_a_proposer_forgets_it(bench, tmp_path, asked):
+    run = sweep(asked, bench, tmp_path / "run")
+    assert run.variants == [Variant(), *asked.variants]
+
+
+def test_a_variant_that_cannot_be_is_refused_before_its_round_is_stored(bench, tmp_path):
+    with pytest.raises(PlanError, match="cannot recover 1~brewed: no recovery is called 'brewed'"):
+        sweep(Asked("1~brewed"), bench, tmp_path / "run")
+    assert not list((tmp_path / "run" / "rounds").iterdir())
+
+
 def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(
     bench, monkeypatch, tmp_path
 ):
@@ -84,3 +160,5 @@ def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(
     again = load_run(run.folder)
     np.testing.assert_array_equal(again.nll(), run.nll())
     assert math.isfinite(again.frame()["ppl"].sum())
+    (advice,) = shapley_sentences(analyse(again))
+    assert "`pruning-kit sweep … --mode combinatorial` measures the plans" in advice

@@ -41,3 +41,31 @@ def test_a_folder_that_holds_a_run_is_gone_on_with_only_when_asked(tmp_path):
     assert again.nll().tobytes() == first.nll().tobytes()
     with pytest.raises(PruningKitError, match="it was measured with plans=baseline, this run uses"):
         sweep("sequential", bench, tmp_path / "run", resume=True)
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return open_workbench("demo", max_windows=2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"variants": []}, "cannot measure without a variant"),
+        ({"role": "selection"}, "on the text 'selection': this workbench has reported. Open it wi"),
+        ({"windows": range(2, 3)}, "cannot measure windows range(2, 3): the text has 2. Give neig"),
+        ({"windows": range(0)}, "cannot measure windows range(0, 0): the text has 2."),
+        ({"windows": range(0, 2, 2)}, "cannot measure windows range(0, 2, 2): the text has 2."),
+    ],
+)
+def test_what_a_workbench_cannot_measure_is_said_in_a_sentence(bench, asked, error):
+    with pytest.raises(PruningKitError, match=re.escape(error)):
+        bench.measure(**{"variants": ["none"], **asked})
+
+
+def test_a_text_asks_for_no_more_plans_than_a_command_does(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(bench), "n_blocks", 13)
+    error = "cannot measure 8,192 plans of 13 blocks: that is more than 5,000"
+    with pytest.raises(PruningKitError, match=error):
+        sweep("combinatorial", bench, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -30,7 +30,7 @@ PLANS = [Plan(), *singles(6)]
 
 def test_windows_computed_again_in_float32_are_told_in_rows_and_report(stored_run):
     run = stored_run(plans=PLANS, recomputed=True, failed=[Plan((2,))], selection=True)
-    assert run.roles == ("reported", "selection") and run.choosing_role == "selection"
+    assert run.roles == ("reported", "selection") and run.facts.choosing_role == "selection"
     for role in run.roles:
         assert run.recomputed[role].sum(axis=1).tolist() == [50] * len(PLANS)
     notes = run.frame().set_index(["split", "removed"])["note"]

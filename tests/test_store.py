@@ -262,9 +262,9 @@ def test_rounds_are_appended_and_never_rewritten(run):
     assert again.rounds() == [BOTH, round_of([Plan((1,))])] == run.rounds()
     assert (run.folder / "rounds/000/variants.json").stat().st_mtime_ns == written
     assert said(again.add_round, 1, round_of([Plan((0, 1))])) == (
-        f"cannot resume {run.folder}: its round 1 measured other variants than this run asks for. "
-        "Ask for the same again, or leave out --resume and give another --output to start a new "
-        "run."
+        f"cannot resume {run.folder}: its round 1 measured other variants, or by other measures, "
+        "than this run asks for. Ask for the same again, or leave out --resume and give another "
+        "--output to start a new run."
     )
 
 

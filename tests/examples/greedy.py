@@ -47,9 +47,9 @@ class Greedy:
         return self.n_removed
 
     def propose(self, n_blocks: int) -> Asking:
-        """One round for each block to remove; the first one measures the whole model too."""
+        """One round for each block to remove."""
         chosen = Plan()
         for _ in range(self.n_removed):
             further = [Variant(Plan((*chosen.removed, i))) for i in chosen.kept(n_blocks)]
-            costs = yield further if chosen.removed else [Variant(), *further]
+            costs = yield further
             chosen = min(further, key=costs.__getitem__).plan

@@ -123,7 +123,7 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
     number of removed blocks, the best plan first. The best one of a size, by the text that plans
     are chosen on, is marked. Of long tables the best of each size are shown.
     """
-    base, *rest = run.rows()
+    base, *rest = run.rows_as_cut()
     rows = [row for row in rest if row["mode"] != "empty"]
     ratio = {str(row.plan): row.selection_ratio for row in analysis.rows}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)

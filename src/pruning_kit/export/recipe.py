@@ -12,7 +12,7 @@ from msgspec import Meta, Struct, to_builtins
 
 from pruning_kit.errors import ModelError, first_line
 from pruning_kit.machine.disk import parse_json
-from pruning_kit.machine.typed import MisfitError, fit
+from pruning_kit.machine.typed import Count, MisfitError, fit
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import copyable, markdown_text
 
@@ -22,7 +22,6 @@ SCHEMA = 1
 
 Number = str | int | float | bool | None
 
-Count = Annotated[int, Meta(ge=1, le=10**18)]
 Block = Annotated[int, Meta(ge=0, lt=10_000)]
 
 

@@ -197,8 +197,8 @@ class Analysis:
 
 
 def analyse(run: Run, seed: int = 0) -> Analysis:
-    """Analyse a stored run; the seed repeats the resamples."""
-    role, texts = run.choosing_role, run.facts.texts
+    """Analyse what a stored run measured as cut; the seed repeats the resamples."""
+    role, texts = run.facts.choosing_role, run.facts.texts
     reported = _scores(run, "reported", seed)
     selection = reported if role == "reported" else _scores(run, role, seed)
     return analyse_scores(
@@ -216,15 +216,18 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
 
 def _scores(run: Run, role: Role, seed: int) -> Scores:
     """The sums of a run's plans as cut on a text."""
-    nll_PN = run.as_cut("nll", role)
-    assert nll_PN is not None, "every round takes it"
     found = {name: run.as_cut(name, role) for name in ("kl", "agreement")}
     others = {name: sums for name, sums in found.items() if sums is not None}
-    return Scores.of(run.plans, nll_PN, run.targets(role), seed=seed, others=others)
+    return Scores.of(run.plans, run.nll_as_cut(role), run.targets(role), seed=seed, others=others)
 
 
 def _same_sweep(command: str) -> str:
-    """The command of a run less what says which plans it measures, and where they go."""
+    """The command of a run less what says which plans it measures, and where they go.
+
+    A run of the library has none, so that its model and texts are left to be filled in.
+    """
+    if not command:
+        return "pruning-kit sweep …"
     kept, words = [], iter(shlex.split(command))
     for word in words:
         option, _, value = word.partition("=")

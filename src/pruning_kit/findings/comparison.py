@@ -131,7 +131,7 @@ def compare_runs(first: Run, second: Run) -> Comparison:
 
 def measured_plans(run: Run) -> list[Plan]:
     """Plans measured in full on the reported text, the empty stack left out."""
-    finite = np.isfinite(run.nll().sum(axis=1)).tolist()
+    finite = np.isfinite(run.nll_as_cut().sum(axis=1)).tolist()
     return [
         plan
         for plan, good in zip(run.plans, finite, strict=True)
@@ -141,7 +141,7 @@ def measured_plans(run: Run) -> list[Plan]:
 
 def _sums(run: Run, plans: Sequence[Plan]) -> windows.Array:
     row = {plan: index for index, plan in enumerate(run.plans)}
-    return run.nll()[[row[plan] for plan in plans]]
+    return run.nll_as_cut()[[row[plan] for plan in plans]]
 
 
 def _sides(run: Run, plans: Sequence[Plan]) -> list[Side]:

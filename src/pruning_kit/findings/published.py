@@ -78,11 +78,8 @@ def compare_published(run: Run) -> AgainstPublished:
     """
     _check_model(run)
     tokens = int(run.targets().sum())
-    row_of = {plan: index for index, plan in enumerate(run.plans)}
-    measured = {
-        plan: perplexity(float(run.nll()[row_of[plan]].sum()), tokens)
-        for plan in measured_plans(run)
-    }
+    nats = dict(zip(run.plans, run.nll_as_cut().sum(axis=1).tolist(), strict=True))
+    measured = {plan: perplexity(nats[plan], tokens) for plan in measured_plans(run)}
     rows = tuple(_compare(row, run, measured.get(row.plan)) for row in published_rows())
     both = [(row.published.ppl, row.ppl) for row in rows if row.ppl is not None]
     if not both:

@@ -126,3 +126,18 @@ def even_batch_size(n_windows: int, largest: int, n_processes: int) -> int:
         return largest
     batches_each = -(-n_windows // (largest * n_processes))
     return -(-n_windows // (batches_each * n_processes))
+
+
+def neighbouring(windows: range | None, n_windows: int) -> range:
+    """The windows asked for, out of so many; None: all.
+
+    Raises:
+        WindowError: if they are not neighbours, or there are none such.
+    """
+    within = range(n_windows) if windows is None else windows
+    if within.step != 1 or not 0 <= within.start < within.stop <= n_windows:
+        raise WindowError(
+            f"cannot measure windows {within}: the text has {n_windows}. Give neighbouring ones, "
+            f"at most range(0, {n_windows})."
+        )
+    return within

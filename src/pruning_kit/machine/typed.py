@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 Kind = TypeVar("Kind")
+Count = Annotated[int, Meta(ge=1, le=10**18)]
+Place = Annotated[int, Meta(ge=0, le=10**18)]
+Blocks = Annotated[int, Meta(ge=1, le=10_000)]
+"""Of a model; none has more."""
 Step = str | int | None
 """Of a path: a name, a place in a list, or the name that msgspec leaves open in a dictionary."""
 

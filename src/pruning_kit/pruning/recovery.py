@@ -7,7 +7,7 @@ line in `RECOVERIES`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pruning_kit.errors import PlanError
@@ -37,6 +37,8 @@ class Material:
     """What recoveries are fitted on: the text that plans are chosen on."""
     kernel_for: Callable[[Decoder], Kernel]
     """Makes a kernel for a model with weights of its own."""
+    made: dict[Variant, Computation] = field(default_factory=dict, init=False, repr=False)
+    """Recovered variants made before, since windows are measured in groups."""
 
 
 Recover = Callable[[Variant, Material], Computation]
@@ -45,21 +47,31 @@ RECOVERIES: dict[str, Recover] = {}
 """By the name that a variant has after `~`."""
 
 
-def computation_of(variant: Variant, material: Material) -> Computation:
-    """How a variant is computed.
+def check(variant: Variant, n_blocks: int) -> None:
+    """Refuse a variant before anything is made for it.
 
     Raises:
         PlanError: if the model has no such plan or the kit no such recovery.
     """
-    n_blocks = material.decoder.n_blocks
     if len(variant.plan.removed) < n_blocks:  # the empty stack completes a power set
         variant.plan.check(n_blocks)
-    if variant.recovery is None:
-        return Computation(material.kernel, as_cut(variant.plan, n_blocks))
-    if variant.recovery.name not in RECOVERIES:
+    if variant.recovery is not None and variant.recovery.name not in RECOVERIES:
         known = ", ".join(RECOVERIES) or "there is none yet"
         raise PlanError(
             f"cannot recover {variant}: no recovery is called {variant.recovery.name!r}. "
             f"Choose one that is known: {known}."
         )
-    return RECOVERIES[variant.recovery.name](variant, material)
+
+
+def computation_of(variant: Variant, material: Material) -> Computation:
+    """How a variant is computed; a recovered one is made once from a material.
+
+    Raises:
+        PlanError: as `check`.
+    """
+    check(variant, material.decoder.n_blocks)
+    if variant.recovery is None:
+        return Computation(material.kernel, as_cut(variant.plan, material.decoder.n_blocks))
+    if variant not in material.made:
+        material.made[variant] = RECOVERIES[variant.recovery.name](variant, material)
+    return material.made[variant]

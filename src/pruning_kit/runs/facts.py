@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from pruning_kit.errors import PlanError
-from pruning_kit.machine.typed import MisfitError
+from pruning_kit.machine.typed import Blocks, Count, MisfitError, Place
 from pruning_kit.plans.variant import Variant
 
 SCHEMA = 2
@@ -27,10 +27,6 @@ SPLITS: dict[Role, str] = {"reported": "test", "selection": "calibration"}
 NLL = "nll"
 """The measure that every round takes, in nats."""
 
-Count = Annotated[int, Meta(ge=1, le=10**18)]
-Place = Annotated[int, Meta(ge=0, le=10**18)]
-Blocks = Annotated[int, Meta(ge=1, le=10_000)]
-"""Of a model; none has more."""
 Group = tuple[Place, Place]
 """Windows that are computed together: the first, and the one after the last."""
 
@@ -137,6 +133,11 @@ class RunFacts(Struct, frozen=True, kw_only=True):
             shlex.split(self.command)
         except ValueError:  # a quotation that does not end
             raise MisfitError("command") from None
+
+    @property
+    def choosing_role(self) -> Role:
+        """The text that plans are chosen on."""
+        return "selection" if "selection" in self.texts else "reported"
 
 
 class VariantFacts(Struct, frozen=True, kw_only=True, dict=True):

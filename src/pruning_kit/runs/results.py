@@ -68,11 +68,6 @@ class Run:
         """The texts measured: figures are reported on one, plans may be chosen on another."""
         return tuple(self.facts.windows)
 
-    @property
-    def choosing_role(self) -> Role:
-        """The text that plans are chosen on."""
-        return "selection" if "selection" in self.roles else "reported"
-
     @cached_property
     def parameters(self) -> dict[Plan, int]:
         """Parameters of each model as cut, tied weights counted once."""
@@ -100,6 +95,12 @@ class Run:
         """NLL sums in nats, float64, (variants, windows); NaN where a forward failed."""
         return self.measured(NLL, role)
 
+    def nll_as_cut(self, role: Role = "reported") -> np.ndarray:
+        """NLL sums of `plans` in nats, float64, (plans, windows)."""
+        nll_PW = self.as_cut(NLL, role)
+        assert nll_PW is not None, "every round takes it"
+        return nll_PW
+
     def targets(self, role: Role = "reported") -> np.ndarray:
         """Scored tokens of each window, int64, shape (windows,)."""
         return np.asarray(self.facts.windows[role].targets, dtype=np.int64)
@@ -113,6 +114,11 @@ class Run:
             for index, variant in enumerate(self.variants)
             if str(variant) in asked
         ]
+
+    def rows_as_cut(self, role: Role = "reported") -> list[Row]:
+        """The rows without those of recovered variants."""
+        as_cut = set(map(str, self.plans))
+        return [row for row in self.rows(role) if row["variant"] in as_cut]
 
     def frame(self) -> pd.DataFrame:
         """One row per variant and text, in the columns of results.csv."""
@@ -277,7 +283,7 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
             "with other weights. Give a run of the model that is pruned."
         )
     plan.check(run.n_blocks)
-    rows = {row["removed"]: row for row in run.rows()}
+    rows = {row["removed"]: row for row in run.rows_as_cut()}
     if str(plan) not in rows:
         raise RunError(
             f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "

@@ -140,9 +140,9 @@ class RunFolder:
             if stored[number] == round_:
                 return
             raise RunError(
-                f"cannot resume {self.folder}: its round {number} measured other variants than "
-                "this run asks for. Ask for the same again, or leave out --resume and give another "
-                "--output to start a new run."
+                f"cannot resume {self.folder}: its round {number} measured other variants, or "
+                "by other measures, than this run asks for. Ask for the same again, or leave out "
+                "--resume and give another --output to start a new run."
             )
         assert number == len(stored)
         self._check(round_)

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from pruning_kit.plans.plan import Plan
 from pruning_kit.search.one_round import OneRound
-from pruning_kit.search.text import unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,20 +15,6 @@ class Baseline(OneRound):
     """The whole model, to compare with."""
 
     mode: ClassVar[str | None] = "baseline"
-
-    @classmethod
-    def parse(cls, word: str) -> Baseline:
-        """Read `baseline`.
-
-        Raises:
-            PlanError: if the word has more.
-        """
-        if word != "baseline":
-            raise unreadable(word, "baseline")
-        return cls()
-
-    def __str__(self) -> str:
-        return "baseline"
 
     def plans(self, n_blocks: int) -> Iterable[Plan]:
         """The plan that removes nothing."""

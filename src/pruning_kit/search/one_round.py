@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pruning_kit.bounds import MOST_PLANS
 from pruning_kit.errors import TooManyPlansError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.search.proposer import Asking
+from pruning_kit.search.text import unreadable
 
 
 class OneRound(ABC):
@@ -25,9 +26,20 @@ class OneRound(ABC):
         """What draws at random; 0 where nothing does."""
         return 0
 
-    @abstractmethod
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form of what is known by its mode alone.
+
+        Raises:
+            PlanError: if the text has more.
+        """
+        if text != cls.mode:
+            raise unreadable(text, str(cls.mode))
+        return cls()
+
     def __str__(self) -> str:
         """The text form, of which `search.parse` is the inverse."""
+        return str(self.mode)
 
     @abstractmethod
     def plans(self, n_blocks: int) -> Iterable[Plan]:

@@ -8,7 +8,10 @@ from typing import Protocol
 from pruning_kit.plans.variant import Variant
 
 Costs = Mapping[Variant, float]
-"""Nats per token on the text that plans are chosen on, of every variant measured so far."""
+"""Nats per token on the text that plans are chosen on, of every variant measured so far.
+
+NaN where a forward failed.
+"""
 
 Asking = Generator[Sequence[Variant], Costs, None]
 """A search under way: it yields the variants of a round and is sent what all of them cost."""
@@ -53,6 +56,8 @@ class Proposer(Protocol):
 
     def propose(self, n_blocks: int) -> Asking:
         """Yield the variants to measure in one round, be sent the costs, and so on to the end.
+
+        The first round measures the whole model besides; what was measured is not measured again.
 
         A function of the costs alone, never of the clock or of chance without a seed. A run that
         was stopped is resumed by replay: this generator is run again and sent stored costs, until

@@ -9,7 +9,6 @@ from typing import ClassVar
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.search.one_round import OneRound
-from pruning_kit.search.text import unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +16,6 @@ class Sequential(OneRound):
     """The whole model without each block in turn."""
 
     mode: ClassVar[str | None] = "sequential"
-
-    @classmethod
-    def parse(cls, word: str) -> Sequential:
-        """Read `sequential`.
-
-        Raises:
-            PlanError: if the word has more.
-        """
-        if word != "sequential":
-            raise unreadable(word, "sequential")
-        return cls()
-
-    def __str__(self) -> str:
-        return "sequential"
 
     def plans(self, n_blocks: int) -> Iterable[Plan]:
         """One plan for each block."""

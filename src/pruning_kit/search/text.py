@@ -43,9 +43,10 @@ class Word(NamedTuple):
         """
         match = _WORD.fullmatch(text)
         items = match[2].split(",") if match and match[2] else []
-        given = dict(item.split("=") for item in items if "=" in item)
         numbers = [item for item in items if "=" not in item]
-        if match is None or not given.keys() <= set(settings):
+        given = dict(item.split("=") for item in items if "=" in item)
+        twice = len(numbers) + len(given) < len(items)
+        if match is None or twice or not given.keys() <= set(settings):
             raise unreadable(text, example)
         return cls(
             text,

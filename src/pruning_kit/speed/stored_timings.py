@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from pruning_kit.errors import TimingError
 from pruning_kit.machine import disk
-from pruning_kit.machine.typed import MisfitError, fit
+from pruning_kit.machine.typed import Blocks, Count, MisfitError, Place, fit
 from pruning_kit.plans.plan import Plan
 from pruning_kit.speed.threads import Trial
 from pruning_kit.speed.timings import END_TO_END, END_TO_END_PLAIN, SAMPLED, Entry, Round, Timings
@@ -21,9 +21,6 @@ SCHEMA = 3
 """Versions: 2, calls in turns, further batch sizes; 3, quantities rest, trials of threads."""
 TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
 
-Count = Annotated[int, Meta(ge=1, le=10**18)]
-Place = Annotated[int, Meta(ge=0, le=10**18)]
-Blocks = Annotated[int, Meta(ge=1, le=10_000)]
 Seconds = Annotated[float, Meta(ge=1e-12, le=1e12)]
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 PlanText = Annotated[str, Meta(pattern=r"\A(none|[0-9]{1,5}(\+[0-9]{1,5})*)\Z")]

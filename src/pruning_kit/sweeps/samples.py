@@ -30,7 +30,7 @@ def sample(run: RunFolder, workbench: Workbench) -> None:
     stored = load_run(run.folder)
     new_tokens = count_new_tokens(len(workbench.prompt_ids), workbench.loaded.context_limit)
     texts = {}
-    for plan in best_of_each_size(stored.rows(stored.choosing_role)):
+    for plan in best_of_each_size(stored.rows_as_cut(stored.facts.choosing_role)):
         try:
             with using_threads(workbench.threads):
                 ids = write_on(workbench.decoder_as_used, plan, workbench.prompt_ids, new_tokens)
@@ -76,7 +76,7 @@ def best_of_each_size(rows: Iterable[Mapping[str, Any]]) -> list[Plan]:
     """The whole model, and of each number of removed blocks the plan with the lowest perplexity.
 
     Args:
-        rows: those of the text that plans are chosen on, as `Run.rows` gives them.
+        rows: those of the text that plans are chosen on, as `Run.rows_as_cut` gives them.
     """
     best: dict[int, Mapping[str, Any]] = {}
     for row in rows:

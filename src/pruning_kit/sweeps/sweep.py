@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import available_cores
 from pruning_kit.plans.paths import as_cut, count_calls
 from pruning_kit.plans.variant import Variant
+from pruning_kit.pruning import recovery
 from pruning_kit.pruning.surgery import parameters_by_plan
 from pruning_kit.runs import opening
 from pruning_kit.runs.facts import Role, RoundFacts, VariantFacts
@@ -22,7 +22,8 @@ from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import Run, load_run
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import parse
-from pruning_kit.search.proposer import Proposer
+from pruning_kit.search.proposer import Proposer, next_round
+from pruning_kit.search.together import Together
 from pruning_kit.sweeps.observer import Observer, Work
 from pruning_kit.sweeps.opening import open_run
 from pruning_kit.sweeps.samples import check_samples, sample
@@ -46,7 +47,8 @@ def sweep(
 
     Args:
         proposer: asks for variants and is sent what they cost; or its text form, such as
-            `combinatorial` or `1+3 first:0.25`.
+            `combinatorial` or `1+3 first:0.25`, of which at most 5,000 variants are measured; for
+            more give a `search.together.Together` that allows them.
         workbench: what they are measured on.
         folder: the run folder; new or empty, unless a stopped run is gone on with.
         resume: go on with a run that is there.
@@ -56,7 +58,8 @@ def sweep(
         PlanError: if the model has no such variants, or there are too many.
         RunError: if the folder is taken, or its run is another one.
     """
-    proposer = parse(proposer) if isinstance(proposer, str) else proposer
+    if isinstance(proposer, str):
+        proposer = Together((parse(proposer),))
     proposer.check(workbench.n_blocks)
     settings = SweepSettings(output=Path(folder), resume=resume)
     run, workbench = open_run(settings, workbench, proposer, ALONE)
@@ -131,6 +134,8 @@ def measure(
 ) -> None:
     """Measure every round that the proposer asks for and that is not on the disk yet.
 
+    The whole model is measured in the first one, asked for or not.
+
     Args:
         run: where to, opened for this proposer and workbench.
         proposer: asks for variants and is sent what they cost.
@@ -142,15 +147,14 @@ def measure(
     costs: dict[Variant, float] = {}
     number = 0
     asking = proposer.propose(workbench.n_blocks)
-    with suppress(StopIteration):
-        asked = next(asking)
-        while True:
-            new = [variant for variant in dict.fromkeys(asked) if variant not in costs]
-            if new:
-                _measure_round(run, number, new, workbench, ranks, goes_on, measures)
-                costs |= _costs(run, number, new)
-                number += 1
-            asked = asking.send(costs)
+    asked: Sequence[Variant] | None = next_round(asking) or []
+    while asked is not None:
+        new = [one for one in dict.fromkeys([Variant(), *asked]) if one not in costs]
+        if new:
+            _measure_round(run, number, new, workbench, ranks, goes_on or number > 0, measures)
+            costs |= _costs(run, number, new)
+            number += 1
+        asked = next_round(asking, costs)
     if ranks.leads:
         run.finish()
 
@@ -198,7 +202,13 @@ def _measure_round(
 def describe_round(
     variants: Sequence[Variant], workbench: Workbench, measures: Sequence[Measure]
 ) -> RoundFacts:
-    """What a round measures, to be stored before its first part."""
+    """What a round measures, to be stored before its first part.
+
+    Raises:
+        PlanError: if a variant cannot be measured.
+    """
+    for variant in variants:
+        recovery.check(variant, workbench.n_blocks)
     parameters = parameters_by_plan(workbench.decoder, [variant.plan for variant in variants])
     return RoundFacts(
         variants=tuple(
@@ -239,8 +249,8 @@ def _seconds_per_window(
 
 def _costs(run: RunFolder, number: int, variants: Sequence[Variant]) -> dict[Variant, float]:
     """Nats per token of a round's variants, on the text that plans are chosen on."""
-    windows = run.facts.windows
-    role: Role = "selection" if "selection" in windows else "reported"
-    parts = [run.read_part(number, role, g)[0] for g in range(len(windows[role].groups))]
+    role = run.facts.choosing_role
+    windows = run.facts.windows[role]
+    parts = [run.read_part(number, role, group)[0] for group in range(len(windows.groups))]
     totals = sum(part[NLL.name].sum(axis=1) for part in parts)
-    return dict(zip(variants, (totals / sum(windows[role].targets)).tolist(), strict=True))
+    return dict(zip(variants, (totals / sum(windows.targets)).tolist(), strict=True))

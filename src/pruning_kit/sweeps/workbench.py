@@ -22,7 +22,7 @@ from pruning_kit.inputs import corpora, models
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
 from pruning_kit.inputs.weights import find_weights
-from pruning_kit.inputs.windows import window_groups
+from pruning_kit.inputs.windows import neighbouring, window_groups
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine.devices import choose_device, choose_dtype, using_threads
 from pruning_kit.plans.paths import Path, as_cut
@@ -95,18 +95,30 @@ class Workbench:
             batch_size: windows at a time; by default what memory allows.
 
         Raises:
-            PlanError: if a variant cannot be read, or no model has it.
+            PlanError: if there is no variant, one cannot be read, or no model has it.
+            CorpusError: if the workbench has no such text.
+            WindowError: if the text has no such windows.
             DeviceError: if the memory does not hold a single window.
         """
         chosen = [Variant.parse(v) if isinstance(v, str) else v for v in variants]
-        text = self.texts[role]
-        within = range(len(text.windows)) if windows is None else windows
+        if not chosen:
+            raise PlanError("cannot measure without a variant: name at least one, such as none.")
+        text = self._text(role)
+        within = neighbouring(windows, len(text.windows))
         size = batch_size or self.choose_batch_size(max(len(v.plan.removed) for v in chosen))
         pieces = [
             self._measure_group(chosen, text, within[first], within[end - 1] + 1, measures)
             for first, end in window_groups(text.windows[within.start : within.stop], size)
         ]
         return Measured.joined(pieces)
+
+    def _text(self, role: Role) -> PreparedText:
+        if role not in self.texts:
+            raise CorpusError(
+                f"cannot measure on the text {role!r}: this workbench has "
+                f"{' and '.join(self.texts)}. Open it with select_on for a second one."
+            )
+        return self.texts[role]
 
     def _measure_group(
         self,

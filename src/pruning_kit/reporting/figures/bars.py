@@ -44,9 +44,10 @@ class Shown:
 
 
 def measured(run: Run) -> pd.DataFrame:
-    """The rows of the reported text but for the empty stack, plans that failed included."""
+    """The rows of plans on the reported text but for the empty stack, failed ones included."""
     frame = run.frame()
-    return frame[(frame["split"] == SPLITS["reported"]) & (frame["mode"] != "empty")]
+    shown = frame["variant"].isin(map(str, run.plans)) & (frame["mode"] != "empty")
+    return frame[shown & (frame["split"] == SPLITS["reported"])]
 
 
 def perplexity_bars(run: Run) -> Figure | None:
