@@ -7,7 +7,7 @@
     generic   any other family: the model's own blocks with faster linear layers and head
     linear    linear layers: oneDNN with packed weights, or PyTorch's
     head      output embedding and log-sum-exp in pieces
-    fused     the same as one Triton kernel, for NVIDIA GPUs
+    fused     the same by Triton's `programs`, for NVIDIA GPUs
 
 The plain reference of them all is `walk.reference.ReferenceKernel`.
 """

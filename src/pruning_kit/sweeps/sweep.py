@@ -33,7 +33,6 @@ from pruning_kit.sweeps.workbench import Workbench, find, prepare
 from pruning_kit.walk.measures import MEASURES, NLL, Measure
 
 ALONE = Ranks()
-EVERY_MEASURE = tuple(MEASURES.values())
 
 
 def sweep(
@@ -41,7 +40,7 @@ def sweep(
     workbench: Workbench,
     folder: Path | str,
     resume: bool = False,
-    measures: Sequence[Measure] = EVERY_MEASURE,
+    measures: Sequence[Measure] | None = None,
 ) -> Run:
     """Measure what a proposer asks for into a folder, and read it back.
 
@@ -52,7 +51,7 @@ def sweep(
         workbench: what they are measured on.
         folder: the run folder; new or empty, unless a stopped run is gone on with.
         resume: go on with a run that is there.
-        measures: what to add up; NLL among them.
+        measures: what to add up, NLL among them; by default every measure there is.
 
     Raises:
         PlanError: if the model has no such variants, or there are too many.
@@ -130,7 +129,7 @@ def measure(
     workbench: Workbench,
     ranks: Ranks,
     goes_on: bool,
-    measures: Sequence[Measure] = EVERY_MEASURE,
+    measures: Sequence[Measure] | None = None,
 ) -> None:
     """Measure every round that the proposer asks for and that is not on the disk yet.
 
@@ -142,8 +141,9 @@ def measure(
         workbench: what they are measured on.
         ranks: the processes that share the work.
         goes_on: whether the run was there before.
-        measures: what each round takes.
+        measures: what each round takes; by default every measure there is.
     """
+    taken = measures or tuple(MEASURES.values())
     costs: dict[Variant, float] = {}
     number = 0
     asking = proposer.propose(workbench.n_blocks)
@@ -151,7 +151,7 @@ def measure(
     while asked is not None:
         new = [one for one in dict.fromkeys([Variant(), *asked]) if one not in costs]
         if new:
-            _measure_round(run, number, new, workbench, ranks, goes_on or number > 0, measures)
+            _measure_round(run, number, new, workbench, ranks, goes_on or number > 0, taken)
             costs |= _costs(run, number, new)
             number += 1
         asked = next_round(asking, costs)
