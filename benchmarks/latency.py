@@ -36,9 +36,10 @@ from pruning_kit.plans.sets import subsets
 from pruning_kit.reporting.words import doubts, speed
 from pruning_kit.speed import latency, stored_timings, throughput
 from pruning_kit.speed.generation import Workload
+from pruning_kit.speed.protocol import MODES, LatencyProtocol
 from pruning_kit.speed.timings import QUANTITIES, Timings, compare
 from pruning_kit.speed.turns import Turns
-from pruning_kit.speed.workload import MODES, PROMPT, LatencyProtocol
+from pruning_kit.speed.workload import PROMPT
 
 DEMO = Path(pruning_kit.__file__).parent / "demo"
 MODELS = ("demo", "distilgpt2-shape")

@@ -27,7 +27,8 @@ from pruning_kit.sweeps import sweep as sweep_steps
 from tests.sweeping import asked, begin
 from tests.synthetic_runs import write_run
 
-ADVICE = re.compile(r"(--[a-z-]+ [\w:]+)((?: without (?:--[a-z-]+(?: and )?)+)?)")
+WAYS = re.compile(r"((?:--try \S+ )+)\(")
+MORE = re.compile(r"--max-plans \d+")
 
 
 @pytest.fixture
@@ -62,12 +63,13 @@ def accepted(said):
     return "cannot load model" in said and "it has no weights" in said
 
 
-def following(words, option, without):
-    """The words that were typed, with an advised option in place of their own."""
-    name, value = option.split()
-    dropped = {name, *re.findall(r"--[a-z-]+", without)}
-    pairs = [words[i : i + 2] for i in range(0, len(words), 2) if words[i] not in dropped]
-    return [word for pair in pairs for word in pair] + [name, value]
+def following(words, refusal):
+    """The words that were typed, each time with an advised choice in place of their own."""
+    advice = refusal.split("Choose fewer")[1]
+    pairs = [words[i : i + 2] for i in range(0, len(words), 2)]
+    limits = [word for pair in pairs if pair[0] == "--max-plans" for word in pair]
+    ways = [[*way.split(), *limits] for way in WAYS.findall(advice)]
+    return ways + [[*words, *more.split()] for more in MORE.findall(advice)]
 
 
 @pytest.mark.parametrize(
@@ -77,40 +79,42 @@ def following(words, option, without):
             16,
             "--mode combinatorial",
             "cannot measure 65,536 plans of 16 blocks without your word: that is more than 5,000. "
-            "Choose fewer, such as with --sizes 2 (137 plans) or --max-removed 4 (2,517 plans) or "
-            "--mode sequential (17 plans), or ask for all with --max-plans 65536.",
+            "Choose fewer, such as with --try pairs (137 plans) or --try combinatorial:max=4 "
+            "(2,517 plans) or --try sequential (17 plans) in place of --mode combinatorial, or ask "
+            "for all with --max-plans 65536.",
             4,
         ),
         (
             48,
             "--mode combinatorial",
             "cannot measure all that was asked for of 48 blocks: that is more than 1,048,576 "
-            "plans, and a sweep holds no more. Choose fewer, such as with --sizes 2 (1,177 plans) "
-            "or --mode sequential (49 plans).",
+            "plans, and a sweep holds no more. Choose fewer, such as with --try pairs (1,177 "
+            "plans) or --try sequential (49 plans) in place of --mode combinatorial.",
             2,
         ),
         (
             48,
-            "--plans shapley:120",
+            "--try shapley:120",
             "cannot measure 5,480 plans of 48 blocks without your word: that is more than 5,000, "
-            "in 61,016 block calls for each window. Choose fewer, such as with --plans shapley:106 "
-            "(4,848 plans), or ask for all with --max-plans 5480.",
+            "in 61,016 block calls for each window. Choose fewer, such as with --try shapley:106 "
+            "(4,848 plans) in place of --try shapley:120, or ask for all with --max-plans 5480.",
             2,
         ),
         (
             120,
-            "--mode combinatorial --sizes 2",
+            "--try pairs",
             "cannot measure 7,261 plans of 120 blocks without your word: that is more than 5,000, "
-            "in 288,100 block calls for each window. Choose fewer, such as with --mode sequential "
-            "without --sizes (121 plans), or ask for all with --max-plans 7261.",
+            "in 288,100 block calls for each window. Choose fewer, such as with --try sequential "
+            "(121 plans) in place of --try pairs, or ask for all with --max-plans 7261.",
             2,
         ),
-        (48, "--mode combinatorial --sizes 8", "blocks: that is more than 1,048,576 plans", 2),
+        (48, "--try combinatorial:8", "blocks: that is more than 1,048,576 plans", 2),
         (48, "--mode combinatorial --max-removed 9", "that is more than 1,048,576 plans", 2),
         (12, "--mode combinatorial --max-plans 100", "cannot measure 4,096 plans of 12", 3),
-        (12, "--strategies first,last --max-plans 9", "cannot measure 23 plans of 12 blocks", 3),
-        (12, "--strategies first --ratios 0.2,0.9 --max-plans 2", "cannot measure 3 plans", 2),
-        (12, "--mode sequential --plans 1+2 --max-plans 5", "cannot measure 14 plans of 12", 1),
+        (12, "--try first,last --max-plans 9", "cannot measure 23 plans of 12 blocks", 3),
+        (12, "--try first:0.2,0.9 --max-plans 2", "cannot measure 3 plans", 3),
+        (12, "--mode sequential --try 1+2 --max-plans 5", "cannot measure 14 plans of 12", 1),
+        (12, "--mode combinatorial --try 1-5 --max-plans 100", "cannot measure 4,096 plans", 3),
         (3, "--mode combinatorial --max-plans 4", "cannot measure 8 plans of 3 blocks", 2),
     ],
 )
@@ -120,38 +124,39 @@ def test_too_many_plans_are_refused_without_weights_and_each_option_advised_is_t
     folder, words = without_weights(n_blocks), words.split()
     refusal = sweep(folder, *words)
     assert said in refusal and " day" not in refusal
-    advised = ADVICE.findall(refusal.split("Choose fewer")[1])
+    advised = following(words, refusal)
     assert len(advised) == n_options
-    for option, without in advised:
-        assert accepted(sweep(folder, *following(words, option, without))), option
+    for way in advised:
+        assert accepted(sweep(folder, *way)), way
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--mode combinatorial --sizes 6", "cannot remove 6 of 6 blocks: choose 1 to 5."),
+        ("--try combinatorial:6", "cannot remove 6 of 6 blocks: choose 1 to 5."),
         (
             "--mode combinatorial --max-removed 6",
             "cannot remove 6 of 6 blocks: choose 1 to 5.",
         ),
         (
-            "--plans 7",
+            "--try 7",
             "cannot remove block 7: the model has 6 blocks, numbered 0 to 5.",
         ),
         (
-            "--strategies middle",
-            "cannot use strategy 'middle': the strategies are first, last, alternate, contiguous, "
-            "random.",
+            "--try middle",
+            "cannot read 'middle' as a way to choose plans: write blocks, such as 1+3, or one of "
+            "baseline, sequential, combinatorial, pairs, first, last, alternate, contiguous, "
+            "random, shapley, none.",
         ),
         (
-            "--strategies first --ratios 0.9 --max-removed 2",
-            "cannot remove 5 blocks or more: --max-removed allows 2. Raise it or choose smaller "
+            "--try first:0.9,max=2",
+            "cannot remove 5 blocks or more: 2 are allowed at most. Raise max or choose smaller "
             "ratios.",
         ),
         ("--mode baseline --max-plans 0", "cannot use --max-plans 0: it needs to be from 1 to"),
         (
-            "--plans shapley:10001",
-            "cannot use --plans shapley:N with N = 10001: it needs to be from 1 to 10,000.",
+            "--try shapley:10001",
+            "cannot sample 10001 orders of the blocks: give a number from 1 to 10,000.",
         ),
     ],
 )
@@ -160,30 +165,12 @@ def test_plans_that_cannot_be_are_refused_without_weights(sweep, without_weights
     assert said in refusal and not accepted(refusal)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (
-            "--mode baseline --sizes 2",
-            "Give --mode combinatorial in place of --mode baseline, or add --strategies "
-            "first,last.",
-        ),
-        ("--plans 1 --max-removed 2", "Give --mode combinatorial, or add --strategies first,last."),
-        ("--mode baseline --ratios 0.5", "Add for example --strategies first,last."),
-        (
-            "--mode combinatorial --ratios 0.5",
-            "Add for example --strategies first,last, or choose by --sizes.",
-        ),
-    ],
-)
-def test_an_option_that_nothing_uses_is_refused_with_what_would_use_it(
-    sweep, without_weights, words, said
-):
-    folder, words = without_weights(6), words.split()
-    assert said in sweep(folder, *words)
-    for option in re.findall(r"--mode combinatorial|--strategies first,last", said):
-        name, value = option.split()
-        assert accepted(sweep(folder, *following(words, f"{name} {value}", "")))
+def test_a_bound_that_nothing_uses_is_refused_with_what_would_use_it(sweep, without_weights):
+    folder = without_weights(6)
+    said = sweep(folder, "--try", "1", "--max-removed", "2")
+    assert "Give that, or write --try combinatorial:max=2." in said
+    for words in ("--mode combinatorial --max-removed 2", "--try combinatorial:max=2"):
+        assert accepted(sweep(folder, *words.split()))
 
 
 @pytest.mark.parametrize("n_blocks", [0, -1])
@@ -196,7 +183,7 @@ def test_a_config_without_blocks_is_refused_without_weights(sweep, without_weigh
 
 
 def test_a_refusal_of_plans_reads_no_text_either(sweep, without_weights, tmp_path):
-    said = sweep(without_weights(6), "--plans", "7", "--dataset", str(tmp_path / "nowhere.txt"))
+    said = sweep(without_weights(6), "--try", "7", "--dataset", str(tmp_path / "nowhere.txt"))
     assert "cannot remove block 7" in said
 
 
@@ -212,7 +199,7 @@ def test_a_report_of_a_deep_model_advises_a_sweep_that_is_taken(tmp_path, sweep,
     assert "49 of 2^48 sets of blocks were measured in full" in said
     command = shlex.split(re.search("`([^`]+)`", said)[1])
     options = command[command.index("distilgpt2") + 1 :]
-    assert options == ["--plans", "shapley:106"]
+    assert options == ["--try", "shapley:106"]
     assert accepted(sweep(without_weights(48), *options))
 
 
@@ -251,7 +238,7 @@ def test_a_long_sweep_says_what_fewer_windows_would_really_take(announced):
     (said,) = announced(ALL, 20.0)
     assert re.fullmatch(
         r"8 plans on \d+ windows will take about \d+ min\. Shorter: --max-windows 3 \(about "
-        r"60 s\), or --mode sequential \(4 plans\)\.",
+        r"60 s\), or --try sequential \(4 plans\) in place of --mode combinatorial\.",
         said,
     )
     (said,) = announced(ALL, 180.0)
@@ -262,12 +249,13 @@ def test_a_long_sweep_says_what_fewer_windows_would_really_take(announced):
 def test_fewer_windows_are_not_advised_where_there_is_but_one(announced):
     (said,) = announced(ALL, 180.0, max_windows=1)
     assert said == (
-        "8 plans on 1 window will take about 3 min. Shorter: --mode sequential (4 plans)."
+        "8 plans on 1 window will take about 3 min. Shorter: --try sequential (4 plans) in place "
+        "of --mode combinatorial."
     )
 
 
 def test_a_mode_is_not_advised_what_it_refuses(announced):
-    for choice in (Choice(Mode.SEQUENTIAL), Choice(plans=tuple(singles(3)))):
+    for choice in (Choice(Mode.SEQUENTIAL), Choice(tries=("0", "1", "2"))):
         (said,) = announced(choice, 180.0)
         assert re.findall("--[a-z-]+", said) == ["--max-windows"]
 

@@ -8,7 +8,7 @@ import pytest
 from pruning_kit.findings.analysis import analyse, analyse_scores
 from pruning_kit.findings.evidence import Scores
 from pruning_kit.findings.importance import NotAvailable
-from pruning_kit.intervals.repeats import MIN_ROUNDS
+from pruning_kit.intervals import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from tests.synthetic_runs import synthetic_timings

@@ -18,15 +18,19 @@ from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoModelForCausalLM
 
 import pruning_kit
-from pruning_kit.bounds import RANGES
 from pruning_kit.cli import app as cli
 from pruning_kit.cli.endings import explain
 from pruning_kit.cli.invocation import program_of
+from pruning_kit.cli.options import timing_mode
+from pruning_kit.errors import TimingError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.runs import ranks
 from pruning_kit.runs.results import COLUMNS
+from pruning_kit.search.named import parse
+from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.sweeps import sweep
+from pruning_kit.sweeps.settings import SweepSettings
 from tests.synthetic_runs import write_run
 
 FEW = [Plan(), *singles(6)]
@@ -143,7 +147,11 @@ def test_timing_that_does_not_fit_the_model_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [("2,x", "cannot read 'x' in '--batch-sweep 2,x'"), ("4,1", "cannot time --batch-sweep 4,1")],
+    [
+        ("2,x", "cannot read --batch-sweep '2,x': write whole numbers, such as 2,4,8."),
+        ("2,,4", "cannot read --batch-sweep '2,,4': write whole numbers, such as 2,4,8."),
+        ("4,1", "cannot time batches of 1 and also of 4, 1: a size is repeated. Give each once."),
+    ],
 )
 def test_batch_sizes_reach_the_timing(run, asked, words, message):
     code, _, err = run("sweep", "--mode", "baseline", *asked, "--speed", "--batch-sweep", words)
@@ -152,7 +160,8 @@ def test_batch_sizes_reach_the_timing(run, asked, words, message):
 
 
 @pytest.mark.parametrize(
-    "option", [("--batch-sweep", "2,4"), ("--per-plan",), ("--compile",), ("--cuda-graphs",)]
+    "option",
+    [("--batch-sweep", "2,4"), ("--per-plan",), ("--compile",), ("--latency-budget", "9")],
 )
 def test_timings_are_not_asked_for_and_left_out_at_once(run, option):
     code, out, err = run("sweep", "--mode", "baseline", "--no-speed", *option)
@@ -164,7 +173,7 @@ def test_timings_are_not_asked_for_and_left_out_at_once(run, option):
 
 
 def test_chosen_plans_are_measured_and_shown_besides_those_of_the_mode(run, asked):
-    code, out, _ = run("sweep", "--mode", "baseline", "--plans", "0+2", *asked)
+    code, out, _ = run("sweep", "--mode", "baseline", "--try", "0+2", *asked)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if re.match(r" (none|\d)", line)] == [
         "none",
@@ -199,25 +208,19 @@ def test_failed_plans_are_named_and_the_exit_code_is_3(run, asked, model_folder,
     ("words", "message"),
     [
         (("sweep",), "cannot start a sweep: nothing says what to measure."),
-        (("sweep", "--plans", "1+x"), "cannot read 'x' in --plans '1+x'"),
-        (("sweep", "--plans", "9"), "cannot remove block 9: the model has 3 blocks"),
-        (("sweep", "--plans", "0-2"), "cannot remove all 3 blocks"),
-        (("sweep", "--plans", "shapley:few"), "cannot read 'few' in '--plans shapley:few'"),
-        (("sweep", "--plans", "shapley:-4"), "cannot use --plans shapley:N with N = -4: it"),
-        (("sweep", "--mode", "baseline", "--sizes", "2"), "cannot use --sizes here: only --mode"),
-        (("sweep", "--plans", "1", "--max-removed", "2"), "cannot use --max-removed here"),
-        (("sweep", "--mode", "sequential", "--ratios", "0.5"), "cannot use --ratios here: only"),
-        (("sweep", "--ratios", "0.5"), "cannot use --ratios here: only --strategies choose by"),
-        (("sweep", "--sizes", "2"), "cannot use --sizes here: only --mode combinatorial and"),
-        (("sweep", "--mode", "combinatorial", "--sizes", "2,"), "cannot read '' in '--sizes 2,'"),
-        (("sweep", "--plans", ""), "cannot use an empty value for --plans: it names nothing."),
+        (("sweep", "--try", "1+x"), "cannot read 'x' in a plan '1+x'"),
+        (("sweep", "--try", "9"), "cannot remove block 9: the model has 3 blocks"),
+        (("sweep", "--try", "0-2"), "cannot remove all 3 blocks"),
+        (("sweep", "--try", "shapley:few"), "cannot read 'shapley:few' as a way to choose plans:"),
+        (("sweep", "--try", "shapley:-4"), "'shapley:-4' as a way to choose plans: write shapley:"),
+        (("sweep", "--try", "1", "--max-removed", "2"), "cannot use --max-removed 2 here"),
+        (("sweep", "--try", ""), "cannot use an empty value for --try: it names nothing."),
+        (("sweep", "--try", " "), "cannot start a sweep: nothing says what to measure."),
+        (("sweep", "--sizes", "2"), "no such option: --sizes"),
         (("sweep", "--mode", "baseline", "--batch-size", "0"), "cannot use --batch-size 0"),
-        (("sweep", "--mode", "baseline", "--sizes", "2,b"), "cannot read 'b' in '--sizes 2,b'"),
-        (("sweep", "--strategies", "middle"), "cannot use strategy 'middle'"),
-        (
-            ("sweep", "--strategies", "last", "--ratios", "1.5"),
-            "cannot use --ratios 1.5: it needs to be above 0 and",
-        ),
+        (("sweep", "--try", "combinatorial:2,"), "cannot read 'combinatorial:2,' as a way to"),
+        (("sweep", "--try", "middle"), "cannot read 'middle' as a way to choose plans: write"),
+        (("sweep", "--try", "last:1.5"), "cannot remove a share of 1.5 of the blocks: give a"),
         (("sweep", "--mode", "baseline", "--context", "64"), "reads at most 32 tokens"),
     ],
 )
@@ -251,15 +254,15 @@ ABSURD = [
     (("--latency-budget", "inf"), "above 0 and below 1,000,000,000,000"),
     (("--latency-budget", "nan"), "above 0 and below 1,000,000,000,000"),
     (("--latency-target", "nan"), "above 0 and below 1,000,000,000,000"),
-    (("--max-removed", "0", "--strategies", "first"), "from 1 to 10,000"),
+    (("--max-removed", "0"), "from 1 to 10,000"),
 ]
 
 
 def refuse_to_load(monkeypatch):
     """Make loading anything heavy a failure."""
     for name in (
-        "pruning_kit.sweeps.settings",
         "pruning_kit.speed.workload",
+        "pruning_kit.sweeps.workbench",
         "pruning_kit.sweeps.sweep",
     ):
         monkeypatch.setitem(sys.modules, name, None)
@@ -280,14 +283,14 @@ def test_numbers_that_nobody_can_mean_are_refused_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--plans", "1" * 5000), "cannot read '11111"),
-        (("--plans", "0-" + "9" * 4000), "no model has that many blocks."),
-        (("--plans", "shapley:1000000000000"), "with N = 1000000000000: it needs to be from 1"),
-        (("--plans", "shapley:" + "9" * 5000), "write a whole number, such as 2."),
-        (("--seed", "9" * 5000), "invalid value for '--seed'"),
-        (("--strategies", "first", "--ratios", "nan"), "cannot use --ratios nan: it needs to be"),
-        (("--strategies", "first", "--ratios", "0.5,inf"), "cannot use --ratios inf: it needs"),
-        (("--strategies", "first", "--sizes", "1,,2"), "cannot read '' in '--sizes 1,,2'"),
+        (("--try", "1" * 5000), "cannot read '11111"),
+        (("--try", "0-" + "9" * 4000), "no model has that many blocks."),
+        (("--try", "shapley:100000000"), "cannot sample 100000000 orders of the blocks: give a"),
+        (("--try", "shapley:" + "9" * 5000), "way to choose plans: write shapley:160."),
+        (("--try", "random:seed=" + "9" * 5000), "way to choose plans: write first, first,last"),
+        (("--try", "first:nan"), "cannot read 'first:nan' as a way to choose plans"),
+        (("--try", "first:0.5,inf"), "cannot read 'first:0.5,inf' as a way to choose plans"),
+        (("--try", "first:1,,2"), "cannot read 'first:1,,2' as a way to choose plans"),
         (("--output", ""), "cannot use an empty value for --output: it names nothing. Write a"),
         (("--output=",), "cannot use an empty value for --output: it names nothing."),
         (("--model", ""), "cannot use an empty value for --model: it names nothing."),
@@ -309,16 +312,9 @@ def test_words_that_nobody_can_mean_are_refused_before_anything_is_loaded(
 
 
 def test_what_a_person_could_mean_is_allowed():
-    for option, value in [
-        ("--threads", 768),
-        ("--context", 2**20),
-        ("--batch-size", 4096),
-        ("--batch", 4096),
-        ("--seed", -1),
-        ("--max-plans", 10**6),
-        ("--latency-budget", 86400.0),
-    ]:
-        assert value in RANGES[option]
+    SweepSettings(threads=768, context=2**20, batch_size=4096).check()
+    LatencyProtocol(batch_size=4096, budget_s=86400.0)
+    assert parse("random:2,seed=-1").seed == -1
 
 
 @pytest.mark.parametrize("option", ["--max-latency", "--max-ppl-increase"])
@@ -468,7 +464,7 @@ def test_prune_writes_a_folder_that_verify_and_plain_transformers_accept(
     run, model_folder, text_file, tmp_path
 ):
     words = ("--model", model_folder, "--dataset", text_file, "--no-speed", "--threads", "1")
-    assert run("sweep", "--plans", "1", *words, "--output", tmp_path / "run")[0] == 0
+    assert run("sweep", "--try", "1", *words, "--output", tmp_path / "run")[0] == 0
     out_folder = tmp_path / "pruned"
     code, out, _ = run("prune", "--remove", "1", "--run", tmp_path / "run", "--out", out_folder)
     assert code == 0
@@ -789,3 +785,10 @@ def test_an_end_with_words_is_exit_code_1():
     assert explain(SystemExit("words"), debug=False) == 1
     assert explain(SystemExit(3), debug=False) == 3
     assert explain(SystemExit(), debug=False) == 0
+
+
+def test_compile_and_cuda_graphs_exclude_each_other():
+    flags = ((False, False), (True, False), (False, True))
+    assert [timing_mode(*pair) for pair in flags] == ["eager", "compile", "cuda-graph"]
+    with pytest.raises(TimingError, match="cannot time with --compile and --cuda-graphs at once"):
+        timing_mode(True, True)

@@ -268,7 +268,7 @@ class TestRecipe:
     def test_a_card_without_figures_says_how_to_get_them(self, pruned: Path) -> None:
         card = render_card(structs.replace(read_recipe(pruned), numbers={}, command=None))
         assert "Nothing was measured when this folder was written." in card
-        assert "`pruning-kit sweep --plans 1+3`" in card
+        assert "`pruning-kit sweep --try 1+3`" in card
 
     @pytest.mark.parametrize(
         ("change", "reason"),

@@ -149,7 +149,7 @@ def test_a_variant_that_cannot_be_is_refused_before_its_round_is_stored(bench, t
 def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(
     bench, monkeypatch, tmp_path
 ):
-    monkeypatch.setitem(SEARCHES, "greedy", Greedy.parse)
+    monkeypatch.setitem(SEARCHES, "greedy", Greedy)
     run = sweep("greedy:2", bench, tmp_path / "run")
     assert [len(part.variants) for part in run.rounds] == [5, 3]
     singles = bench.measure([Variant(Plan((block,))) for block in range(4)]).means()

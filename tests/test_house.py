@@ -5,20 +5,23 @@ import shlex
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
 
+from pruning_kit import bounds
+from pruning_kit.bounds import settings_of
 from pruning_kit.cli.app import VERBS, app
-from pruning_kit.cli.choice import Choice, Mode
-from pruning_kit.inputs.corpora import HubText
-from pruning_kit.speed.workload import LatencyProtocol
+from pruning_kit.errors import DeviceError, TimingError, WindowError
+from pruning_kit.inputs.hub_text import HubText
+from pruning_kit.search.named import SEARCHES, forms, parse
+from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.sweeps import sweep as sweep_module
 from pruning_kit.sweeps.settings import SweepSettings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BASELINE = "--mode baseline"
 PARSER = typer.main.get_command(app)
 
 
@@ -27,125 +30,115 @@ def parsed(verb: str, words: list[str]) -> typer.Context:
     return PARSER.commands[verb].make_context(verb, words, obj="typed")
 
 
-# Options against settings
+# Options are made from settings
+
+OFFERED = [
+    (kind, name)
+    for kind in (SweepSettings, HubText, LatencyProtocol)
+    for name, said in settings_of(kind).items()
+    if said.group
+]
+SAMPLES = {int: "3", float: "0.5", str: "word", Path: "somewhere", tuple: "2,4", Literal: "eager"}
+SPELLED_OTHERWISE = {"bos": "--bos", "save_results": "--save_results"}
 
 
 class AskedError(Exception):
-    """Carries what a sweep was asked for to the test, before it begins: settings and choice."""
+    """Carries what a sweep was asked for to the test, before it begins: its settings."""
 
 
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
-    """What the command line makes of some options: the settings of the sweep and its choice."""
+    """What the command line makes of some options: the settings of the sweep."""
     monkeypatch.chdir(tmp_path)
 
-    def start(settings, _proposer, _observer, _ranks, check):
-        raise AskedError(settings, check.__self__)
+    def start(settings, *_):
+        raise AskedError(settings)
 
-    def made(words: str) -> tuple[SweepSettings, Choice]:
+    def made(*words: str) -> SweepSettings:
         with monkeypatch.context() as patch, pytest.raises(AskedError) as error:
             patch.setattr(sweep_module, "start", start)
-            context = parsed("sweep", shlex.split(words))
-            with context:
+            with parsed("sweep", ["--mode", "baseline", *words]) as context:
                 PARSER.commands["sweep"].invoke(context)
-        return error.value.args
+        return error.value.args[0]
 
     return made
 
 
-SWEEP = {
-    "model": "--model demo",
-    "dataset": "--dataset demo",
-    "hub_text": "--dataset-config c --dataset-split s --text-column t",
-    "select_on": "--select-on calibration",
-    "context": "--context 64",
-    "stride": "--stride 32",
-    "max_windows": "--max-windows 2",
-    "bos": "--bos",
-    "device": "--device cpu",
-    "dtype": "--dtype bfloat16",
-    "attention": "--attention eager",
-    "batch_size": "--batch-size 3",
-    "threads": "--threads 2",
-    "timing": "--no-speed",
-    "samples": "--samples",
-    "output": "--output somewhere",
-    "resume": "--resume",
-    "save_results": "--save_results",
-}
-CHOICE = {
-    "mode": "--mode sequential",
-    "plans": "--plans 1+3",
-    "shapley_permutations": "--plans shapley:2",
-    "sizes": "--mode combinatorial --sizes 2,3",
-    "max_removed": "--mode combinatorial --max-removed 2",
-    "strategies": "--strategies first",
-    "ratios": "--strategies first --ratios 0.25",
-    "seed": "--seed 7",
-    "max_plans": "--max-plans 9",
-}
-TIMING = {
-    "prompt_tokens": "--prompt-tokens 5",
-    "batch_size": "--batch 2",
-    "new_tokens": "--new-tokens 3",
-    "target": "--latency-target 0.1",
-    "budget_s": "--latency-budget 3",
-    "threads": "--threads 2",
-    "mode": "--compile",
-    "per_plan": "--per-plan",
-    "batches": "--batch-sweep 2,4",
-}
-FOR_THE_LIBRARY = {
-    SweepSettings: {"command"},  # the words that were typed
-    Choice: set(),
-    LatencyProtocol: {"end_to_end_tokens", "min_rounds", "warmup_rounds", "seed"},
-}
-OF_A_SWEEP = {
-    SweepSettings: (SWEEP, lambda asked: asked[0]),
-    Choice: (CHOICE, lambda asked: asked[1]),
-    LatencyProtocol: (TIMING, lambda asked: asked[0].timing),
-}
-kinds = pytest.mark.parametrize("kind", OF_A_SWEEP, ids=lambda kind: kind.__name__)
+def part_of(settings: SweepSettings, kind: type) -> object:
+    """The part of a sweep's settings that is of a kind."""
+    parts = (settings, settings.hub_text, settings.timing)
+    return next(part for part in parts if isinstance(part, kind))
 
 
-@kinds
-def test_every_setting_is_reached_by_an_option_or_is_for_the_library(kind):
-    options, _ = OF_A_SWEEP[kind]
-    assert {field.name for field in fields(kind)} == set(options) | FOR_THE_LIBRARY[kind]
+def words_for(kind: type, name: str) -> list[str]:
+    """What to type to set a field to something else than its default."""
+    hint, called = get_type_hints(kind)[name], settings_of(kind)[name].name or name
+    option = SPELLED_OTHERWISE.get(name, f"--{called.replace('_', '-')}")
+    origins = {get_origin(part) or part for part in (hint, *get_args(hint))}
+    samples = [SAMPLES[origin] for origin in origins if origin in SAMPLES]
+    return [option] if bool in origins else [option, samples[0]]
 
 
-@kinds
-def test_an_option_changes_the_setting_it_is_said_to_reach(asked, kind):
-    options, part = OF_A_SWEEP[kind]
-    before = part(asked(BASELINE))
-    for name, words in options.items():
-        found = part(asked(words if "--mode " in words else f"{BASELINE} {words}"))
-        assert getattr(found, name, None) != getattr(before, name), words
+@pytest.mark.parametrize(("kind", "name"), OFFERED)
+def test_an_offered_setting_is_an_option_that_reaches_it_with_its_default_and_its_help(
+    asked, kind, name
+):
+    words, default = words_for(kind, name), getattr(kind(), name)
+    assert getattr(part_of(asked(), kind), name) == default
+    assert getattr(part_of(asked(*words), kind), name) not in (default, None)
+    (option,) = [p for p in PARSER.commands["sweep"].params if words[0] in p.opts]
+    assert (option.default or None) == (default or None)
+    assert option.help == settings_of(kind)[name].help
 
 
-def test_every_option_of_a_sweep_reaches_a_setting():
-    reaching = {word for options, _ in OF_A_SWEEP.values() for word in options.values()}
-    given = set(" ".join(reaching).split())
-    unused = [
-        parameter.opts[0]
-        for parameter in PARSER.commands["sweep"].params
-        if not {*parameter.opts, *parameter.secondary_opts} & given
-    ]
-    assert unused == ["--cuda-graphs"]  # another value of what --compile reaches
-
-
-def test_defaults_of_the_command_line_are_those_of_the_settings(asked):
-    (found, choice), default = asked(BASELINE), SweepSettings()
-    differing = {
-        field.name
-        for field in fields(SweepSettings)
-        if getattr(found, field.name) != getattr(default, field.name)
+def test_settings_that_are_not_offered_are_few():
+    known = {(kind, name) for kind, name in OFFERED}
+    of = {kind: {f.name for f in fields(kind) if (kind, f.name) not in known} for kind, _ in known}
+    assert of == {
+        SweepSettings: {"hub_text", "timing", "command"},  # made of others; what was typed
+        HubText: set(),
+        LatencyProtocol: {
+            *("end_to_end_tokens", "min_rounds", "warmup_rounds", "seed"),  # for the library
+            *("threads", "mode"),  # set by --threads of the sweep, by --compile and --cuda-graphs
+        },
     }
-    assert differing == {"hub_text", "timing", "command"}
-    assert choice == Choice(mode=Mode.BASELINE)
-    assert found.hub_text == HubText()
-    assert found.timing == LatencyProtocol()
-    assert found.command == "typed"
+
+
+def test_options_that_set_more_than_one_field_or_a_field_in_part(asked):
+    assert asked("--threads", "2").timing.threads == 2
+    assert asked("--compile").timing.mode == "compile"
+    assert asked("--cuda-graphs").timing.mode == "cuda-graph"
+    assert asked("--no-speed").timing is None
+    assert asked().command == "typed"
+
+
+def test_settings_that_cannot_be_are_errors_of_their_own_kinds_in_both_words():
+    for kind, name, error in (
+        (SweepSettings, "max_windows", WindowError),
+        (SweepSettings, "threads", DeviceError),
+        (SweepSettings, "batch_size", DeviceError),
+        (LatencyProtocol, "new_tokens", TimingError),
+        (LatencyProtocol, "batches", TimingError),
+    ):
+        allowed = settings_of(kind)[name].allowed
+        value = (0,) if name == "batches" else 0
+        with pytest.raises(error, match=f"cannot use {name} 0: it needs to be {allowed}."):
+            bounds.check(kind(**{name: value}))
+        option = words_for(kind, name)[0]
+        with pytest.raises(error, match=f"cannot use {option} 0: it needs to be {allowed}."):
+            parsed("sweep", [option, "0"])
+
+
+def test_every_search_is_shown_by_the_help():
+    shown = " ".join(PARSER.commands["sweep"].epilog.split())
+    for search in SEARCHES.values():
+        assert f"[bold]{search.form}[/] {search.help}" in shown
+
+
+def test_the_words_that_help_shows_are_read():
+    for form in forms():
+        for word in re.split(r", | or ", form):
+            assert parse(word)
 
 
 # Documents against the command line
@@ -192,7 +185,7 @@ def test_a_command_of_the_documents_is_one_that_the_kit_takes(verb, words):
 
 def options_known() -> set[str]:
     """Every option of the kit, and of the scripts that the documents tell to run."""
-    known = {"--debug"}
+    known = {"--debug", "--help"}
     for verb in VERBS:
         for parameter in PARSER.commands[verb].params:
             known |= {*parameter.opts, *parameter.secondary_opts}

@@ -23,6 +23,7 @@ from pruning_kit.plans.sets import subsets
 from pruning_kit.pruning.surgery import cut
 from pruning_kit.speed import generation, latency, rounds, throughput
 from pruning_kit.speed.pools import pool_plans
+from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.speed.samples import at_one_level, undisturbed
 from pruning_kit.speed.stored_timings import from_json, to_json
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, Timings
@@ -38,7 +39,6 @@ from pruning_kit.speed.turns import (
     stretches,
     turn_lengths,
 )
-from pruning_kit.speed.workload import LatencyProtocol
 
 PROMPT_IDS = [5, 3, 8, 1]
 QUICK = LatencyProtocol(
@@ -397,9 +397,9 @@ def test_stored_timings_of_another_protocol_or_machine_are_told_apart(decoder):
     assert difference() is None
     assert difference(replace(QUICK, seed=5)) is None
     for change, expected in (
-        ({"batch_size": 4}, ("--batch", 1, 4)),
-        ({"budget_s": 5.0}, ("--latency-budget", 1e9, 5.0)),
-        ({"batches": (2, 4)}, ("--batch-sweep", [], [2, 4])),
+        ({"batch_size": 4}, ("batch_size", 1, 4)),
+        ({"budget_s": 5.0}, ("budget_s", 1e9, 5.0)),
+        ({"batches": (2, 4)}, ("batches", [], [2, 4])),
         ({"mode": "compile"}, ("mode", "eager", "compile")),
     ):
         assert difference(replace(QUICK, **change)) == expected
@@ -483,9 +483,9 @@ def test_threads_chosen_by_trials_do_not_make_a_resumed_run_refuse_its_timings(
 
     assert difference() is None
     assert difference(threads=1) is None
-    assert difference(threads=2) == ("--threads", 1, 2)
+    assert difference(threads=2) == ("threads", 1, 2)
     torch.set_num_threads(1)
-    assert difference() == ("--threads", 2, 1)
+    assert difference() == ("threads_offered", 2, 1)
 
 
 def test_a_short_round_of_a_trial_is_the_pair_and_the_smallest_model(decoder):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pruning_kit.errors import PlanError
-from pruning_kit.plans.plan import Plan, parse_plans
+from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import (
     STRATEGIES,
     count_for_ratio,
@@ -109,10 +109,6 @@ def test_a_negative_block_is_refused():
         Plan((-1,))
 
 
-def test_one_option_value_may_hold_several_plans():
-    assert parse_plans(["1+3 2", "none"]) == [Plan((1, 3)), Plan((2,)), Plan()]
-
-
 @given(st.integers(1, 9), st.sets(st.integers(0, 9)))
 def test_subsets_are_all_sets_of_the_sizes_and_counted_without_listing(n_blocks, sizes):
     plans = list(subsets(n_blocks, sizes))
@@ -196,7 +192,8 @@ def test_sizes_are_those_within_the_bound_ascending_and_once():
         (
             (3, 4),
             2,
-            "cannot remove 3 blocks or more: max_removed is 2. Raise it or choose smaller sizes.",
+            "cannot remove 3 blocks or more: 2 are allowed at most. Raise max or choose smaller "
+            "sizes.",
         ),
     ],
 )

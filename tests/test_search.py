@@ -123,22 +123,19 @@ def test_max_removed_bounds_sizes_ratios_and_strategies():
     [
         (
             Combinatorial((3, 4), 2),
-            "cannot remove 3 blocks or more: max_removed is 2. Raise it or choose smaller sizes.",
+            "cannot remove 3 blocks or more: 2 are allowed at most. Raise max or choose smaller "
+            "sizes.",
         ),
         (
             Strategies(("first",), ratios=(0.9,), max_removed=2),
-            "cannot remove 5 blocks or more: max_removed is 2. Raise it or choose smaller ratios.",
+            "cannot remove 5 blocks or more: 2 are allowed at most. Raise max or choose smaller "
+            "ratios.",
         ),
         (Combinatorial((6,)), "cannot remove 6 of 6 blocks: choose 1 to 5."),
         (Combinatorial((1, 6)), "cannot remove 6 of 6 blocks: choose 1 to 5."),
         (Combinatorial((0,)), "cannot remove 0 of 6 blocks: choose 1 to 5."),
         (Combinatorial(max_removed=6), "cannot remove 6 of 6 blocks: choose 1 to 5."),
         (Strategies(("last",), (6,)), "cannot remove 6 of 6 blocks: choose 1 to 5."),
-        (
-            Strategies(("last",), ratios=(1.5,)),
-            "cannot remove a share of 1.5 of the blocks: give a ratio between 0 and 1, such as "
-            "0.25.",
-        ),
         (
             Chosen((Plan((9,)),)),
             "cannot remove block 9: the model has 6 blocks, numbered 0 to 5.",
@@ -176,6 +173,11 @@ def test_a_model_of_one_block_cannot_lose_it(proposer):
             "random.",
         ),
         (lambda: Strategies(()), "cannot use strategy ''"),
+        (
+            lambda: Strategies(("last",), ratios=(1.5,)),
+            "cannot remove a share of 1.5 of the blocks: give a ratio between 0 and 1, such as "
+            "0.25.",
+        ),
         (
             lambda: Strategies(("first",), (2,), (0.5,)),
             "cannot remove 2 blocks and a share of 0.5 by one strategy: both say how many. Leave "
@@ -279,22 +281,27 @@ def test_the_text_form_is_short(text, proposer):
         (
             "combinatorial:0.5",
             "cannot read 'combinatorial:0.5' as a way to choose plans: write combinatorial, "
-            "combinatorial:2,3 or combinatorial:max=3.",
+            "combinatorial:2,3, combinatorial:max=3 or pairs.",
         ),
         ("combinatorial:least=3", "cannot read 'combinatorial:least=3'"),
         (
             "shapley",
-            "cannot read 'shapley' as a way to choose plans: write shapley with a number of "
-            "orders, such as shapley:160.",
+            "cannot read 'shapley' as a way to choose plans: write shapley:160.",
         ),
         ("shapley:4,5", "cannot read 'shapley:4,5'"),
         ("shapley:4,seed=1,seed=2", "cannot read 'shapley:4,seed=1,seed=2'"),
         (
             "first:x",
-            "cannot read 'first:x' as a way to choose plans: write a strategy with sizes or "
-            "ratios, such as first:2 or first,last:0.25.",
+            "cannot read 'first:x' as a way to choose plans: write first, "
+            "first,last:2,3, alternate:0.25 or random:max=4,seed=1.",
         ),
         ("first:" + "1" * 5000, f"cannot read 'first:{'1' * 53} as a way"),
+        ("random:seed=1234567890123456789", "cannot read 'random:seed=1234567890123456789' as a"),
+        (
+            "first:1.5",
+            "cannot remove a share of 1.5 of the blocks: give a ratio between 0 and 1, such as "
+            "0.25.",
+        ),
         ("first,middle:2", "cannot use strategy 'middle'"),
         ("1+x", "cannot read 'x' in a plan '1+x'"),
     ],
@@ -351,7 +358,7 @@ def test_mode_and_seed_of_a_union_are_those_of_its_proposers():
     union = Together((Combinatorial(), Strategies(("random",), seed=3), ShapleyOrders(4)))
     assert (union.mode, union.seed) == ("combinatorial", 3)
     assert Together((Baseline(), Sequential())).mode is None
-    assert (Together((Chosen(()),)).mode, Together((), seed=5).seed) == (None, 5)
+    assert (Together((Chosen(()),)).mode, Together(()).seed) == (None, 0)
     assert Together(()) == Together((Baseline(),))
 
 
@@ -371,7 +378,7 @@ def priced(removed):
 
 @pytest.fixture
 def greedy(monkeypatch):
-    monkeypatch.setitem(named.SEARCHES, "greedy", Greedy.parse)
+    monkeypatch.setitem(named.SEARCHES, "greedy", Greedy)
     return parse("greedy:3")
 
 

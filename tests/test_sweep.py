@@ -36,7 +36,8 @@ from pruning_kit.runs.results import load_run
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.combinatorial import Combinatorial
 from pruning_kit.search.together import Together
-from pruning_kit.speed.workload import PROMPT, LatencyProtocol
+from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.speed.workload import PROMPT
 from pruning_kit.sweeps import samples
 from pruning_kit.sweeps import workbench as workbench_module
 from pruning_kit.sweeps.observer import SilentObserver
@@ -296,7 +297,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
         ({"dataset": "./nowhere.txt"}, CorpusError, "cannot find text './nowhere.txt'"),
         ({"context": 64}, WindowError, "reads at most 32 tokens. Choose --context 32"),
         ({"stride": 33}, WindowError, "cannot use stride 33 with context 32"),
-        ({"max_windows": 0}, WindowError, "cannot use --max-windows 0: it needs to be from 1 to"),
+        ({"max_windows": 0}, WindowError, "cannot use max_windows 0: it needs to be from 1 to"),
         ({"device": "quantum"}, DeviceError, "cannot use device 'quantum'"),
         ({"dtype": "float8"}, DeviceError, "cannot compute in 'float8'"),
         ({"dtype": "float16", "device": "cpu"}, DeviceError, "cannot compute in float16 on the"),
@@ -472,7 +473,10 @@ def test_further_batch_sizes_are_timed_and_stored(settings):
 
 @pytest.mark.parametrize(
     ("changes", "difference"),
-    [({"batch_size": 2}, "--batch 1, this run asks for 2"), ({"new_tokens": 3}, "--new-tokens 2")],
+    [
+        ({"batch_size": 2}, "with batch 1, this run asks for 2"),
+        ({"new_tokens": 3}, "with new tokens 2"),
+    ],
 )
 def test_timings_of_another_protocol_are_refused_before_any_work(settings, changes, difference):
     timed(settings)

@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pruning_kit.errors import DeviceError, TimingError
 from pruning_kit.machine import devices
-from pruning_kit.speed.workload import LatencyProtocol, check_protocol, choose_mode
+from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.speed.workload import check_protocol
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
@@ -40,20 +41,28 @@ def test_stopwatch_synchronises_before_each_look_at_the_clock():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "cannot use --batch 0: it needs to be from 1 to 65,536."),
-        ({"prompt_tokens": -3}, "cannot use --prompt-tokens -3: it needs to be from 1 to"),
-        ({"new_tokens": 0}, "cannot use --new-tokens 0: it needs to be from 1 to"),
-        ({"batches": (2, 0)}, "cannot use --batch-sweep 0: it needs to be from 1 to"),
-        ({"threads": 0}, "cannot use --threads 0: it needs to be from 1 to 2,048."),
+        ({"batch_size": 0}, "cannot use batch_size 0: it needs to be from 1 to 65,536."),
+        ({"prompt_tokens": -3}, "cannot use prompt_tokens -3: it needs to be from 1 to"),
+        ({"new_tokens": 0}, "cannot use new_tokens 0: it needs to be from 1 to"),
+        ({"batches": (2, 0)}, "cannot use batches 0: it needs to be from 1 to"),
         ({"min_rounds": 3}, "cannot use min_rounds 3: it needs to be from 8 to 1,000,000."),
-        ({"budget_s": 0.0}, "cannot use --latency-budget 0: it needs to be above 0 and"),
-        ({"target": math.nan}, "cannot use --latency-target nan: it needs to be above 0"),
+        ({"budget_s": 0.0}, "cannot use budget_s 0: it needs to be above 0 and"),
+        ({"target": math.nan}, "cannot use target nan: it needs to be above 0"),
+        (
+            {"batches": (4, 1)},
+            "cannot time batches of 1 and also of 4, 1: a size is repeated. Give each once.",
+        ),
         ({"mode": "fast"}, "cannot time in mode 'fast': the modes are eager, compile, cuda-graph"),
     ],
 )
-def test_an_impossible_protocol_is_refused_in_the_words_of_the_command_line(change, message):
+def test_an_impossible_protocol_is_refused_by_the_names_of_its_fields(change, message):
     with pytest.raises(TimingError, match=message):
         LatencyProtocol(**change)
+
+
+def test_threads_that_no_machine_has_are_an_error_of_the_device():
+    with pytest.raises(DeviceError, match="cannot use threads 0: it needs to be from 1 to 2,048"):
+        LatencyProtocol(threads=0)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +71,13 @@ def test_an_impossible_protocol_is_refused_in_the_words_of_the_command_line(chan
         (
             {"prompt_tokens": 70, "new_tokens": 11},
             6,
-            "cannot time --prompt-tokens 70 with --new-tokens 11: that is 81 tokens, and the "
-            "model's context is 80. Choose fewer.",
+            "cannot time a prompt of 70 tokens and 11 new ones: that is 81, and the model's "
+            "context is 80. Choose fewer.",
         ),
         (
             {"prompt_tokens": 4, "end_to_end_tokens": 81},
             6,
-            "cannot time 81 tokens end to end: the model's context is 80.",
+            "cannot time 81 tokens end to end: the model's context is 80. Leave timing out.",
         ),
         ({"prompt_tokens": 4}, 75, "cannot continue a prompt of 75 tokens to 75 in all"),
         ({"prompt_tokens": 4}, 0, "cannot continue a prompt of 0 tokens to 75 in all"),
@@ -86,7 +95,7 @@ def test_lengths_up_to_the_context_are_accepted(gpt2):
 def test_cuda_graphs_need_a_gpu(gpt2):
     protocol = LatencyProtocol(prompt_tokens=4, mode="cuda-graph")
     check_protocol(protocol, gpt2, CUDA, 6)
-    with pytest.raises(DeviceError, match="cannot time with --cuda-graphs on 'cpu'"):
+    with pytest.raises(DeviceError, match="cannot time CUDA graphs on 'cpu': they need an"):
         check_protocol(protocol, gpt2, CPU, 6)
 
 
@@ -102,13 +111,3 @@ def test_a_family_without_a_static_cache_cannot_be_compiled(mode):
     )
     with pytest.raises(DeviceError, match="cannot time gpt_neo compiled: transformers cannot"):
         check_protocol(LatencyProtocol(mode=mode), neo, CUDA, 6)
-
-
-def test_compile_and_cuda_graphs_exclude_each_other():
-    assert [choose_mode(*flags) for flags in ((False, False), (True, False), (False, True))] == [
-        "eager",
-        "compile",
-        "cuda-graph",
-    ]
-    with pytest.raises(TimingError, match="cannot time with --compile and --cuda-graphs at once"):
-        choose_mode(True, True)

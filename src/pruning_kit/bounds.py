@@ -1,17 +1,17 @@
-"""The least and the most that numbers may be, by option: what no person can mean is refused.
+"""Settings: what is said of each, once, and the least and most that its number may be.
 
-They are wide (hundreds of threads, contexts of a million tokens): what a model, a machine or a
-text cannot do is said by the code that knows it.
+Ranges are wide (hundreds of threads, contexts of a million tokens): they refuse what no person can
+mean. What a model, a machine or a text cannot do is said by the code that knows it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from pruning_kit.errors import PruningKitError
 
-ANY_SEED = 2**63 - 1
 TOKENS = 2**24
 MOST_PLANS = 2**20
 """A run holds all of its plans in memory."""
@@ -36,43 +36,63 @@ class Range:
         words = "above {:,} and below {:,}" if self.strictly else "from {:,} to {:,}"
         return words.format(self.least, self.most)
 
+    def check(self, name: str, value: Any, error: type[PruningKitError]) -> None:
+        """Refuse a number, or one of several, that is outside; None may be.
 
-RANGES = {
-    "--context": Range(1, TOKENS),
-    "--stride": Range(1, TOKENS),
-    "--max-windows": Range(1, 10**9),
-    "--batch-size": Range(1, 10**6),
-    "--threads": Range(1, 2048),
-    "--sizes": Range(1, 10_000),
-    "--max-removed": Range(1, 10_000),
-    "--ratios": Range(0, 1, strictly=True),
-    "--max-plans": Range(1, MOST_PLANS),
-    "--plans shapley:N with N =": Range(1, MOST_PERMUTATIONS),
-    "--seed": Range(-ANY_SEED, ANY_SEED),
-    "--prompt-tokens": Range(1, TOKENS),
-    "--new-tokens": Range(1, TOKENS),
-    "--batch": Range(1, 2**16),
-    "--batch-sweep": Range(1, 2**16),
-    "--latency-target": Range(0, 10**12, strictly=True),
-    "--latency-budget": Range(0, 10**12, strictly=True),
+        Raises:
+            PruningKitError: of the kind `error`, naming what is set, value and range.
+        """
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and number not in self:
+                shown = f"{number:.15g}" if isinstance(number, float) else number
+                raise error(f"cannot use {name} {shown}: it needs to be {self}.")
+
+
+BUDGETS = {
     "--max-latency": Range(0, 10**9, strictly=True),
     "--max-params": Range(0, 10**6, strictly=True),
     "--max-ppl-increase": Range(0, 10**9),
 }
 
 
-def check(
-    option: str,
-    value: float | None,
-    error: type[PruningKitError],
-    ranges: Mapping[str, Range] = RANGES,
-) -> None:
-    """Refuse a number outside the range of its option; None and options without one may be.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is said of a field of a dataclass of settings; the command line offers it so."""
+
+    help: str
+    group: str = ""
+    """Under which heading it is offered."""
+    error: type[PruningKitError] = PruningKitError
+    """What a value out of range is."""
+    allowed: Range | None = None
+    name: str = ""
+    """As the command line calls it, if not by the name of the field."""
+
+
+def setting(
+    default: Any,
+    help: str,
+    group: str = "",
+    error: type[PruningKitError] = PruningKitError,
+    allowed: Range | None = None,
+    name: str = "",
+) -> Any:
+    """A field with a default and what is said of it, for a dataclass of settings."""
+    said = Setting(help, group, error, allowed, name)
+    return field(default=default, metadata={Setting: said})
+
+
+def settings_of(kind: Any) -> Mapping[str, Setting]:
+    """What is said of each field of a dataclass; those of which nothing is are left out."""
+    return {f.name: f.metadata[Setting] for f in fields(kind) if Setting in f.metadata}
+
+
+def check(settings: Any) -> None:
+    """Refuse settings out of their range.
 
     Raises:
-        PruningKitError: of the kind `error`, naming option, value and range.
+        PruningKitError: of the kind of the setting, naming the field and what it may be.
     """
-    allowed = ranges.get(option)
-    if allowed is not None and value is not None and value not in allowed:
-        shown = f"{value:.15g}" if isinstance(value, float) else value
-        raise error(f"cannot use {option} {shown}: it needs to be {allowed}.")
+    for name, said in settings_of(settings).items():
+        if said.allowed:
+            said.allowed.check(name, getattr(settings, name), said.error)

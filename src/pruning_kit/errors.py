@@ -2,13 +2,12 @@
 
     PruningKitError
     ├── PlanError          a set of blocks that cannot be read or removed
-    │   ├── TooManyPlansError   more plans than were allowed for
-    │   └── NoSizeLeftError     more blocks to remove than were allowed for
+    │   └── TooManyPlansError   more plans than were allowed for
     ├── WindowError        a context, stride or text length that gives no windows
     ├── CorpusError        a text that cannot be found, read or scored
     ├── ModelError         a model that cannot be found or loaded
     │   └── ArchitectureError   a model whose blocks the kit cannot drive
-    ├── DeviceError        a device or number format that this machine lacks
+    ├── DeviceError        a device, number format, threads or batch that this machine lacks
     ├── TimingError        a latency measurement that cannot be made or read
     ├── ExportError        a folder that a pruned model cannot be written to
     ├── VerificationError  a pruned model that fails its own checks
@@ -53,24 +52,6 @@ class TooManyPlansError(PlanError):
         )
 
 
-class NoSizeLeftError(PlanError):
-    """More blocks to remove than were allowed for."""
-
-    def __init__(self, smallest: int, max_removed: int, asked: str):
-        """Say it.
-
-        Args:
-            smallest: the least number of blocks that was asked for.
-            max_removed: the most that is allowed.
-            asked: how it was asked for: `sizes` or `ratios`.
-        """
-        self.smallest, self.max_removed, self.asked = smallest, max_removed, asked
-        super().__init__(
-            f"cannot remove {smallest} blocks or more: max_removed is {max_removed}. Raise it or "
-            f"choose smaller {asked}."
-        )
-
-
 class WindowError(PruningKitError):
     """A context, stride or text length that gives no windows."""
 
@@ -88,7 +69,7 @@ class ArchitectureError(ModelError):
 
 
 class DeviceError(PruningKitError):
-    """A device or number format that this machine lacks."""
+    """A device, number format, number of threads or batch that this machine lacks."""
 
 
 class TimingError(PruningKitError):

@@ -17,6 +17,8 @@ class Greedy:
 
     mode: ClassVar[str | None] = None
     seed: ClassVar[int] = 0
+    form: ClassVar[str] = "greedy:3"
+    help: ClassVar[str] = "the block that costs least removed, three times over"
 
     n_removed: int
 
@@ -27,7 +29,7 @@ class Greedy:
         Raises:
             PlanError: if the text has another form.
         """
-        (n_removed,) = Word.parse(text, "greedy:3").whole_numbers(1)
+        (n_removed,) = Word.parse(text, cls.form).whole_numbers(1)
         return cls(n_removed)
 
     def __str__(self) -> str:

@@ -16,42 +16,35 @@ SETTINGS = [
     "--mode baseline",
     "--mode sequential",
     "--mode combinatorial",
-    "--mode combinatorial --sizes 2",
-    "--mode combinatorial --sizes 3,2,3",
-    "--mode combinatorial --sizes 1",
+    "--try pairs",
+    "--try combinatorial:3,2,3",
+    "--try combinatorial:1",
     "--mode combinatorial --max-removed 1",
     "--mode combinatorial --max-removed 3",
-    "--mode combinatorial --sizes 2,4 --max-removed 3",
-    "--mode sequential --plans 1+3 --strategies first,random --sizes 2 --seed 3",
-    "--plans none",
-    "--plans 2+1 --plans 0-2 --plans 1,2",
-    "--plans shapley:4",
-    "--plans shapley:7 --plans 3",
-    "--plans shapley:3 --plans shapley:2",
-    "--strategies last",
-    "--strategies first,last,alternate,contiguous,random",
-    "--strategies random --ratios 0.25,0.5 --seed 7",
-    "--strategies alternate --ratios 0.25,0.9 --max-removed 3",
-    "--mode combinatorial --sizes 3 --strategies contiguous --plans shapley:4",
+    "--try combinatorial:2,4,max=3",
+    "--mode sequential --try 1+3 --try first,random:2,seed=3",
+    "--try none",
+    "--try 2+1 --try 0-2 --try 1,2",
+    "--try shapley:4",
+    "--try shapley:7 --try 3",
+    "--try shapley:5",
+    "--try last",
+    "--try first,last,alternate,contiguous,random",
+    "--try random:0.25,0.5,seed=7",
+    "--try alternate:0.25,0.9,max=3",
+    "--try combinatorial:3 --try contiguous:3 --try shapley:4",
 ]
 DEPTHS = (5, 6, 9)
 
 
 def choice_of(words: str) -> Choice:
     """The choice that a command line makes."""
-    parts = words.split()
-    given = dict(zip(parts[::2], parts[1::2], strict=True))
-    plans = [value for name, value in zip(parts[::2], parts[1::2], strict=True) if "plans" in name]
-    top = given.get("--max-removed")
-    return Choice.typed(
-        Mode(given["--mode"]) if "--mode" in given else None,
-        plans or None,
-        given.get("--strategies"),
-        given.get("--sizes"),
-        given.get("--ratios"),
+    given = list(zip(words.split()[::2], words.split()[1::2], strict=True))
+    mode, top = dict(given).get("--mode"), dict(given).get("--max-removed")
+    return Choice(
+        Mode(mode) if mode else None,
+        tuple(word for option, word in given if option == "--try"),
         int(top) if top else None,
-        5000,
-        int(given.get("--seed", 0)),
     )
 
 

@@ -7,7 +7,7 @@ an output that takes nothing, 3 some plans failed, 70 a mistake of the kit's own
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -15,6 +15,7 @@ from pruning_kit.cli import interrupts, prune, report, sweep
 from pruning_kit.cli.console import replace_what_is_lacking, say_what_is_lost
 from pruning_kit.cli.endings import explain
 from pruning_kit.cli.invocation import check_start, command_of
+from pruning_kit.cli.options import ways_to_choose
 from pruning_kit.printable import printable
 
 app = typer.Typer(
@@ -27,6 +28,8 @@ DEBUG = "--debug"
 EPILOG = f"With {DEBUG} anywhere, an error shows its traceback."
 COMMANDS = (sweep.sweep, prune.prune, prune.verify, report.report, report.compare)
 VERBS = tuple(command.__name__ for command in COMMANDS)
+MORE: dict[Callable[..., None], str] = {sweep.sweep: f"{ways_to_choose()}\n\n"}
+"""What the help of a command ends with."""
 
 
 def main(
@@ -67,4 +70,4 @@ def kit() -> None:
 
 
 for command in COMMANDS:
-    app.command(epilog=EPILOG)(command)
+    app.command(epilog=MORE.get(command, "") + EPILOG)(command)

@@ -1,244 +1,195 @@
-"""The options of a sweep: what each takes and how `--help` explains it."""
+"""Options: those of the settings, as these describe themselves, and the few others."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 import typer
 
 from pruning_kit import bounds
+from pruning_kit.bounds import MOST_PLANS, Range, Setting, settings_of
 from pruning_kit.cli import choice
-from pruning_kit.cli.numbers import read_numbers
-from pruning_kit.errors import PruningKitError, RunError, TimingError
+from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
+from pruning_kit.inputs.hub_text import WHERE
+from pruning_kit.search.named import forms
+from pruning_kit.speed.protocol import SPEED
+from pruning_kit.sweeps.settings import HOW, RESULT, WorkbenchSettings
 
-WHAT, WHERE, HOW, RESULT, SPEED = (
-    "What to measure",
-    "Model and text",
-    "Arithmetic",
-    "Result",
-    "Speed",
-)
+WHAT = "What to measure"
+GROUPS = ("", WHAT, WHERE, HOW, SPEED, RESULT)
+"""In their order."""
+SPELLINGS = {
+    "bos": ("--bos/--no-bos",),
+    "save_results": ("--save_results", "--save-results"),
+}
+"""Of options that are not spelled like their settings."""
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="Hub id, local folder, or demo. Default: distilgpt2, or demo without it.",
-        rich_help_panel=WHERE,
-    ),
-]
+Kind = TypeVar("Kind")
 
-Dataset = Annotated[
-    str | None,
-    typer.Option(
-        "--dataset",
-        help="wikitext2, wikitext2-published, demo, a text file, or a Hub dataset. "
-        "Default: WikiText-2 test, or the embedded text where it is not to be had.",
-        rich_help_panel=WHERE,
-    ),
-]
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=HOW)]
+def option(said: Setting, *spelled: str, several: bool = False) -> Any:
+    """An option of the command line, whose number is checked where it is read.
 
+    Args:
+        said: what is said of it.
+        spelled: how it is written; by default as the parameter is called.
+        several: whether it is numbers with commas between them.
+    """
+
+    def read(param: typer.CallbackParam, value: Any) -> Any:
+        if several:
+            value = _read_numbers(value, param.opts[0], said.error)
+        if said.allowed:
+            said.allowed.check(param.opts[0], value, said.error)
+        return value
+
+    return typer.Option(*spelled, help=said.help, rich_help_panel=said.group, callback=read)
+
+
+def _read_numbers(text: str | None, option: str, error: type[PruningKitError]) -> tuple[int, ...]:
+    """The whole numbers of an option; none where it was not given.
+
+    Raises:
+        PruningKitError: of the kind `error`, if one is no number.
+    """
+    try:
+        return tuple(map(int, text.split(","))) if text is not None else ()
+    except ValueError:
+        raise error(
+            f"cannot read {option} {text!r:.60}: write whole numbers, such as 2,4,8."
+        ) from None
+
+
+def option_of(kind: type, name: str) -> Any:
+    """The option of a field of settings."""
+    said, hint = settings_of(kind)[name], get_type_hints(kind)[name]
+    called = said.name or name
+    flag = (f"--{called.replace('_', '-')}",) * (hint is bool)
+    return option(said, *SPELLINGS.get(name, flag), several=get_origin(hint) is tuple)
+
+
+def with_settings(*kinds: type) -> Callable[[Kind], Kind]:
+    """Give a command the options of all settings that have a group, for its `**typed`."""
+
+    def give(command: Any) -> Any:
+        own = inspect.signature(command, eval_str=True)
+        found = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        found += [parameter for kind in kinds for parameter in _parameters(kind)]
+        found = [p.replace(kind=p.KEYWORD_ONLY) for p in found]
+        command.__signature__ = own.replace(parameters=sorted(found, key=_group))
+        return command
+
+    return give
+
+
+def _parameters(kind: type) -> Iterator[inspect.Parameter]:
+    """A parameter for each field of settings that has a group."""
+    hints, default = get_type_hints(kind), kind()
+    for name, said in settings_of(kind).items():
+        if said.group:
+            several = get_origin(hints[name]) is tuple
+            hint: Any = str | None if several else hints[name]
+            yield inspect.Parameter(
+                said.name or name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if several else getattr(default, name),
+                annotation=Annotated[hint, option_of(kind, name)],
+            )
+
+
+def _group(parameter: inspect.Parameter) -> int:
+    (said,) = getattr(parameter.annotation, "__metadata__", (None,))
+    return GROUPS.index(said.rich_help_panel if said else "")
+
+
+def settings_from(kind: type[Kind], typed: Mapping[str, Any], **others: Any) -> Kind:
+    """Settings from the options of the same names, and others."""
+    names = {name: said.name or name for name, said in settings_of(kind).items()}
+    return kind(
+        **{name: typed[called] for name, called in names.items() if called in typed}, **others
+    )
+
+
+def _own(help: str, group: str, *spelled: str) -> Any:
+    return option(Setting(help, group), *spelled)
+
+
+Model = Annotated[str | None, option_of(WorkbenchSettings, "model")]
+Device = Annotated[str, option_of(WorkbenchSettings, "device")]
 Mode = Annotated[
     choice.Mode | None,
-    typer.Option(
-        help="baseline: the whole model; sequential: each block alone; "
-        "combinatorial: every set of two or more.",
-        rich_help_panel=WHAT,
+    _own(
+        "baseline: the whole model; sequential: each block alone; combinatorial: every set of two "
+        "or more.",
+        WHAT,
     ),
 ]
-Plans = Annotated[
+Try = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Chosen sets of blocks, such as 1+3 or 1-3, besides those of --mode and "
-        "--strategies; may be repeated. shapley:N adds those of N sampled orders of the blocks.",
-        rich_help_panel=WHAT,
-    ),
-]
-Strategies = Annotated[
-    str | None,
-    typer.Option(
-        help="first,last,alternate,contiguous,random at each size or ratio.",
-        rich_help_panel=WHAT,
-    ),
-]
-Sizes = Annotated[
-    str | None,
-    typer.Option(
-        help="Numbers of removed blocks, such as 2,3, for combinatorial and --strategies.",
-        rich_help_panel=WHAT,
-    ),
-]
-Ratios = Annotated[
-    str | None,
-    typer.Option(help="Shares to remove by strategy, such as 0.25,0.5.", rich_help_panel=WHAT),
+    _own("What else to measure, see below; may be repeated.", WHAT, "--try"),
 ]
 MaxRemoved = Annotated[
     int | None,
-    typer.Option(
-        help="Largest number of removed blocks, for combinatorial and --strategies.",
-        rich_help_panel=WHAT,
+    option(
+        Setting(
+            "Largest number of removed blocks, for --mode combinatorial.",
+            WHAT,
+            PlanError,
+            Range(1, 10_000),
+        )
     ),
 ]
-MaxPlans = Annotated[int, typer.Option(help="Refuse more plans than this.", rich_help_panel=WHAT)]
-Seed = Annotated[int, typer.Option(help="For strategy random.", rich_help_panel=WHAT)]
-DatasetConfig = Annotated[
-    str | None, typer.Option(help="Config of a Hub dataset.", rich_help_panel=WHERE)
-]
-DatasetSplit = Annotated[str, typer.Option(help="Split of a Hub dataset.", rich_help_panel=WHERE)]
-TextColumn = Annotated[str, typer.Option(help="Column of a Hub dataset.", rich_help_panel=WHERE)]
-SelectOn = Annotated[
-    str | None,
-    typer.Option(
-        help="A second text to choose plans on: calibration (that of demo or wikitext2), "
-        "or a text file.",
-        rich_help_panel=WHERE,
-    ),
-]
-Context = Annotated[
-    int | None,
-    typer.Option(help="Tokens per window. Default: the model's.", rich_help_panel=WHERE),
-]
-Stride = Annotated[
-    int | None,
-    typer.Option(help="Tokens windows advance by. Default: half.", rich_help_panel=WHERE),
-]
-Bos = Annotated[
-    bool | None,
-    typer.Option(
-        "--bos/--no-bos",
-        help="Begin every window with the BOS token. Default: where the tokenizer begins texts "
-        "with it (Llama, Gemma).",
-        rich_help_panel=WHERE,
-    ),
-]
-MaxWindows = Annotated[
-    int | None,
-    typer.Option(help="A quick look: only the first N windows.", rich_help_panel=WHERE),
-]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        help="auto (float32 on CPUs, float16 on CUDA), float32, float16, bfloat16.",
-        rich_help_panel=HOW,
-    ),
-]
-Attention = Annotated[
-    Literal["eager", "sdpa"] | None,
-    typer.Option(help="Attention. Default: the model family's.", rich_help_panel=HOW),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Windows at a time. Default: from free memory.", rich_help_panel=HOW),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        help="CPU threads. Default: all cores; for timing as many of them as can be timed.",
-        rich_help_panel=HOW,
-    ),
+MaxPlans = Annotated[
+    int, option(Setting("Refuse more plans than this.", WHAT, PlanError, Range(1, MOST_PLANS)))
 ]
 Speed = Annotated[
-    bool,
-    typer.Option(
-        "--speed/--no-speed",
-        help="Time the models; the other options here say how.",
-        rich_help_panel=SPEED,
-    ),
+    bool, _own("Time the models; the other options here say how.", SPEED, "--speed/--no-speed")
 ]
-LatencyBudget = Annotated[
-    float,
-    typer.Option(
-        help="Seconds for timing; more where the first eight rounds need it.",
-        rich_help_panel=SPEED,
-    ),
-]
-LatencyTarget = Annotated[
-    float, typer.Option(help="Wanted half-width of each ratio.", rich_help_panel=SPEED)
-]
-PromptTokens = Annotated[int, typer.Option(help="Prompt of the prefill.", rich_help_panel=SPEED)]
-NewTokens = Annotated[int, typer.Option(help="Tokens of the decode.", rich_help_panel=SPEED)]
-Batch = Annotated[int, typer.Option(help="Sequences in every timed call.", rich_help_panel=SPEED)]
-BatchSweep = Annotated[
-    str | None,
-    typer.Option(
-        help="Further batch sizes, such as 2,4,8, at which the whole model and one plan are "
-        "timed afterwards, with the budget once more.",
-        rich_help_panel=SPEED,
-    ),
-]
-PerPlan = Annotated[
-    bool,
-    typer.Option(
-        "--per-plan", help="Time every plan, not one of each depth.", rich_help_panel=SPEED
-    ),
-]
-Compiled = Annotated[
-    bool,
-    typer.Option("--compile", help="Time with torch.compile.", rich_help_panel=SPEED),
-]
-CudaGraphs = Annotated[
-    bool,
-    typer.Option("--cuda-graphs", help="Time with CUDA graphs.", rich_help_panel=SPEED),
-]
-SaveResults = Annotated[
-    bool,
-    typer.Option(
-        "--save_results",
-        "--save-results",
-        help="Write results.csv and figures, under results/ unless --output is given.",
-        rich_help_panel=RESULT,
-    ),
-]
-Samples = Annotated[
-    bool,
-    typer.Option(
-        "--samples",
-        help="Keep a continuation by the whole model and the best of each size.",
-        rich_help_panel=RESULT,
-    ),
-]
-Output = Annotated[
-    Path | None, typer.Option(help="The run folder to write.", rich_help_panel=RESULT)
-]
-Resume = Annotated[bool, typer.Option(help="Go on with a stopped run.", rich_help_panel=RESULT)]
+Compiled = Annotated[bool, _own("Time with torch.compile.", SPEED, "--compile")]
+CudaGraphs = Annotated[bool, _own("Time with CUDA graphs.", SPEED, "--cuda-graphs")]
 
 
-def refuse_absurd(ctx: typer.Context) -> None:
-    """Refuse numbers that nobody can mean, before anything is loaded.
-
-    Raises:
-        PruningKitError: naming the option and what it may be.
-    """
-    for param in ctx.command.params:
-        value = ctx.params.get(param.name or "")
-        if isinstance(value, int | float):
-            bounds.check(param.opts[0], value, PruningKitError)
+def ways_to_choose() -> str:
+    """What `--try` reads, for the end of a command's help."""
+    ways = [f"  [bold]{form}[/]\n      {help}" for form, help in forms().items()]
+    return "\n".join(["[bold]Ways to choose[/], for --try:", *ways])
 
 
-def refuse_untimed(
-    speed: bool, batch_sweep: str | None, per_plan: bool, compiled: bool, cuda_graphs: bool
-) -> None:
+def refuse_untimed(ctx: typer.Context) -> None:
     """Refuse to be asked for timings and for none.
 
     Raises:
         TimingError: naming the option.
     """
-    asked = {
-        "--batch-sweep": batch_sweep is not None,
-        "--per-plan": per_plan,
-        "--compile": compiled,
-        "--cuda-graphs": cuda_graphs,
-    }
-    given = [option for option, is_given in asked.items() if is_given]
-    if given and not speed:
+    for param in ctx.command.params:
+        about_speed = getattr(param, "rich_help_panel", None) == SPEED and param.name != "speed"
+        if about_speed and _is_typed(ctx, param.name or ""):
+            raise TimingError(
+                f"cannot use {param.opts[0]} together with --no-speed: one asks for timings, the "
+                "other for none. Leave one out."
+            )
+
+
+def _is_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def timing_mode(compiled: bool, cuda_graphs: bool) -> str:
+    """The mode that --compile and --cuda-graphs ask for.
+
+    Raises:
+        TimingError: if they are given together.
+    """
+    if compiled and cuda_graphs:
         raise TimingError(
-            f"cannot use {given[0]} together with --no-speed: one asks for timings, the other for "
-            "none. Leave one out."
+            "cannot time with --compile and --cuda-graphs at once: CUDA graphs replay the compiled "
+            "step already. Give one of them."
         )
+    return "cuda-graph" if cuda_graphs else "compile" if compiled else "eager"
 
 
 def parameter_limit(millions: float | None) -> int | None:
@@ -249,24 +200,12 @@ def parameter_limit(millions: float | None) -> int | None:
     """
     if millions is None:
         return None
-    if not abs(millions) < bounds.RANGES["--max-params"].most:
+    if not abs(millions) < bounds.BUDGETS["--max-params"].most:
         raise RunError(
             f"cannot choose under --max-params {millions:.15g}: the unit is millions of "
             f"parameters. Write --max-params {_in_millions(millions)}."
         )
     return round(millions * 1e6)
-
-
-def batch_sizes(text: str | None) -> tuple[int, ...]:
-    """The batch sizes of `--batch-sweep`.
-
-    Raises:
-        PruningKitError: if one is not a number, or no size of a batch.
-    """
-    sizes = tuple(read_numbers(text, int, "--batch-sweep"))
-    for size in sizes:
-        bounds.check("--batch-sweep", size, TimingError)
-    return sizes
 
 
 def _in_millions(count: float) -> str:

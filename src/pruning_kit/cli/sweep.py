@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pruning_kit.cli import options as opt
-from pruning_kit.cli.choice import Choice, Mode
+from pruning_kit.cli.choice import Choice
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.invocation import with_option
+from pruning_kit.errors import TooManyPlansError
+from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.printable import copyable, quoted
 from pruning_kit.search.together import MAX_PLANS
+from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.sweeps.settings import SweepSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,45 +25,17 @@ if TYPE_CHECKING:
     from pruning_kit.runs.results import Run
 
 
+@opt.with_settings(SweepSettings, HubText, LatencyProtocol)
 def sweep(
     ctx: typer.Context,
     mode: opt.Mode = None,
-    plans: opt.Plans = None,
-    strategies: opt.Strategies = None,
-    sizes: opt.Sizes = None,
-    ratios: opt.Ratios = None,
+    tries: opt.Try = None,
     max_removed: opt.MaxRemoved = None,
     max_plans: opt.MaxPlans = MAX_PLANS,
-    seed: opt.Seed = 0,
-    model: opt.Model = None,
-    dataset: opt.Dataset = None,
-    dataset_config: opt.DatasetConfig = None,
-    dataset_split: opt.DatasetSplit = "test",
-    text_column: opt.TextColumn = "text",
-    select_on: opt.SelectOn = None,
-    context: opt.Context = None,
-    stride: opt.Stride = None,
-    max_windows: opt.MaxWindows = None,
-    bos: opt.Bos = None,
-    device: opt.Device = "auto",
-    dtype: opt.Dtype = "auto",
-    attention: opt.Attention = None,
-    batch_size: opt.BatchSize = None,
-    threads: opt.Threads = None,
     speed: opt.Speed = True,
-    latency_budget: opt.LatencyBudget = 25.0,
-    latency_target: opt.LatencyTarget = 0.02,
-    prompt_tokens: opt.PromptTokens = 128,
-    new_tokens: opt.NewTokens = 16,
-    batch: opt.Batch = 1,
-    batch_sweep: opt.BatchSweep = None,
-    per_plan: opt.PerPlan = False,
     compiled: opt.Compiled = False,
     cuda_graphs: opt.CudaGraphs = False,
-    save_results: opt.SaveResults = False,
-    samples: opt.Samples = False,
-    output: opt.Output = None,
-    resume: opt.Resume = False,
+    **typed: Any,
 ) -> None:
     """Measure perplexity, speed and parameters of many pruned models at once.
 
@@ -67,72 +44,58 @@ def sweep(
       python main.py --mode baseline
       python main.py --mode sequential --save_results
       python main.py --mode combinatorial --max-windows 64
-      pruning-kit sweep --mode combinatorial --sizes 2,3 --model gpt2
-      pruning-kit sweep --plans 1+3 --plans 2+4 --model demo
-      pruning-kit sweep --strategies first,last,alternate --ratios 0.25,0.5
+      pruning-kit sweep --try pairs --try 1+3+5 --model gpt2
+      pruning-kit sweep --try first,last:0.25 --try shapley:160
     """
-    choice = Choice.typed(mode, plans, strategies, sizes, ratios, max_removed, max_plans, seed)
-    opt.refuse_absurd(ctx)
-    opt.refuse_untimed(speed, batch_sweep, per_plan, compiled, cuda_graphs)
-    batches = opt.batch_sizes(batch_sweep)
+    words = tuple(word for text in tries or () for word in text.split())
+    choice = Choice(mode, words, max_removed, max_plans)
+    proposer = choice.proposer
+    settings = _settings(ctx, typed, speed, opt.timing_mode(compiled, cuda_graphs))
     from pruning_kit.runs.opening import check_place, place_for
     from pruning_kit.runs.ranks import current_ranks
 
-    check_place(output or place_for(save_results))
+    check_place(settings.output or place_for(settings.save_results))
     ranks = current_ranks()
     from pruning_kit.cli.terminal import TerminalObserver
-    from pruning_kit.inputs.corpora import HubText
-    from pruning_kit.speed.workload import LatencyProtocol, choose_mode
     from pruning_kit.sweeps.observer import SilentObserver
-    from pruning_kit.sweeps.settings import SweepSettings
     from pruning_kit.sweeps.sweep import carry_out, start
 
-    protocol = LatencyProtocol(
-        prompt_tokens=prompt_tokens,
-        batch_size=batch,
-        batches=batches,
-        new_tokens=new_tokens,
-        target=latency_target,
-        budget_s=latency_budget,
-        mode=choose_mode(compiled, cuda_graphs),
-        per_plan=per_plan,
-        threads=threads,
-    )
-    settings = SweepSettings(
-        model=model,
-        dataset=dataset,
-        hub_text=HubText(dataset_config, dataset_split, text_column),
-        select_on=select_on,
-        context=context,
-        stride=stride,
-        max_windows=max_windows,
-        bos=bos,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        batch_size=batch_size,
-        threads=threads,
-        timing=protocol if speed else None,
-        samples=samples,
-        output=output,
-        resume=resume,
-        save_results=save_results,
-        command=ctx.obj,
-    )
     observer = TerminalObserver(notes, choice.narrower) if ranks.leads else SilentObserver()
-    run, workbench = start(settings, choice.proposer, observer, ranks, choice.check)
     try:
-        carry_out(run, choice.proposer, workbench, settings, ranks)
+        run, workbench = start(settings, proposer, observer, ranks)
+    except TooManyPlansError as error:
+        raise choice.too_many(error) from None
+    try:
+        carry_out(run, proposer, workbench, settings, ranks)
     except KeyboardInterrupt:
         again = copyable(with_option(ctx.obj, "--resume"))
         if ranks.leads:
             notes.show_line(f"Stopped. What was measured is in {run.folder}; go on with: {again}")
         raise typer.Exit(130) from None
     if ranks.leads:
-        _finish(ctx, run.folder, mode, save_results)
+        _finish(ctx, run.folder, proposer.mode, settings.save_results)
 
 
-def _finish(ctx: typer.Context, folder: Path, mode: Mode | None, save_results: bool) -> None:
+def _settings(
+    ctx: typer.Context, typed: Mapping[str, Any], speed: bool, mode: str
+) -> SweepSettings:
+    """What a sweep is asked for by the options that were typed.
+
+    Raises:
+        TimingError: if it is asked for timings and for none, or for timings that cannot be.
+    """
+    if not speed:
+        opt.refuse_untimed(ctx)
+    return opt.settings_from(
+        SweepSettings,
+        typed,
+        hub_text=opt.settings_from(HubText, typed),
+        timing=opt.settings_from(LatencyProtocol, typed, mode=mode) if speed else None,
+        command=ctx.obj,
+    )
+
+
+def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bool) -> None:
     """Write what was asked for, then print the table and its conclusions."""
     from pruning_kit.cli.terminal import describe_run, sweep_table
     from pruning_kit.findings.analysis import analyse

@@ -51,7 +51,7 @@ class TerminalObserver:
     """Tells a person at the terminal what a sweep does; notes and progress go to stderr."""
 
     def __init__(
-        self, console: Console, narrower: Callable[[int, int], list[str]] | None = None
+        self, console: Console, narrower: Callable[[int, int], str] = lambda *_: ""
     ) -> None:
         self.console = console
         self.narrower = narrower
@@ -82,8 +82,9 @@ class TerminalObserver:
         if fewer <= work.n_windows / MUCH:
             took = duration(fewer * work.seconds_per_window)
             found.append(f"--max-windows {fewer * work.n_processes} (about {took})")
-        at_most = int(work.n_variants / MUCH)
-        return found + (self.narrower(work.n_blocks, at_most) if self.narrower else [])
+        if narrower := self.narrower(work.n_blocks, int(work.n_variants / MUCH)):
+            found.append(narrower)
+        return found
 
     @contextmanager
     def track(self, what: str, total: int) -> Iterator[Callable[[float], None]]:

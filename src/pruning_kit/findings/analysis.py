@@ -27,8 +27,7 @@ from pruning_kit.findings.importance import (
     shapley_values,
 )
 from pruning_kit.findings.sizes import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
-from pruning_kit.intervals import windows
-from pruning_kit.intervals.repeats import MIN_ROUNDS
+from pruning_kit.intervals import MIN_ROUNDS, windows
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import copyable
 from pruning_kit.runs.facts import Role
@@ -43,15 +42,12 @@ CHECKED_AUTOCORRELATION = 0.5
 COLLAPSE_RATIO = 10.0
 PLAN_OPTIONS = (
     "--mode",
-    "--plans",
-    "--strategies",
-    "--sizes",
-    "--ratios",
+    "--try",
     "--max-removed",
     "--max-plans",
     "--output",
 )
-PLACE_FLAGS = ("--resume", "--no-resume")
+PLACE_FLAGS = ("--resume",)
 
 
 @dataclass(frozen=True)

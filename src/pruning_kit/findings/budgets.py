@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from pruning_kit import bounds
+from pruning_kit.bounds import BUDGETS
 from pruning_kit.errors import RunError
 from pruning_kit.findings.sizes import PlanRow, Size
 from pruning_kit.plans.plan import Plan
@@ -40,7 +40,7 @@ class Budget:
             ("--max-params", params_m),
             ("--max-ppl-increase", self.max_ppl_increase_pct),
         ):
-            bounds.check(option, value, RunError)
+            BUDGETS[option].check(option, value, RunError)
 
     @property
     def limits(self) -> tuple[Budget, ...]:

@@ -18,8 +18,7 @@ from scipy.stats import kendalltau
 from pruning_kit.errors import RunError
 from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.findings.importance import p_values
-from pruning_kit.intervals import windows
-from pruning_kit.intervals.repeats import MIN_ROUNDS
+from pruning_kit.intervals import MIN_ROUNDS, windows
 from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.results import Run
 from pruning_kit.runs.rows import perplexity

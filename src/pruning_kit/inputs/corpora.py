@@ -15,6 +15,7 @@ from typing import Any
 
 from pruning_kit.errors import CorpusError, first_line
 from pruning_kit.inputs import hub
+from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.inputs.models import DEMO_FOLDER
 
 WIKITEXT = ("Salesforce/wikitext", "wikitext-2-raw-v1")
@@ -64,15 +65,6 @@ class Corpus:
             if n_characters <= 0:
                 break
         return n_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class HubText:
-    """Which part of a Hub dataset to read."""
-
-    config: str | None = None
-    split: str = "test"
-    column: str = "text"
 
 
 def join_rows(rows: Iterable[str]) -> Iterator[str]:

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning_kit.intervals import MIN_ROUNDS
+
 Floats = NDArray[np.float64]
 
 TRIM = 0.2
 LEVEL = 0.95
 RESAMPLES = 1999
-MIN_ROUNDS = 8  # below, too many resamples have no spread
 SEED = 20240229
 _MAX_CELLS = 8_000_000
 

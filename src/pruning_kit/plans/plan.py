@@ -158,8 +158,3 @@ class Plan:
 def _echo(text: str) -> str:
     """A word of the user's as a message shows it."""
     return text if len(text) <= MAX_ECHO else f"{text[: MAX_ECHO - 1]}…"
-
-
-def parse_plans(texts: Iterable[str]) -> list[Plan]:
-    """Read plans from option values; one value may hold several, separated by spaces."""
-    return [Plan.parse(word, "--plans") for text in texts for word in text.split()]

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 
-from pruning_kit.errors import NoSizeLeftError, PlanError
+from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
 
 
@@ -86,8 +86,8 @@ def strategy_plan(name: str, n_blocks: int, count: int, seed: int = 0) -> Plan:
     return STRATEGIES[name](n_blocks, count)
 
 
-def count_for_ratio(ratio: float, n_blocks: int) -> int:
-    """Blocks to remove for a share `ratio` of the model, rounded to the nearest, at least one.
+def check_ratio(ratio: float) -> None:
+    """Refuse a share of a model that is none of it, or all.
 
     Raises:
         PlanError: if `ratio` is not strictly between 0 and 1.
@@ -97,6 +97,15 @@ def count_for_ratio(ratio: float, n_blocks: int) -> int:
             f"cannot remove a share of {ratio:g} of the blocks: give a ratio between 0 and 1, "
             "such as 0.25."
         )
+
+
+def count_for_ratio(ratio: float, n_blocks: int) -> int:
+    """Blocks to remove for a share `ratio` of the model, rounded to the nearest, at least one.
+
+    Raises:
+        PlanError: if `ratio` is not strictly between 0 and 1.
+    """
+    check_ratio(ratio)
     return min(max(1, math.floor(ratio * n_blocks + 0.5)), n_blocks - 1)
 
 
@@ -129,5 +138,8 @@ def sizes_within(
             )
     kept = sorted({size for size in sizes if size <= top})
     if sizes and not kept:
-        raise NoSizeLeftError(min(sizes), top, asked)
+        raise PlanError(
+            f"cannot remove {min(sizes)} blocks or more: {top} are allowed at most. Raise max or "
+            f"choose smaller {asked}."
+        )
     return kept

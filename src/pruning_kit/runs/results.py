@@ -287,7 +287,7 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
     if str(plan) not in rows:
         raise RunError(
             f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "
-            f"Measure it with sweep --plans {plan.short}."
+            f"Measure it with sweep --try {plan.short}."
         )
     pruned, whole = rows[str(plan)], rows[str(Plan())]
     return {

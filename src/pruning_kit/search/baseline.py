@@ -15,6 +15,8 @@ class Baseline(OneRound):
     """The whole model, to compare with."""
 
     mode: ClassVar[str | None] = "baseline"
+    form: ClassVar[str] = "baseline"
+    help: ClassVar[str] = "the whole model alone"
 
     def plans(self, n_blocks: int) -> Iterable[Plan]:
         """The plan that removes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pruning_kit.plans.plan import Plan
 from pruning_kit.search.one_round import OneRound
@@ -11,6 +12,9 @@ from pruning_kit.search.one_round import OneRound
 @dataclass(frozen=True, slots=True)
 class Chosen(OneRound):
     """Chosen plans; their order and repetitions do not matter, and the whole model comes anyway."""
+
+    form: ClassVar[str] = "1+3, 7-9 or none"
+    help: ClassVar[str] = "chosen blocks"
 
     chosen: tuple[Plan, ...]
 

@@ -14,7 +14,6 @@ from pruning_kit.search.one_round import OneRound
 from pruning_kit.search.text import Word, unreadable
 
 PAIRS = "pairs"
-EXAMPLE = "combinatorial, combinatorial:2,3 or combinatorial:max=3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,8 @@ class Combinatorial(OneRound):
     """
 
     mode: ClassVar[str | None] = "combinatorial"
+    form: ClassVar[str] = "combinatorial, combinatorial:2,3, combinatorial:max=3 or pairs"
+    help: ClassVar[str] = "every set of blocks, those of 2 and of 3, of up to 3, or of 2"
 
     sizes: tuple[int, ...] = ()
     """Numbers of removed blocks; empty: all."""
@@ -44,7 +45,7 @@ class Combinatorial(OneRound):
         """
         if text == PAIRS:
             return cls((2,))
-        word = Word.parse(text, EXAMPLE, ("max",))
+        word = Word.parse(text, cls.form, ("max",))
         if PAIRS in word.names:
             raise unreadable(text, PAIRS)
         return cls(word.whole_numbers(), word.settings.get("max"))

@@ -1,32 +1,31 @@
 """The registry of proposers by the names that begin their text forms.
 
-To add a search, write a class of the form of `Proposer` with a `parse` of its own, and a line here.
+To add a search, write a class of the form of `Search` and a line here; the command line lists it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.sets import STRATEGIES
 from pruning_kit.search.baseline import Baseline
 from pruning_kit.search.chosen import Chosen
 from pruning_kit.search.combinatorial import PAIRS, Combinatorial
-from pruning_kit.search.proposer import Proposer
+from pruning_kit.search.proposer import Proposer, Search
 from pruning_kit.search.sequential import Sequential
 from pruning_kit.search.shapley import ShapleyOrders
 from pruning_kit.search.strategies import Strategies
 from pruning_kit.search.together import Together
 
-SEARCHES: dict[str, Callable[[str], Proposer]] = {
-    "baseline": Baseline.parse,
-    "sequential": Sequential.parse,
-    "combinatorial": Combinatorial.parse,
-    PAIRS: Combinatorial.parse,
-    **dict.fromkeys(STRATEGIES, Strategies.parse),
-    "shapley": ShapleyOrders.parse,
-    "none": Chosen.parse,
+SEARCHES: dict[str, type[Search]] = {
+    "baseline": Baseline,
+    "sequential": Sequential,
+    "combinatorial": Combinatorial,
+    PAIRS: Combinatorial,
+    **dict.fromkeys(STRATEGIES, Strategies),
+    "shapley": ShapleyOrders,
+    "none": Chosen,
 }
 """What reads a word that begins so; one that begins with a number is a plan."""
 
@@ -48,6 +47,11 @@ def parse(text: str) -> Proposer:
     return union.proposers[0] if len(union.proposers) == 1 else union
 
 
+def forms() -> dict[str, str]:
+    """What the words of each search look like, with what they ask for."""
+    return {search.form: search.help for search in SEARCHES.values()}
+
+
 def _parse_word(word: str) -> Proposer:
     match = _NAME.match(word)
     name = match[0] if match else ""
@@ -56,4 +60,4 @@ def _parse_word(word: str) -> Proposer:
             f"cannot read {word!r:.60} as a way to choose plans: write blocks, such as 1+3, or one "
             f"of {', '.join(SEARCHES)}."
         )
-    return SEARCHES[name](word) if name else Chosen.parse(word)
+    return SEARCHES[name].parse(word) if name else Chosen.parse(word)

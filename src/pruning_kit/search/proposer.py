@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pruning_kit.plans.variant import Variant
 
@@ -62,6 +62,23 @@ class Proposer(Protocol):
         A function of the costs alone, never of the clock or of chance without a seed. A run that
         was stopped is resumed by replay: this generator is run again and sent stored costs, until
         it asks for something that was not measured.
+        """
+
+
+class Search(Proposer, Protocol):
+    """A proposer that is registered in `search.named.SEARCHES`, to be asked for in words."""
+
+    form: ClassVar[str]
+    """Words that it reads, as examples: `first:2 or first:0.25`."""
+    help: ClassVar[str]
+    """What they ask for, in half a line."""
+
+    @classmethod
+    def parse(cls, text: str, /) -> Proposer:
+        """Read one word, the inverse of `str`.
+
+        Raises:
+            PlanError: if the text has another form.
         """
 
 

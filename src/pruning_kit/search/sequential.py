@@ -16,6 +16,8 @@ class Sequential(OneRound):
     """The whole model without each block in turn."""
 
     mode: ClassVar[str | None] = "sequential"
+    form: ClassVar[str] = "sequential"
+    help: ClassVar[str] = "each block removed alone"
 
     def plans(self, n_blocks: int) -> Iterable[Plan]:
         """One plan for each block."""

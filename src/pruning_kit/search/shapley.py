@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pruning_kit.bounds import MOST_PERMUTATIONS
 from pruning_kit.errors import PlanError
@@ -15,7 +16,6 @@ from pruning_kit.search.together import MAX_PLANS
 MIN_PERMUTATIONS = 4  # two pairs show an error
 PERMUTATIONS_PER_BLOCK = 16
 MAX_SWEPT_BLOCKS = 8  # up to 256 plans: all of them cost less than sampled orders
-EXAMPLE = "shapley with a number of orders, such as shapley:160"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class ShapleyOrders(OneRound):
     Raises:
         PlanError: if there is no order, or are more than are used.
     """
+
+    form: ClassVar[str] = "shapley:160"
+    help: ClassVar[str] = "the sets met in 160 sampled orders of the blocks, for Shapley values"
 
     n_orders: int
     seed: int = 0
@@ -44,7 +47,7 @@ class ShapleyOrders(OneRound):
         Raises:
             PlanError: if the text has another form.
         """
-        word = Word.parse(text, EXAMPLE, ("seed",))
+        word = Word.parse(text, cls.form, ("seed",))
         (n_orders,) = word.whole_numbers(1)
         return cls(n_orders, word.settings.get("seed", 0))
 

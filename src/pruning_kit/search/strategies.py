@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import (
     STRATEGIES,
+    check_ratio,
     check_strategy,
     count_for_ratio,
     sizes_within,
@@ -16,8 +18,6 @@ from pruning_kit.plans.sets import (
 )
 from pruning_kit.search.one_round import OneRound
 from pruning_kit.search.text import Word
-
-EXAMPLE = "a strategy with sizes or ratios, such as first:2 or first,last:0.25"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class Strategies(OneRound):
     Raises:
         PlanError: if a strategy is unknown, or there are sizes and ratios.
     """
+
+    form: ClassVar[str] = "first, first,last:2,3, alternate:0.25 or random:max=4,seed=1"
+    help: ClassVar[str] = f"{', '.join(STRATEGIES)}: at each size, or some sizes or shares"
 
     names: tuple[str, ...]
     sizes: tuple[int, ...] = ()
@@ -41,6 +44,8 @@ class Strategies(OneRound):
     def __post_init__(self) -> None:
         for name in self.names or [""]:
             check_strategy(name)
+        for ratio in self.ratios:
+            check_ratio(ratio)
         if self.sizes and self.ratios:
             raise PlanError(
                 f"cannot remove {self.sizes[0]} blocks and a share of {self.ratios[0]:g} by one "
@@ -57,7 +62,7 @@ class Strategies(OneRound):
         Raises:
             PlanError: if the text has another form.
         """
-        word = Word.parse(text, EXAMPLE, ("max", "seed"))
+        word = Word.parse(text, cls.form, ("max", "seed"))
         top, seed = word.settings.get("max"), word.settings.get("seed", 0)
         return cls(word.names, word.whole, word.shares, top, seed)
 

@@ -10,7 +10,7 @@ from pruning_kit.errors import PlanError
 
 _NAMES = r"[a-z]+(?:,[a-z]+)*"
 _NUMBER = r"\d{1,9}(?:\.\d{1,30})?(?:e-\d{1,3})?"
-_SETTING = r"[a-z]+=-?\d{1,19}"
+_SETTING = r"[a-z]+=-?\d{1,18}"  # fits into 64 bits
 _WORD = re.compile(
     rf"({_NAMES})(?::((?:{_NUMBER}|{_SETTING})(?:,(?:{_NUMBER}|{_SETTING}))*))?", re.ASCII
 )

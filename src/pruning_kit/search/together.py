@@ -31,14 +31,14 @@ class Together:
     proposers: tuple[Proposer, ...]
     max_plans: int = field(default=MAX_PLANS, compare=False)
     """More variants than this are measured only when asked for by raising it."""
-    seed: int = field(default=0, compare=False)
-    """As reports show it; 0: that of the proposers, if one has another."""
 
     def __post_init__(self) -> None:
-        members = _canonical(self.proposers)
-        seeds = [member.seed for member in members if member.seed]
-        object.__setattr__(self, "proposers", members)
-        object.__setattr__(self, "seed", self.seed or next(iter(seeds), 0))
+        object.__setattr__(self, "proposers", _canonical(self.proposers))
+
+    @property
+    def seed(self) -> int:
+        """That of the first proposer that has one."""
+        return next((member.seed for member in self.proposers if member.seed), 0)
 
     @property
     def mode(self) -> str | None:

@@ -29,6 +29,7 @@ from pruning_kit.machine.memory import peak_added_bytes, weight_bytes
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.surgery import recut
 from pruning_kit.speed.depths import NULL_PAIR
+from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.speed.samples import Sample, at_one_level, undisturbed
 from pruning_kit.speed.timings import DECODE, END_TO_END, END_TO_END_PLAIN, PREFILL, QUANTITIES
 from pruning_kit.speed.turns import (
@@ -42,7 +43,6 @@ from pruning_kit.speed.turns import (
     stretches,
     turn_lengths,
 )
-from pruning_kit.speed.workload import LatencyProtocol
 
 TRIAL_STEPS = 8
 

@@ -32,11 +32,12 @@ from pruning_kit.machine.devices import (
 from pruning_kit.plans.plan import Plan
 from pruning_kit.speed.generation import Workload
 from pruning_kit.speed.pools import choose_entries, middle_plan, pool_plans
+from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.speed.rounds import run_rounds, share_done
 from pruning_kit.speed.threads import Trial, Wanted, choose, try_threads
 from pruning_kit.speed.timings import BUDGET_ENDED, Timings
 from pruning_kit.speed.turns import Turns
-from pruning_kit.speed.workload import LatencyProtocol, check_protocol, option
+from pruning_kit.speed.workload import check_protocol
 
 DEFAULT_PROTOCOL = LatencyProtocol()
 
@@ -221,12 +222,11 @@ def first_difference(stored: Timings, wanted: Mapping[str, Any]) -> tuple[str, A
     """The first of the wanted facts that stored timings do not have; the plans are not looked at.
 
     Returns:
-        its name (an option where there is one), the stored and the wanted value; None if the
+        its name, the stored and the wanted value; None if the
         stored timings are of this protocol and readings.
     """
     then = {**stored.machine, **stored.protocol}
-    difference = disk.first_difference({name: then.get(name) for name in wanted}, wanted)
-    return difference and (option(difference[0]), *difference[1:])
+    return disk.first_difference({name: then.get(name) for name in wanted}, wanted)
 
 
 def _protocol_facts(protocol: LatencyProtocol, n_prompt_tokens: int) -> dict[str, Any]:

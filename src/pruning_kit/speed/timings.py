@@ -216,7 +216,7 @@ class Timings:
         if not self.covers(plan):
             raise TimingError(
                 f"cannot tell the latency of plan {plan}: this run timed {len(self._pool_of)} "
-                "other plans. Measure it with --plans."
+                "other plans. Measure it too."
             )
         pool = self._pool_of[plan]
         members = self._members[pool]

@@ -1,52 +1,83 @@
-"""What a workbench and a sweep are asked for; None leaves the choice to the kit."""
+"""What a workbench and a sweep are asked for; None leaves the choice to the kit. No torch.
+
+Of each field stands here, once, what the command line offers: default, help, range, kind of error.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from pruning_kit import bounds
-from pruning_kit.errors import WindowError
-from pruning_kit.inputs.corpora import HubText
-from pruning_kit.speed.workload import LatencyProtocol
+from pruning_kit.bounds import TOKENS, Range
+from pruning_kit.errors import DeviceError, WindowError
+from pruning_kit.inputs.hub_text import WHERE, HubText
+from pruning_kit.speed.protocol import LatencyProtocol
+
+HOW, RESULT = "Arithmetic", "Result"
+_text = partial(bounds.setting, group=WHERE, error=WindowError)
+_how = partial(bounds.setting, group=HOW, error=DeviceError)
+_result = partial(bounds.setting, group=RESULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkbenchSettings:
     """A model, the texts that it reads, and how it computes."""
 
-    model: str | None = None
-    """A Hub id, a folder, or `demo`; None: distilgpt2, or the demo model without it."""
-    dataset: str | None = None
-    """The text that figures are reported on: a name, a file, or a dataset of the Hub."""
-    hub_text: HubText | None = None
+    model: str | None = _text(
+        None, "Hub id, local folder, or demo. Default: distilgpt2, or demo without it."
+    )
+    dataset: str | None = _text(
+        None,
+        "wikitext2, wikitext2-published, demo, a text file, or a Hub dataset. Default: WikiText-2 "
+        "test, or the embedded text where it is not to be had.",
+    )
+    hub_text: HubText = field(default_factory=HubText)
     """Which part of a dataset of the Hub."""
-    select_on: str | None = None
-    """A second text, on which plans are chosen: a file, a dataset, or `calibration`."""
-    context: int | None = None
-    """Tokens of a window."""
-    stride: int | None = None
-    """Tokens by which windows advance."""
-    max_windows: int | None = None
-    """Windows of each text at most."""
-    bos: bool | None = None
-    """Whether each window begins with the BOS token; None: where the tokenizer begins texts so."""
-    device: str = "auto"
-    dtype: str = "auto"
-    attention: str | None = None
-    batch_size: int | None = None
-    """Windows at a time."""
-    threads: int | None = None
-    """Of the CPU."""
+    select_on: str | None = _text(
+        None,
+        "A second text to choose plans on: calibration (that of demo or wikitext2), or a text "
+        "file.",
+    )
+    context: int | None = _text(
+        None, "Tokens per window. Default: the model's.", allowed=Range(1, TOKENS)
+    )
+    stride: int | None = _text(
+        None, "Tokens windows advance by. Default: half.", allowed=Range(1, TOKENS)
+    )
+    max_windows: int | None = _text(
+        None, "A quick look: only the first N windows of a text.", allowed=Range(1, 10**9)
+    )
+    bos: bool | None = _text(
+        None,
+        "Begin every window with the BOS token. Default: where the tokenizer begins texts with it "
+        "(Llama, Gemma).",
+    )
+    device: str = _how("auto", "auto, cpu, cuda, cuda:1 or mps.")
+    dtype: str = _how(
+        "auto", "auto (float32 on CPUs, float16 on CUDA), float32, float16, bfloat16."
+    )
+    attention: Literal["eager", "sdpa"] | None = _how(
+        None, "Attention. Default: the model family's."
+    )
+    batch_size: int | None = _how(
+        None, "Windows at a time. Default: from free memory.", allowed=Range(1, 10**6)
+    )
+    threads: int | None = _how(
+        None,
+        "CPU threads. Default: all cores; for timing as many of them as can be timed.",
+        allowed=Range(1, 2048),
+    )
 
     def check(self) -> None:
         """Refuse sizes that cannot be, before anything is loaded.
 
         Raises:
-            WindowError: naming the size and what it may be.
+            WindowError, DeviceError: naming the size and what it may be.
         """
-        for option in ("context", "stride", "max_windows", "batch_size", "threads"):
-            bounds.check(f"--{option.replace('_', '-')}", getattr(self, option), WindowError)
+        bounds.check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +86,15 @@ class SweepSettings(WorkbenchSettings):
 
     timing: LatencyProtocol | None = None
     """How the cut models are timed; None leaves timing out."""
-    samples: bool = False
-    """Keep a continuation of a prompt by the whole model and by the best plan of each size."""
-    output: Path | None = None
-    """The run folder; None: a new one, under `results` or in the user's cache."""
-    resume: bool = False
-    """Go on with a stopped run."""
-    save_results: bool = False
-    """Where a run goes that has no `output`: under `results`, or in the user's cache."""
+    samples: bool = _result(
+        False, "Keep a continuation by the whole model and the best of each size."
+    )
+    output: Path | None = _result(  # noqa: RUF009 - a field
+        None, "The run folder to write. Default: a new one in the user's cache."
+    )
+    resume: bool = _result(False, "Go on with a stopped run.")
+    save_results: bool = _result(
+        False, "Write results.csv and figures, under results/ unless --output is given."
+    )
     command: str = ""
     """What was typed."""

@@ -7,7 +7,7 @@ again from the start and sent the stored sums, until it asks for something new.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pruning_kit.inputs.models import LoadedModel
@@ -71,7 +71,6 @@ def start(
     proposer: Proposer,
     observer: Observer,
     ranks: Ranks = ALONE,
-    check: Callable[[int], object] | None = None,
 ) -> tuple[RunFolder, Workbench]:
     """Build the workbench and open the run folder; what cannot be done is refused before that.
 
@@ -80,7 +79,6 @@ def start(
         proposer: asks for variants.
         observer: is told of substitutions and slow steps.
         ranks: the processes that share the run.
-        check: called with the number of blocks, in place of the proposer's own check.
 
     Raises:
         PruningKitError: if anything asked for cannot be had; nothing is left behind then.
@@ -95,7 +93,7 @@ def start(
         if settings.samples:
             check_samples(loaded, observer)
 
-    found = find(settings, observer, check or proposer.check, ranks.local_rank)
+    found = find(settings, observer, proposer.check, ranks.local_rank)
     workbench = prepare(found, observer, _threads(ranks), check_model)
     run, workbench = open_run(settings, workbench, proposer, ranks)
     if settings.timing:

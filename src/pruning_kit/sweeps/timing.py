@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pruning_kit.bounds import settings_of
 from pruning_kit.errors import RunError
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import using_threads
@@ -13,7 +14,8 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.results import LATENCY_FILE, read_timings
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.speed import latency, stored_timings
-from pruning_kit.speed.workload import PROMPT, LatencyProtocol, check_protocol
+from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.speed.workload import PROMPT, check_protocol
 from pruning_kit.sweeps.workbench import Workbench
 
 
@@ -60,10 +62,16 @@ def refuse_other_timings(run: RunFolder, workbench: Workbench, protocol: Latency
     if difference:
         name, then, now = difference
         raise RunError(
-            f"cannot keep the timings in {run.folder / LATENCY_FILE}: they were taken "
-            f"with {name} {then}, this run asks for {now}. Delete the file to time again, or "
-            "add --no-speed."
+            f"cannot keep the timings in {run.folder / LATENCY_FILE}: they were taken with "
+            f"{_as_asked_for(name)} {then}, this run asks for {now}. Delete the file to time "
+            "again, or add --no-speed."
         )
+
+
+def _as_asked_for(field: str) -> str:
+    """What the command line calls a fact of a protocol, in words."""
+    said = settings_of(LatencyProtocol).get(field)
+    return ((said and said.name) or field).replace("_", " ")
 
 
 def check_timing(loaded: LoadedModel, device: torch.device, protocol: LatencyProtocol) -> None:

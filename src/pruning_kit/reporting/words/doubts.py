@@ -8,7 +8,8 @@ from math import ceil, inf, log, log1p
 
 import numpy as np
 
-from pruning_kit.intervals.repeats import MIN_ROUNDS, TRIM, Estimate, Floats
+from pruning_kit.intervals import MIN_ROUNDS
+from pruning_kit.intervals.repeats import TRIM, Estimate, Floats
 from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words.speed import NAMES, interval, percent, pool_name, threads_used
 from pruning_kit.speed.depths import NULL_PAIR

@@ -50,7 +50,7 @@ def shapley_options(n_blocks: int, n_permutations: int | None) -> str:
         return "--mode combinatorial"
     count = count_shapley_plans(n_blocks, n_permutations)
     more = f" --max-plans {count}" * (count > MAX_PLANS)
-    return f"--plans shapley:{n_permutations}{more}"
+    return f"--try shapley:{n_permutations}{more}"
 
 
 def shapley_sentences(analysis: Analysis) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pruning_kit.intervals.repeats import MIN_ROUNDS, Estimate
+from pruning_kit.intervals import MIN_ROUNDS
+from pruning_kit.intervals.repeats import Estimate
 from pruning_kit.plans.plan import Plan
 from pruning_kit.speed import throughput
 from pruning_kit.speed.depths import NULL_PAIR, Fit
