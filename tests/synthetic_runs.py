@@ -79,6 +79,7 @@ def write_run(
     seed: int = 0,
     model: str = "distilgpt2",
     samples: Mapping[Plan, str] | None = None,
+    comparing: bool = False,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a finished run through the store and return its folder.
@@ -99,6 +100,7 @@ def write_run(
         seed: of the texts.
         model: its name.
         samples: what plans wrote on from a prompt.
+        comparing: measure KL and agreement too, both made up from the cost.
         changes: of facts, by their paths, such as `model.name`.
     """
     plans = all_plans(n_blocks) if plans is None else list(plans)
@@ -113,9 +115,14 @@ def write_run(
             sums[role][plans.index(plan), n_windows // 2] = np.nan
     facts = facts_of(n_blocks, targets, "float16" if recomputed else "float32")
     named = {"model.name": model, "command": facts.command.replace("distilgpt2", model)}
+    measured = {
+        role: {"nll": nll_PN}
+        | (comparing_sums(plans, costs[role], targets[role]) if comparing else {})
+        for role, nll_PN in sums.items()
+    }
     run = store.RunFolder.create(folder, changed(facts, named | dict(changes or {})))
     for number, rows in enumerate(np.array_split(np.arange(len(plans)), n_rounds)):
-        _write_round(run, number, [plans[row] for row in rows], sums, rows, recomputed)
+        _write_round(run, number, [plans[row] for row in rows], measured, rows, recomputed)
     run.finish()
     if samples:
         texts = {Variant(plan): text for plan, text in samples.items()}
@@ -125,12 +132,22 @@ def write_run(
     return folder
 
 
-def _write_round(run, number, plans, sums, rows, recomputed) -> None:
-    run.add_round(number, round_of(plans, texts=tuple(sums)))
-    for role, nll_PN in sums.items():
+def comparing_sums(plans, cost, targets) -> dict[str, np.ndarray]:
+    """KL of 0.8 times the cost and a share of agreement that falls with it, with noise."""
+    generator = np.random.default_rng(1)
+    costs_P1 = np.array([[max(0.0, cost(plan))] if plan.size else [0.0] for plan in plans])
+    noise_PN = 1 + 0.1 * generator.standard_normal((len(plans), len(targets)))
+    kl_PN = 0.8 * costs_P1 * noise_PN * targets
+    return {"kl": kl_PN, "agreement": np.round(np.exp(-costs_P1 * noise_PN) * targets)}
+
+
+def _write_round(run, number, plans, measured, rows, recomputed) -> None:
+    measures = tuple(next(iter(measured.values())))
+    run.add_round(number, round_of(plans, texts=tuple(measured), measures=measures))
+    for role, sums in measured.items():
         for group, (first, end) in enumerate(run.facts.windows[role].groups):
             again = {"recomputed": "float32"} if recomputed and group == 0 else {}
-            part = {"nll": nll_PN[rows, first:end]}
+            part = {name: sums_PN[rows, first:end] for name, sums_PN in sums.items()}
             run.write_part(number, role, group, part, {"kernel": "reference"} | again)
 
 

@@ -19,7 +19,7 @@ from pruning_kit.findings.analysis import analyse
 from pruning_kit.inputs.models import DEMO_FOLDER
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
-from pruning_kit.reporting.words.importance import shapley_options
+from pruning_kit.reporting.commands import same_sweep, shapley_command, shapley_options
 from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.results import load_run
 from pruning_kit.search.shapley import permutations_to_sample
@@ -195,12 +195,18 @@ def test_the_sweep_that_shapley_values_ask_for_is_taken(n_blocks, sweep, without
 
 def test_a_report_of_a_deep_model_advises_a_sweep_that_is_taken(tmp_path, sweep, without_weights):
     run = load_run(write_run(tmp_path / "run", 48, [Plan(), *singles(48)], timed=False))
-    (said,) = section_sentences(analyse(run))["shapley"]
+    analysis = analyse(run)
+    said = section_sentences(analysis)["importance"][-1]
     assert "49 of 2^48 sets of blocks were measured in full" in said
-    command = shlex.split(re.search("`([^`]+)`", said)[1])
+    command = shlex.split(shapley_command(run, analysis), comments=True)
     options = command[command.index("distilgpt2") + 1 :]
     assert options == ["--try", "shapley:106"]
     assert accepted(sweep(without_weights(48), *options))
+
+
+def test_the_same_sweep_is_the_command_less_what_says_which_plans_and_where():
+    command = "pruning-kit sweep --mode baseline --model demo --resume --output=a --max-windows 8"
+    assert same_sweep(command) == "pruning-kit sweep --model demo --max-windows 8"
 
 
 class Listener(TerminalObserver):

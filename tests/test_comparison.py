@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from pruning_kit.errors import RunError
-from pruning_kit.findings.comparison import compare_runs, order_agreement, why_unpaired
+from pruning_kit.findings.comparison import (
+    NoSpeed,
+    Unpaired,
+    compare_runs,
+    order_agreement,
+    why_unpaired,
+)
 from pruning_kit.findings.published import compare_published, published_rows
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
@@ -73,18 +79,19 @@ def test_turning_two_runs_round_inverts_the_ratios(run):
 
 
 @pytest.mark.parametrize(
-    ("options", "changes", "because"),
+    ("options", "changes", "why", "because"),
     [
-        ({}, {"texts.reported.sha256": "dd" * 32}, "the texts differ"),
-        ({}, {"texts.reported.n_tokens": 5}, "the tokenizers differ"),
-        ({}, {"protocol.stride": 256}, "context or stride differ"),
-        ({"n_windows": 100}, {}, "different parts of the text were scored"),
+        ({}, {"texts.reported.sha256": "dd" * 32}, Unpaired.TEXT, "the texts differ"),
+        ({}, {"texts.reported.n_tokens": 5}, Unpaired.TOKENIZER, "the tokenizers differ"),
+        ({}, {"protocol.stride": 256}, Unpaired.WINDOWS, "context or stride differ"),
+        ({}, {"protocol.bos": 3}, Unpaired.BOS, "the windows of one begin with BOS"),
+        ({"n_windows": 100}, {}, Unpaired.PART, "different parts of the text were scored"),
     ],
 )
-def test_other_windows_are_not_paired(run, run_of, options, changes, because):
+def test_other_windows_are_not_paired(run, run_of, options, changes, why, because):
     as_many = {"texts.reported.n_tokens": run.facts.texts["reported"].n_tokens}
     other = run_of("second", changes=as_many | changes, **options)
-    assert why_unpaired(run, other) == because
+    assert why_unpaired(run, other) is why
     comparison = compare_runs(run, other)
     assert math.isnan(comparison.largest_difference)
     assert all(row.adjusted_p is None and row.ratio.low is None for row in comparison.rows)
@@ -104,6 +111,26 @@ def test_with_few_windows_nothing_is_tested_and_that_is_said(run_of):
     run = run_of(n_windows=30)
     text = formats.plain_text(comparison_document(compare_runs(run, shifted(run, 0.1))))
     assert "Nothing was tested (no interval: 30 windows, at least 50 needed)." in text
+
+
+def test_kl_and_agreement_are_compared_where_both_runs_have_them(run, run_of):
+    one = run_of("one", comparing=True)
+    other = replace(one, sums=one.sums | {("kl", "reported"): one.sums["kl", "reported"] * 1.5})
+    comparison = compare_runs(one, other)
+    row = next(row for row in comparison.rows if row.plan == Plan((1, 3)))
+    assert row.second.kl == pytest.approx(1.5 * row.first.kl)
+    assert row.kl_change.low < row.second.kl - row.first.kl < row.kl_change.high
+    (table,) = (s.table for s in comparison_document(comparison).sections if s.name == "kl")
+    cells = next(cells for cells in table.rows if cells[0] == "1+3")
+    assert cells[1:4] == (
+        f"{row.first.kl:.3f}",
+        f"{row.second.kl:.3f}",
+        f"{row.second.kl - row.first.kl:.3f}",
+    )
+    assert cells[5:] == (f"{row.first.agreement:.3f}",) * 2
+    assert max(map(len, formats.plain_text(comparison_document(comparison)).splitlines())) <= 80
+    without = comparison_document(compare_runs(one, run))
+    assert [section.name for section in without.sections] == ["summary", "differences", "plans"]
 
 
 def test_what_differs_is_listed_by_name(run, run_of):
@@ -216,7 +243,7 @@ def test_why_speed_is_not_compared_is_said(run, run_of):
         (few, run, "the first run was timed for 5 rounds only, and at least 8 are needed"),
     ):
         comparison = compare_runs(first, second)
-        assert comparison.speed is None
+        assert isinstance(comparison.speed, NoSpeed)
         said = comparison_document(comparison).sections[0].sentences[-1]
         assert said == f"Speed is not compared: {because}."
 
@@ -297,13 +324,13 @@ def test_published_rows_that_were_not_measured_stay_empty(run):
 def test_other_protocols_are_noted(run_of):
     changes = {"protocol.stride": 256, "texts.reported.part": "first 8 of 561 windows"}
     run = run_of("other", changes=changes)
-    text = " ".join(compare_published(run).notes)
+    text = " ".join(published_document(compare_published(run)).notes)
     assert "Sweep with --dataset wikitext2-published" in text
     assert "the table used 512, this run 256" in text and "first 8 of 561 windows" in text
 
 
 def test_a_copy_of_distilgpt2_under_another_name_is_recognised_and_said(run_of):
-    notes = compare_published(run_of("copy", model="./my-model")).notes
+    notes = published_document(compare_published(run_of("copy", model="./my-model"))).notes
     assert "./my-model is taken for distilgpt2 by its blocks and parameters." in notes
 
 
@@ -313,8 +340,8 @@ def test_another_model_is_refused_with_its_facts(run_of):
         compare_published(run)
     assert str(caught.value) == (
         f"cannot compare {run.folder} with the published table: the table belongs to distilgpt2 "
-        "(6 blocks, 81.91 M parameters), this run measured demo (4 blocks, 81.91 M). Sweep with "
-        "--model distilgpt2, or compare two runs."
+        "(6 blocks, 81.91 M parameters), this run measured demo (4 blocks, 81.91 M). Sweep "
+        "distilgpt2, or compare two runs."
     )
 
 

@@ -61,6 +61,18 @@ def test_an_import_inside_a_function_is_held_to_them_too(tmp_path, module, state
     assert complaint in done.stdout
 
 
+@pytest.mark.parametrize("layer", ["findings", "speed", "intervals", "walk", "kernels"])
+def test_numbers_name_no_option_of_the_command_line(layer):
+    sources = sorted((PACKAGE / layer).rglob("*.py"))
+    assert sources
+    named = {
+        f"{path.relative_to(PACKAGE)}: {option}"
+        for path in sources
+        for option in re.findall(r"--[a-z][a-z-]*", path.read_text(encoding="utf-8"))
+    }
+    assert named == set()
+
+
 def opening(path: Path) -> str:
     """What a file says of itself: the docstring of a module, the first comment of other sources."""
     text = path.read_text(encoding="utf-8")

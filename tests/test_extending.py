@@ -21,8 +21,8 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import RECOVERIES
 from pruning_kit.pruning.surgery import recut
+from pruning_kit.reporting.commands import shapley_command
 from pruning_kit.reporting.figures.bars import measured
-from pruning_kit.reporting.words.importance import shapley_sentences
 from pruning_kit.runs.results import measured_numbers
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import SEARCHES, parse
@@ -160,5 +160,5 @@ def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(
     again = load_run(run.folder)
     np.testing.assert_array_equal(again.nll(), run.nll())
     assert math.isfinite(again.frame()["ppl"].sum())
-    (advice,) = shapley_sentences(analyse(again))
-    assert "`pruning-kit sweep … --mode combinatorial` measures the plans" in advice
+    advice = shapley_command(again, analyse(again))
+    assert advice.endswith("\npruning-kit sweep … --mode combinatorial")

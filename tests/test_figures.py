@@ -11,6 +11,7 @@ from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.reporting.figures import (
+    OF_EVERY_SWEEP,
     bars,
     interaction_matrix,
     pair_heatmap,
@@ -23,7 +24,7 @@ from pruning_kit.reporting.figures import (
     speed_against_perplexity,
 )
 from pruning_kit.reporting.figures.canvas import image
-from pruning_kit.reporting.figures.catalogue import PICTURES, draw_all
+from pruning_kit.reporting.figures.catalogue import FIGURES, draw_all
 from pruning_kit.reporting.figures.front import colour_scale, quantities_across
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, write_run
@@ -234,14 +235,16 @@ def test_any_name_can_be_drawn(run_of, name):
 def test_figures_are_written_whole_as_png_and_svg_and_always_the_same(run_of, tmp_path):
     run = run_of(plans=FEW)
     analysis = analyse(run)
-    paths = save_figures(run, analysis, tmp_path)
+    paths = save_figures(run, analysis, tmp_path, OF_EVERY_SWEEP)
     names = ["perplexity.png", "perplexity.svg", "speed.png", "speed.svg"]
     assert [path.name for path in paths] == names == sorted(f.name for f in tmp_path.iterdir())
     first = [path.read_bytes() for path in paths]
     assert first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
-    assert [path.read_bytes() for path in save_figures(run, analysis, tmp_path)] == first
+    assert [
+        path.read_bytes() for path in save_figures(run, analysis, tmp_path, OF_EVERY_SWEEP)
+    ] == first
     alone = run_of(plans=[Plan()], timed=False)
-    assert save_figures(alone, analyse(alone), tmp_path) == []
+    assert save_figures(alone, analyse(alone), tmp_path, OF_EVERY_SWEEP) == []
     assert list(tmp_path.iterdir()) == []  # none that shows what results.csv no longer holds
 
 
@@ -258,14 +261,12 @@ def test_figures_are_written_whole_as_png_and_svg_and_always_the_same(run_of, tm
 def test_extreme_runs_are_drawn_without_a_warning(run_of, options):
     run = run_of(**options)
     analysis = analyse(run)
-    figures = [perplexity_bars(run), speed_against_perplexity(run, analysis)]
-    figures += draw_all(run, analysis).values()
-    drawn = [figure for figure in figures if figure is not None]
+    drawn = draw_all(run, analysis).values()
     assert all(len(image(figure, "png")) > 1000 for figure in drawn)
 
 
-def test_a_full_run_has_every_picture_and_a_bare_one_none(full, analysis, run_of):
-    assert list(draw_all(full, analysis)) == list(PICTURES)
+def test_a_full_run_has_every_figure_and_a_bare_one_none(full, analysis, run_of):
+    assert list(draw_all(full, analysis)) == list(FIGURES)
     bare = run_of(plans=[Plan()], timed=False)
     assert draw_all(bare, analyse(bare)) == {}
 

@@ -21,6 +21,7 @@ from pruning_kit.machine.devices import Stopwatch
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import subsets
 from pruning_kit.pruning.surgery import cut
+from pruning_kit.reporting.words import speed
 from pruning_kit.speed import generation, latency, rounds, throughput
 from pruning_kit.speed.pools import pool_plans
 from pruning_kit.speed.protocol import LatencyProtocol
@@ -369,9 +370,9 @@ def test_further_batch_sizes_time_the_whole_model_and_the_plan_in_the_middle(dec
         ("0+1", 4),
     ]
     assert [p.decode_tokens_per_s for p in points] == [1.0, 2.0, 4.0] * 2
-    assert list(throughput.sentences(timings)) == [
-        f"Decode of {name} by batch size: 1: 1 tokens/s, 1e+03 ms a step; "
-        "2: 2 tokens/s, 1e+03 ms a step; 4: 4 tokens/s, 1e+03 ms a step."
+    assert list(speed.throughput(timings)) == [
+        f"Decode of {name} by batch size: 1: 1 tokens/s, 1,000 ms a step; "
+        "2: 2 tokens/s, 1,000 ms a step; 4: 4 tokens/s, 1,000 ms a step."
         for name in ("the whole model", "plan 0+1")
     ]
     assert from_json(json.loads(json.dumps(to_json(timings)))) == timings
@@ -382,7 +383,7 @@ def test_further_batch_sizes_time_the_whole_model_and_the_plan_in_the_middle(dec
 def test_a_run_at_one_batch_size_has_no_curve(decoder):
     timings = latency.measure(decoder, [], PROMPT_IDS, QUICK, clock=Ticker())
     assert throughput.batch_points(timings) == []
-    assert list(throughput.sentences(timings)) == []
+    assert list(speed.throughput(timings)) == []
 
 
 def test_stored_timings_of_another_protocol_or_machine_are_told_apart(decoder):

@@ -47,6 +47,8 @@ def test_a_run_gives_a_data_frame_figures_and_a_summary(runs):
     assert names["analysis"].recommended == Plan((3,))
     saved = {path.name for path in run.folder.glob("*.png")}
     assert saved == {
+        "perplexity.png",
+        "speed.png",
         "removed-block.png",
         "pairs.png",
         "interactions.png",

@@ -61,7 +61,7 @@ def test_the_random_strategy_is_that_of_the_seed_the_sweep_was_given(stored_run,
     assert strategy_plan("random", 6, 2, 0) != strategy_plan("random", 6, 2, 3)
 
 
-TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
+TIME_AGAIN = "Delete the file and resume the sweep to time again."
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from transformers import (
 from pruning_kit.cli.terminal import describe_run
 from pruning_kit.errors import CorpusError, ModelError, RunError, WindowError
 from pruning_kit.findings.analysis import analyse
-from pruning_kit.findings.comparison import why_unpaired
+from pruning_kit.findings.comparison import Unpaired, why_unpaired
 from pruning_kit.inputs import texts
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.models import find_model, load_model
@@ -315,4 +315,4 @@ def test_a_run_says_whether_its_windows_begin_with_bos_and_is_not_mixed(tmp_path
     assert without.facts.protocol.bos is None
     assert describe_run(without)[1].endswith("context 32, stride 16")
     assert "BOS" not in build_document(without, analyse(without)).subtitle
-    assert why_unpaired(run, without) == "the windows of one begin with BOS"
+    assert why_unpaired(run, without) is Unpaired.BOS

@@ -42,8 +42,7 @@ def analysis_of(plans, costs, pairs=None, latency=None, selection=None, **option
         len(costs),
         parameters(plans),
         latency or {},
-        "pruning-kit sweep --model demo",
-        ("Persuasion", title),
+        titles=("Persuasion", title),
     )
 
 
@@ -90,11 +89,11 @@ def sentences(kind: str) -> str:
 
 
 def report_of_a_run(folder: Path, name: str) -> str:
-    """A run of 5 blocks with everything: two texts, timings, samples, windows computed again."""
+    """A run of 5 blocks with all there is: two texts, all measures, timings, samples, float32."""
     where = folder / "golden"
     if not where.exists():
         samples = {Plan(): "It is a truth", Plan((3,)): "It was a truth"}
-        write_run(where, 5, selection=True, recomputed=True, samples=samples)
+        write_run(where, 5, selection=True, recomputed=True, samples=samples, comparing=True)
     return formats.render(load_run(where), FORMATS[name])
 
 

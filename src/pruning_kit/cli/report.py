@@ -24,7 +24,7 @@ def report(
         typer.Option(help="File for md and html. Default: report.md or report.html in RUN."),
     ] = None,
     figures: Annotated[
-        bool, typer.Option("--figures", help="Also write every picture as PNG and SVG into RUN.")
+        bool, typer.Option("--figures", help="Also write every figure as PNG and SVG into RUN.")
     ] = False,
     max_latency: Annotated[
         float | None, typer.Option(help="Budget: milliseconds end to end, such as 300.")
@@ -68,10 +68,9 @@ def report(
     if file:
         write_report(run, file, form, asked, analysis)
     if figures:
-        from pruning_kit.reporting.figures import save_figures, save_pictures
+        from pruning_kit.reporting.figures import save_figures
 
         written = save_figures(run, analysis, run_folder)
-        written += save_pictures(run, analysis, run_folder)
         out.say(f"{len(written)} figures are in {run_folder}.")
     if file:
         out.say(f"The report is in {file}.")

@@ -107,10 +107,10 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     analysis = analyse(run)
     written = ["results.csv", "run.json"]
     if save_results:  # before anything is printed, since the terminal may be gone
-        from pruning_kit.reporting.figures import save_figures
+        from pruning_kit.reporting.figures import OF_EVERY_SWEEP, save_figures
 
         write_csv(run, folder / "results.csv")
-        figures = save_figures(run, analysis, folder)
+        figures = save_figures(run, analysis, folder, OF_EVERY_SWEEP)
         written += [path.name for path in figures if path.suffix == ".png"]
     for line in describe_run(run):
         out.say(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,96 +28,67 @@ from pruning_kit.findings.importance import (
 from pruning_kit.findings.sizes import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
 from pruning_kit.intervals import MIN_ROUNDS, windows
 from pruning_kit.plans.plan import Plan
-from pruning_kit.printable import copyable
 from pruning_kit.runs.facts import Role
 from pruning_kit.speed.timings import END_TO_END, Timings
 
 if TYPE_CHECKING:
     from pruning_kit.runs.results import Run
 
-SAME_TEXT = "chosen and reported on the same text"
-LADDER_PCT = (10.0, 25.0, 50.0, 100.0)
 CHECKED_AUTOCORRELATION = 0.5
 COLLAPSE_RATIO = 10.0
-PLAN_OPTIONS = (
-    "--mode",
-    "--try",
-    "--max-removed",
-    "--max-plans",
-    "--output",
-)
-PLACE_FLAGS = ("--resume",)
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text of the run: its title, windows and scored tokens.
-
-    `short` is the title without what the run's two texts share, such as the author.
-    """
+    """A text of the run."""
 
     role: Role
     title: str
     short: str
+    """The title without what the run's two texts share, such as the author."""
     n_windows: int
     n_tokens: int
+    """Tokens that were scored."""
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Everything that a run says about a model's blocks.
+    """Everything that a run says about a model's blocks."""
 
-    `reported` is the text that figures belong to, `selection` the one that plans are chosen on;
-    they are equal where the run holds one text. `scores` and `selection_scores` give any further
-    interval, such as `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`. `timings` are
-    what milliseconds come from, None where nothing was timed. `same_sweep` is the command of the
-    run less the options that say which plans are measured.
-    """
-
-    same_sweep: str
     n_blocks: int
     reported: Text
+    """The text that figures belong to."""
     selection: Text
+    """The text that plans are chosen on; equal to `reported` where the run holds one text."""
     scores: Scores
+    """Any further interval: `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`."""
     selection_scores: Scores
+    """The same on the text chosen on."""
     autocorrelation: float
+    """Of neighbouring windows, by the first plan that was measured in full."""
     rows: tuple[PlanRow, ...]
+    """Every measured plan, smaller sets first, but for the stack without any block."""
     importance: Importance
     shapley: Shapley | NotAvailable
     interactions: tuple[Interaction, ...]
     sizes: tuple[Size, ...]
     avoid: tuple[Avoid, ...]
     turning_point: int
+    """Blocks to remove before the costs rise sharply."""
     recommended: Plan
+    """What to remove where no limit is set; the empty plan keeps the whole model."""
     timings: Timings | None
+    """What milliseconds come from; None where nothing was timed."""
 
     @property
-    def selection_note(self) -> str:
-        """What plans were chosen on, to stand beside every recommendation."""
-        if self.selection == self.reported:
-            return SAME_TEXT
-        return f"chosen on {self.selection.short}, reported on {self.reported.short}"
+    def two_texts(self) -> bool:
+        """Whether plans are chosen on another text than the reported one."""
+        return self.selection != self.reported
 
     @property
-    def uncertainty_note(self) -> str:
-        """How the intervals were made, or why there are none."""
-        resampling = self.scores.resampling
-        if resampling is None:
-            return self.scores.reason
-        note = (
-            "95 % intervals, in square brackets, cover the choice of passages from "
-            f"{self.reported.short} and nothing else: expect other figures on other text "
-            f"(studentised bootstrap of {self.scores.n_windows} windows in runs of "
-            f"{resampling.block_length} neighbours, {len(resampling.counts_RN):,} resamples, "
-            "paired between plans)"
-        )
-        if self.autocorrelation > CHECKED_AUTOCORRELATION:
-            note += (
-                f"; neighbouring windows correlate by {self.autocorrelation:.2f}, beyond the "
-                f"{CHECKED_AUTOCORRELATION} up to which the intervals were checked, so they may "
-                "be too narrow"
-            )
-        return note
+    def tested(self) -> bool:
+        """Whether there are windows enough on the text chosen on to tell plans apart."""
+        return self.selection_scores.resampling is not None
 
     @cached_property
     def row(self) -> Mapping[Plan, PlanRow]:
@@ -178,11 +148,6 @@ class Analysis:
         """Whether every removable set of blocks was measured in full."""
         return sum(not row.failed for row in self.rows) == 2**self.n_blocks - 1
 
-    @property
-    def ladder(self) -> tuple[Choice, ...]:
-        """The smallest plan within 10, 25, 50 and 100 % more perplexity."""
-        return tuple(self.choose(Budget(max_ppl_increase_pct=limit)) for limit in LADDER_PCT)
-
     def choose(self, budget: Budget) -> Choice:
         """The best plan within a budget; see `budgets.choose`."""
         return choose(self.rows, budget)
@@ -203,7 +168,6 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         run.n_blocks,
         run.parameters,
         _latencies(run),
-        same_sweep=_same_sweep(run.facts.command),
         titles=(texts["reported"].title, texts[role].title),
         random_seed=run.facts.proposal.seed,
         timings=run.timings,
@@ -215,23 +179,6 @@ def _scores(run: Run, role: Role, seed: int) -> Scores:
     found = {name: run.as_cut(name, role) for name in ("kl", "agreement")}
     others = {name: sums for name, sums in found.items() if sums is not None}
     return Scores.of(run.plans, run.nll_as_cut(role), run.targets(role), seed=seed, others=others)
-
-
-def _same_sweep(command: str) -> str:
-    """The command of a run less what says which plans it measures, and where they go.
-
-    A run of the library has none, so that its model and texts are left to be filled in.
-    """
-    if not command:
-        return "pruning-kit sweep …"
-    kept, words = [], iter(shlex.split(command))
-    for word in words:
-        option, _, value = word.partition("=")
-        if option in PLAN_OPTIONS and not value:
-            next(words, None)
-        elif option not in PLAN_OPTIONS and word not in PLACE_FLAGS:
-            kept.append(word)
-    return copyable(shlex.join(kept))
 
 
 def _latencies(run: Run) -> dict[Plan, PlanLatency]:
@@ -259,7 +206,6 @@ def analyse_scores(
     n_blocks: int,
     parameters: Mapping[Plan, int],
     latency: Mapping[Plan, PlanLatency],
-    same_sweep: str = "pruning-kit sweep",
     titles: tuple[str, str] = ("the text", "the text"),
     random_seed: int = 0,
     timings: Timings | None = None,
@@ -274,7 +220,6 @@ def analyse_scores(
     text = _text("reported", titles, reported)
     chosen_on = text if selection is reported else _text("selection", titles[::-1], selection)
     return Analysis(
-        same_sweep=same_sweep,
         n_blocks=n_blocks,
         reported=text,
         selection=chosen_on,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from enum import Enum, auto
 
 from pruning_kit.bounds import BUDGETS
 from pruning_kit.errors import RunError
@@ -18,29 +19,26 @@ FREE_NATS = 0.02
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits on a choice; None is no limit.
-
-    `max_ppl_increase_pct` is relative to the whole model: 10 allows 1.1 times its perplexity.
-    """
+    """Limits on a choice; None is no limit."""
 
     max_latency_s: float | None = None
+    """Seconds of the end-to-end task."""
     max_params: int | None = None
+    """Parameters of the model."""
     max_ppl_increase_pct: float | None = None
+    """Relative to the whole model: 10 allows 1.1 times its perplexity."""
 
     def check(self) -> None:
         """Refuse limits that are none.
 
         Raises:
-            RunError: naming the option and what it may be.
+            RunError: naming the limit and what it may be.
         """
         latency_ms = None if self.max_latency_s is None else 1e3 * self.max_latency_s
         params_m = None if self.max_params is None else self.max_params / 1e6
-        for option, value in (
-            ("--max-latency", latency_ms),
-            ("--max-params", params_m),
-            ("--max-ppl-increase", self.max_ppl_increase_pct),
-        ):
-            BUDGETS[option].check(option, value, RunError)
+        limits = (latency_ms, params_m, self.max_ppl_increase_pct)
+        for (name, allowed), value in zip(BUDGETS.items(), limits, strict=True):
+            allowed.check(name, value, RunError)
 
     @property
     def limits(self) -> tuple[Budget, ...]:
@@ -52,20 +50,29 @@ class Budget:
         )
 
 
+class Caveat(Enum):
+    """A limit that a chosen plan keeps by its estimate, on the text chosen on, and not surely."""
+
+    PPL_EXCEEDED = auto()
+    """On the reported text the estimate is over the limit."""
+    PPL_UNSURE = auto()
+    """On the reported text the interval reaches beyond the limit."""
+    LATENCY_UNSURE = auto()
+    """The interval of the latency reaches beyond the limit."""
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The plan chosen within a budget; `row` is None where no measured plan keeps to it.
-
-    `caveats` name limits that the chosen plan keeps only by its estimate or only on the text
-    that it was chosen on. Where none keeps to it, `nearest` is the plan that comes nearest to a
-    single limit, and `alone` holds what each of several limits allows alone.
-    """
+    """The plan chosen within a budget."""
 
     budget: Budget
     row: PlanRow | None
-    caveats: tuple[str, ...] = ()
+    """None where no measured plan keeps to the budget."""
+    caveats: tuple[Caveat, ...] = ()
     nearest: PlanRow | None = None
+    """Where none keeps to a single limit, the one that comes nearest to it."""
     alone: tuple[Choice, ...] = ()
+    """Where none keeps to several limits, what each of them allows alone."""
 
 
 def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
@@ -80,7 +87,7 @@ def choose(rows: tuple[PlanRow, ...], budget: Budget) -> Choice:
     budget.check()
     if budget.max_latency_s is not None and all(row.latency is None for row in rows):
         raise RunError(
-            f"cannot choose under --max-latency {1e3 * budget.max_latency_s:g} ms: this run holds "
+            f"cannot choose a model of at most {1e3 * budget.max_latency_s:g} ms: this run holds "
             "no timings that can be used. Measure it again with timing switched on, or give "
             "another limit."
         )
@@ -132,18 +139,18 @@ def _parameters(row: PlanRow) -> float:
     return float("inf") if row.parameters is None else row.parameters
 
 
-def _caveats(row: PlanRow, budget: Budget) -> tuple[str, ...]:
+def _caveats(row: PlanRow, budget: Budget) -> tuple[Caveat, ...]:
     found = []
     limit = budget.max_ppl_increase_pct
     if limit is not None and row.ppl_ratio.value > 1 + limit / 100:
-        found.append("on the reported text it exceeds the limit on perplexity")
+        found.append(Caveat.PPL_EXCEEDED)
     elif limit is not None and (row.ppl_ratio.high or 0.0) > 1 + limit / 100:
-        found.append("its 95 % interval reaches beyond the limit on perplexity")
+        found.append(Caveat.PPL_UNSURE)
     if budget.max_latency_s is not None and row.latency is not None:
         ratio = row.latency.ratio
         slowest = row.latency.median_s * (ratio.high or ratio.value) / ratio.value
         if slowest > budget.max_latency_s:
-            found.append("its 95 % interval reaches beyond the limit on latency")
+            found.append(Caveat.LATENCY_UNSURE)
     return tuple(found)
 
 

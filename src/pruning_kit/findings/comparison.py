@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,28 @@ from pruning_kit.runs.rows import perplexity
 from pruning_kit.speed import timings
 
 
+class Unpaired(Enum):
+    """What keeps two runs from being compared window by window."""
+
+    TEXT = auto()
+    TOKENIZER = auto()
+    WINDOWS = auto()
+    """Context or stride."""
+    BOS = auto()
+    """The windows of one begin with BOS."""
+    PART = auto()
+    """Different parts of the text were scored."""
+
+
+class NoSpeed(Enum):
+    """What keeps the speeds of two runs from being compared."""
+
+    UNTIMED = auto()
+    FEW_ROUNDS = auto()
+    NOTHING_SHARED = auto()
+    """No pruned model was timed in both."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """A fact in which two runs differ."""
@@ -36,26 +59,31 @@ class Difference:
 
 @dataclass(frozen=True)
 class Side:
-    """One plan in one of the runs; `change` is its perplexity relative to the whole model's."""
+    """One plan in one of the runs."""
 
     ppl: float
     change: float
+    """Its perplexity relative to the whole model's of the same run."""
     bits_per_byte: float
+    kl: float | None
+    """From the whole model, nats per token; None where it was not measured."""
+    agreement: float | None
+    """Share of tokens on which the whole model agrees; None where it was not measured."""
 
 
 @dataclass(frozen=True)
 class PlanComparison:
-    """One plan in both runs. `ratio` is the second perplexity relative to the first.
-
-    Of paired runs the ratio has an interval, and `adjusted_p` tests equality for all plans at
-    once; otherwise `ratio.reason` says why there is none.
-    """
+    """One plan in both runs."""
 
     plan: Plan
     first: Side
     second: Side
     ratio: Interval
+    """The second perplexity relative to the first; an interval only where runs are paired."""
+    kl_change: Interval | None
+    """KL of the second run less that of the first; None where unpaired or not measured in both."""
     adjusted_p: float | None
+    """A test of equality for all plans at once; None where nothing was tested."""
 
     @property
     def differs(self) -> bool:
@@ -65,25 +93,21 @@ class PlanComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs compared on the text they report on.
-
-    `unpaired_because` is empty where windows were compared one by one; then `largest_difference`
-    is the largest relative difference of any two sums, 0 where they agree to the last bit.
-    `agreement` is Kendall's tau of the order of the plans; None below three plans. `speed` is
-    None where speeds cannot be compared, and `no_speed_because` says why.
-    """
+    """Two runs compared on the text they report on."""
 
     first: Run
     second: Run
     differences: tuple[Difference, ...]
-    unpaired_because: str
+    unpaired: Unpaired | None
+    """None where windows were compared one by one."""
     rows: tuple[PlanComparison, ...]
     n_only_first: int
     n_only_second: int
     largest_difference: float
+    """Of any two sums, relative; 0 where they agree to the last bit, NaN where unpaired."""
     agreement: float | None
-    speed: timings.Agreement | None
-    no_speed_because: str
+    """Kendall's tau of the order of the plans; None below three plans."""
+    speed: timings.Agreement | NoSpeed
 
     @property
     def only_whole_model(self) -> bool:
@@ -104,27 +128,26 @@ def compare_runs(first: Run, second: Run) -> Comparison:
             f"cannot compare {first.folder} with {second.folder}: they have no measured plan in "
             "common. Sweep the same plans in both."
         )
-    because = why_unpaired(first, second)
+    unpaired = why_unpaired(first, second)
     first_PN, second_PN = _sums(first, shared), _sums(second, shared)
     sides = zip(_sides(first, shared), _sides(second, shared), strict=True)
     pairs = list(sides)
-    ratios = _unpaired_ratios(pairs, because) if because else _paired_ratios(first, shared, second)
-    speed, no_speed_because = _compare_speed(first, second)
+    changes = [None] * len(shared) if unpaired else _kl_changes(first, shared, second)
+    ratios = _unpaired_ratios(pairs) if unpaired else _paired_ratios(first, shared, second)
     return Comparison(
         first,
         second,
         tuple(differences(first, second)),
-        because,
+        unpaired,
         tuple(
-            PlanComparison(plan, *pair, ratio, p)
-            for plan, pair, (ratio, p) in zip(shared, pairs, ratios, strict=True)
+            PlanComparison(plan, *pair, ratio, change, p)
+            for plan, pair, (ratio, p), change in zip(shared, pairs, ratios, changes, strict=True)
         ),
         len(in_first) - len(shared),
         len(in_second) - len(shared),
-        math.nan if because else float(np.abs(second_PN / first_PN - 1).max()),
+        math.nan if unpaired else float(np.abs(second_PN / first_PN - 1).max()),
         order_agreement([a.ppl for a, _ in pairs], [b.ppl for _, b in pairs]),
-        speed,
-        no_speed_because,
+        _compare_speed(first, second),
     )
 
 
@@ -139,8 +162,20 @@ def measured_plans(run: Run) -> list[Plan]:
 
 
 def _sums(run: Run, plans: Sequence[Plan]) -> windows.Array:
-    row = {plan: index for index, plan in enumerate(run.plans)}
-    return run.nll_as_cut()[[row[plan] for plan in plans]]
+    return run.nll_as_cut()[_places(run, plans)]
+
+
+def _places(run: Run, plans: Sequence[Plan]) -> list[int]:
+    place = {plan: index for index, plan in enumerate(run.plans)}
+    return [place[plan] for plan in plans]
+
+
+def _means(measure: str, run: Run, plans: Sequence[Plan]) -> list[float | None]:
+    """A measure for each token; None where the run did not take it."""
+    sums = run.as_cut(measure)
+    if sums is None:
+        return [None] * len(plans)
+    return [*(sums[_places(run, plans)].sum(axis=1) / run.targets().sum()).tolist()]
 
 
 def _sides(run: Run, plans: Sequence[Plan]) -> list[Side]:
@@ -152,8 +187,14 @@ def _sides(run: Run, plans: Sequence[Plan]) -> list[Side]:
             perplexity(nats, tokens),
             perplexity(nats - whole_nats, tokens),
             nats / math.log(2) / n_bytes,
+            *comparing,
         )
-        for nats in _sums(run, plans).sum(axis=1).tolist()
+        for nats, *comparing in zip(
+            _sums(run, plans).sum(axis=1).tolist(),
+            _means("kl", run, plans),
+            _means("agreement", run, plans),
+            strict=True,
+        )
     ]
 
 
@@ -167,29 +208,34 @@ def _paired_ratios(
     return list(zip(ratios, p_values(estimates.adjusted_p_C), strict=True))
 
 
-def _unpaired_ratios(
-    pairs: Sequence[tuple[Side, Side]], because: str
-) -> list[tuple[Interval, float | None]]:
-    return [(Interval(b.ppl / a.ppl, reason=because), None) for a, b in pairs]
+def _kl_changes(first: Run, plans: Sequence[Plan], second: Run) -> list[Interval | None]:
+    one, other = first.as_cut("kl"), second.as_cut("kl")
+    if one is None or other is None:
+        return [None] * len(plans)
+    change_PN = other[_places(second, plans)] - one[_places(first, plans)]
+    scores = Scores.of(plans, change_PN, first.targets())
+    return [*scores.intervals(scores.estimate(change_PN))]
 
 
-def why_unpaired(first: Run, second: Run) -> str:
-    """Why two runs cannot be compared window by window; empty if they can."""
+def _unpaired_ratios(pairs: Sequence[tuple[Side, Side]]) -> list[tuple[Interval, float | None]]:
+    return [(Interval(b.ppl / a.ppl), None) for a, b in pairs]
+
+
+def why_unpaired(first: Run, second: Run) -> Unpaired | None:
+    """Why two runs cannot be compared window by window; None if they can."""
     texts = [run.facts.texts["reported"] for run in (first, second)]
     one, other = first.facts.protocol, second.facts.protocol
     if texts[0].sha256 != texts[1].sha256:
-        return "the texts differ"
+        return Unpaired.TEXT
     if len({text.n_tokens for text in texts} - {None}) > 1:
-        return "the tokenizers differ"
+        return Unpaired.TOKENIZER
     if (one.context, one.stride) != (other.context, other.stride):
-        return "context or stride differ"
+        return Unpaired.WINDOWS
     if one.bos != other.bos:
-        return "the windows of one begin with BOS"
+        return Unpaired.BOS
     if first.targets().tolist() != second.targets().tolist():
-        return "different parts of the text were scored"
-    if texts[0].n_bytes != texts[1].n_bytes:
-        return "the tokenizers differ"
-    return ""
+        return Unpaired.PART
+    return Unpaired.TOKENIZER if texts[0].n_bytes != texts[1].n_bytes else None
 
 
 def order_agreement(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -200,22 +246,16 @@ def order_agreement(first: Sequence[float], second: Sequence[float]) -> float | 
     return None if math.isnan(tau) else tau
 
 
-def _compare_speed(first: Run, second: Run) -> tuple[timings.Agreement | None, str]:
+def _compare_speed(first: Run, second: Run) -> timings.Agreement | NoSpeed:
     """How far the ratios of latency agree, or why they cannot be compared."""
     one, two = first.timings, second.timings
     if one is None or two is None:
-        if one is two:
-            return None, "neither run has timings to compare"
-        return None, f"the {'first' if one is None else 'second'} run has no timings to compare"
-    for name, timed in (("first", one), ("second", two)):
-        if len(timed.rounds) < MIN_ROUNDS:
-            return None, (
-                f"the {name} run was timed for {len(timed.rounds)} rounds only, and at least "
-                f"{MIN_ROUNDS} are needed"
-            )
+        return NoSpeed.UNTIMED
+    if min(len(one.rounds), len(two.rounds)) < MIN_ROUNDS:
+        return NoSpeed.FEW_ROUNDS
     if not {pool[0] for pool in one.pools[1:]} & set(two.plans):
-        return None, "no pruned model was timed in both runs"
-    return timings.compare(one, two), ""
+        return NoSpeed.NOTHING_SHARED
+    return timings.compare(one, two)
 
 
 def differences(first: Run, second: Run) -> Iterator[Difference]:

@@ -16,24 +16,23 @@ from pruning_kit.plans.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with its 95 % interval; without bounds, `reason` says why there are none."""
+    """A value with its 95 % interval; None where there are too few windows to give one."""
 
     value: float
     low: float | None = None
     high: float | None = None
-    reason: str = ""
 
     def map(self, increasing: Callable[[float], float]) -> Interval:
         """The same interval on another scale; the function must not turn the order round."""
         if self.low is None or self.high is None:
-            return Interval(increasing(self.value), reason=self.reason)
+            return Interval(increasing(self.value))
         return Interval(increasing(self.value), increasing(self.low), increasing(self.high))
 
     @property
     def negated(self) -> Interval:
         """The interval of minus the value."""
         if self.low is None or self.high is None:
-            return Interval(-self.value, reason=self.reason)
+            return Interval(-self.value)
         return Interval(-self.value, -self.high, -self.low)
 
 
@@ -80,13 +79,6 @@ class Scores:
         """Windows of the text."""
         return len(self.targets_N)
 
-    @property
-    def reason(self) -> str:
-        """Why there are no intervals; empty where there are."""
-        if self.resampling is not None:
-            return ""
-        return f"no interval: {self.n_windows} windows, at least {windows.MIN_WINDOWS} needed"
-
     def series(self, plans: Iterable[Plan]) -> Array:
         """The NLL of these plans, one row each."""
         return self.nll_PN[[self.row[plan] for plan in plans]]
@@ -100,10 +92,10 @@ class Scores:
         return windows.estimate(series_CN, self.targets_N, self.resampling, one_sided)
 
     def intervals(self, estimates: Estimates) -> list[Interval]:
-        """The estimates as values with bounds or with the reason why there are none."""
+        """The estimates as values with bounds, where there are enough windows."""
         pairs = zip(estimates.value_C.tolist(), estimates.half_width_C.tolist(), strict=True)
         if self.resampling is None:
-            return [Interval(value, reason=self.reason) for value, _ in pairs]
+            return [Interval(value) for value, _ in pairs]
         return [Interval(value, value - half, value + half) for value, half in pairs]
 
     def means(self, measure: str, plans: Sequence[Plan]) -> dict[Plan, Interval]:

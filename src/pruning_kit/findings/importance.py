@@ -87,11 +87,14 @@ class Shapley:
 
 @dataclass(frozen=True)
 class NotAvailable:
-    """A result that the run does not hold: why, and what a sweep would have to measure for it."""
+    """Shapley values that the run does not hold, and what a sweep would measure for them."""
 
-    reason: str
+    n_measured: int
+    """Sets of blocks measured in full, the empty and the whole one included."""
+    missing: Plan | None
+    """The set that alone is missing: nothing removed, or everything; None where more are."""
     n_permutations: int | None
-    """Sampled orders of the blocks; None: all sets of blocks, where they are few."""
+    """Sampled orders of the blocks to measure; None: all sets of blocks, where they are few."""
 
 
 @dataclass(frozen=True)
@@ -182,28 +185,14 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
     empty = Plan(tuple(range(n_blocks)))
     missing = [plan for plan in (Plan(), empty) if plan not in scores.row]
     if missing:
-        if len(scores.row) + len(missing) < 2**n_blocks:
-            return _not_available(_how_many(scores, n_blocks), n_blocks)
-        name = "the whole model" if missing[0] == Plan() else "the stack without any block"
-        return _not_available(f"{name} was not measured in full", n_blocks)
+        only = missing[0] if len(scores.row) + len(missing) >= 2**n_blocks else None
+        return NotAvailable(len(scores.row), only, permutations_to_sample(n_blocks))
     if n_blocks <= MAX_EXACT_BLOCKS and len(scores.row) == 2**n_blocks:
         return _exact_shapley(scores, n_blocks)
     pairs = _measured_pairs(scores, n_blocks)
     if len(pairs) < 2:
-        reason = f"{_how_many(scores, n_blocks)}, and not the permutations that an estimate needs"
-        return _not_available(reason, n_blocks)
+        return NotAvailable(len(scores.row), None, permutations_to_sample(n_blocks))
     return _sampled_shapley(scores, n_blocks, pairs)
-
-
-def _how_many(scores: Scores, n_blocks: int) -> str:
-    count = len(scores.row)
-    was = "was" if count == 1 else "were"
-    every = f"{2**n_blocks:,}" if n_blocks <= MAX_EXACT_BLOCKS else f"2^{n_blocks}"
-    return f"{count:,} of {every} sets of blocks {was} measured in full"
-
-
-def _not_available(reason: str, n_blocks: int) -> NotAvailable:
-    return NotAvailable(reason, permutations_to_sample(n_blocks))
 
 
 def exact_weights(plans: tuple[Plan, ...], n_blocks: int) -> Array:

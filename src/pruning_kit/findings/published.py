@@ -47,12 +47,12 @@ class PublishedComparison:
 
 @dataclass(frozen=True)
 class AgainstPublished:
-    """A run beside the published table; `agreement` is Kendall's tau of the order of plans."""
+    """A run beside the published table."""
 
     run: Run
     rows: tuple[PublishedComparison, ...]
     agreement: float | None
-    notes: tuple[str, ...]
+    """Kendall's tau of the order of plans; None below three."""
 
 
 def published_rows() -> list[PublishedRow]:
@@ -85,10 +85,10 @@ def compare_published(run: Run) -> AgainstPublished:
     if not both:
         raise RunError(
             f"cannot compare {run.folder} with the published table: it measured none of its "
-            "plans. Sweep with --mode sequential or --mode combinatorial."
+            "plans. Sweep the single blocks, or all sets of blocks."
         )
     agreement = order_agreement([a for a, _ in both], [b for _, b in both])
-    return AgainstPublished(run, rows, agreement, tuple(_notes(run)))
+    return AgainstPublished(run, rows, agreement)
 
 
 def _check_model(run: Run) -> None:
@@ -98,8 +98,8 @@ def _check_model(run: Run) -> None:
         raise RunError(
             f"cannot compare {run.folder} with the published table: the table belongs to "
             f"distilgpt2 ({BLOCKS} blocks, {PARAMETERS / 1e6:.2f} M parameters), this run measured "
-            f"{name} ({run.n_blocks} blocks, {parameters / 1e6:.2f} M). Sweep with --model "
-            "distilgpt2, or compare two runs."
+            f"{name} ({run.n_blocks} blocks, {parameters / 1e6:.2f} M). Sweep distilgpt2, or "
+            "compare two runs."
         )
 
 
@@ -111,27 +111,3 @@ def _compare(row: PublishedRow, run: Run, ppl: float | None) -> PublishedCompari
         None if ppl is None else ppl / row.ppl,
         None if parameters is None else parameters / 1e6,
     )
-
-
-def _notes(run: Run) -> list[str]:
-    found = [
-        "Published figures are quoted from the distilgpt2 table. Its script miscounted tokens "
-        "slightly and left out windows that were not finite, so small differences are expected.",
-        "Published speeds are means of ten sampled calls of unequal length on an unnamed machine "
-        "(the unpruned model appears at 403 ms, a model of one block less at 460 ms), so they are "
-        "quoted and not compared.",
-    ]
-    name, text = run.facts.model.name, run.facts.texts["reported"]
-    stride = run.facts.protocol.stride
-    if name not in NAMES:
-        found.append(f"{name} is taken for distilgpt2 by its blocks and parameters.")
-    if text.name != TEXT:
-        found.append(
-            f"The text differs: the table used WikiText-2 raw, test, without empty rows, this run "
-            f"{text.title}. Sweep with --dataset {TEXT} to compare like with like."
-        )
-    if stride != STRIDE:
-        found.append(f"The stride differs: the table used {STRIDE}, this run {stride}.")
-    if text.part:
-        found.append(f"This run scored only a part of the text ({text.part}).")
-    return found

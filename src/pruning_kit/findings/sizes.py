@@ -127,7 +127,7 @@ def plan_rows(
     ratios, adjusted = _ratios(reported, good)
     chosen_on = selection_ratios(selection, good)
     front = pareto_plans(good, chosen_on, parameters, latency)
-    unknown = Interval(math.nan, reason="failed")
+    unknown = Interval(math.nan)
     kl, agreement = (reported.means(name, good) for name in ("kl", "agreement"))
     return tuple(
         PlanRow(
@@ -153,8 +153,7 @@ def _ratios(
 ) -> tuple[dict[Plan, Interval], dict[Plan, float | None]]:
     """PPL relative to the whole model, and p values that hold for all plans at once."""
     if Plan() not in scores.row:
-        reason = "the whole model was not measured in full"
-        return {plan: Interval(math.nan, reason=reason) for plan in plans}, {}
+        return {plan: Interval(math.nan) for plan in plans}, {}
     pruned = [plan for plan in plans if plan != Plan()]
     estimates = scores.estimate(scores.series(pruned) - scores.series([Plan()]))
     intervals = [interval.map(exp) for interval in scores.intervals(estimates)]

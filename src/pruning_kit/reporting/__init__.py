@@ -1,1 +1,1 @@
-"""What a stored run says, in words, tables and pictures. No torch."""
+"""What a stored run says, in words, tables and figures. No torch."""

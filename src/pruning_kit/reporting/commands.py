@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.importance import NotAvailable
+from pruning_kit.plans.permutations import count_shapley_plans
 from pruning_kit.plans.plan import Plan
-from pruning_kit.printable import quoted
+from pruning_kit.printable import copyable, quoted
 from pruning_kit.reporting.words.numbers import name_blocks
 from pruning_kit.runs.results import Run
+from pruning_kit.search.together import MAX_PLANS
+
+PLAN_OPTIONS = (
+    "--mode",
+    "--try",
+    "--max-removed",
+    "--max-plans",
+    "--output",
+)
+"""What says which plans a sweep measures, and where they go."""
+PLACE_FLAGS = ("--resume",)
 
 
 def recommended_command(run: Run, analysis: Analysis) -> str:
@@ -21,3 +36,38 @@ def prune_command(run: Run, plan: str) -> str:
     """The command that cuts a plan, in its short form, out of the model and saves it."""
     model = quoted(run.facts.model.name)
     return f"pruning-kit prune --model {model} --remove {plan} --out pruned-{plan}"
+
+
+def shapley_command(run: Run, analysis: Analysis) -> str:
+    """The command that measures what Shapley values need; empty where they are there."""
+    lack = analysis.shapley
+    if not isinstance(lack, NotAvailable):
+        return ""
+    options = shapley_options(analysis.n_blocks, lack.n_permutations)
+    return f"# measures what Shapley values need\n{same_sweep(run.facts.command)} {options}"
+
+
+def shapley_options(n_blocks: int, n_permutations: int | None) -> str:
+    """The options of a sweep that measures so many sampled orders; None: all sets of blocks."""
+    if n_permutations is None:
+        return "--mode combinatorial"
+    count = count_shapley_plans(n_blocks, n_permutations)
+    more = f" --max-plans {count}" * (count > MAX_PLANS)
+    return f"--try shapley:{n_permutations}{more}"
+
+
+def same_sweep(command: str) -> str:
+    """The command of a run less what says which plans it measures, and where they go.
+
+    A run of the library has none, so that its model and texts are left to be filled in.
+    """
+    if not command:
+        return "pruning-kit sweep …"
+    kept, words = [], iter(shlex.split(command))
+    for word in words:
+        option, _, value = word.partition("=")
+        if option in PLAN_OPTIONS and not value:
+            next(words, None)
+        elif option not in PLAN_OPTIONS and word not in PLACE_FLAGS:
+            kept.append(word)
+    return copyable(shlex.join(kept))

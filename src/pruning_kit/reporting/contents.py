@@ -10,12 +10,13 @@ from pruning_kit.findings.budgets import Budget
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.printable import copyable
-from pruning_kit.reporting.commands import prune_command, recommended_command
+from pruning_kit.reporting.commands import prune_command, recommended_command, shapley_command
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.tables import (
     blocks_table,
     provenance_table,
     sizes_table,
+    speed_table,
     strategies_table,
 )
 from pruning_kit.reporting.words import doubts, speed
@@ -24,14 +25,7 @@ from pruning_kit.reporting.words.numbers import format_bos, format_ppl, name_blo
 from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.results import Run
 
-PERPLEXITY = (
-    "Perplexity is exp(sum of NLL / scored tokens) over all windows; every token but the first is "
-    "scored once."
-)
-SAMPLES_PROVE_LITTLE = (
-    "Continuations of the same prompt, stored with the run. One text proves little; perplexity is "
-    "the measure."
-)
+ONE_TEXT_PROVES_LITTLE = "Stored continuations of one prompt, which prove little."
 
 
 def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -> Document:
@@ -42,51 +36,47 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
     """
     said = {name: tuple(text) for name, text in section_sentences(analysis).items()}
     sections = [
-        Section("summary", "In short", said["summary"] + _doubted(run)),
-        *_budget_section(run, analysis, budget),
         Section(
-            "choices",
-            "What to choose",
-            said["choices"] + said["front"],
+            "summary",
+            "In short",
+            said["summary"] + _doubted(run),
             sizes_table(analysis),
-            ("speed",),
-            recommended_command(run, analysis),
+            code=recommended_command(run, analysis),
         ),
+        *_budget_section(run, analysis, budget),
         Section(
             "importance",
             "Which blocks matter",
-            said["importance"] + said["shapley"],
+            said["importance"],
             blocks_table(analysis),
             ("removed-block", "shapley"),
+            shapley_command(run, analysis),
         ),
         Section(
             "interactions",
             "How pairs of blocks add up",
             said["interactions"],
-            None,
-            ("pairs", "interactions"),
+            figures=("pairs", "interactions"),
         ),
         Section(
-            "sizes",
-            "How the cost grows",
-            said["sizes"] + said["strategies"],
-            strategies_table(analysis),
-            ("sizes",),
+            "sizes", "How the cost grows", said["sizes"], strategies_table(analysis), ("sizes",)
         ),
-        Section("avoid", "What to avoid", said["avoid"]),
         *_samples_section(run, analysis),
         speed_section(run),
         Section("uncertainty", "How sure this is", said["uncertainty"]),
-        Section("provenance", "How it was measured", (PERPLEXITY,), provenance_table(run)),
-        Section("command", "The same run again", (), None, (), copyable(run.facts.command)),
+        Section(
+            "provenance",
+            "How it was measured",
+            table=provenance_table(run),
+            code=copyable(run.facts.command),
+        ),
     ]
     name = "the demo model" if run.facts.model.name == "demo" else run.facts.model.name
     return Document(
         f"Removing blocks from {name}",
         f"{_what_was_measured(analysis)} on {analysis.reported.title}: "
         f"{analysis.reported.n_tokens:,} tokens{_chosen_on(analysis)}"
-        f"{format_bos(run.facts.protocol)}; "
-        f"{run.facts.created[:10]}",
+        f"{format_bos(run.facts.protocol)}; {run.facts.created[:10]}",
         tuple(notes(run)),
         tuple(_without_repetition(sections)),
     )
@@ -95,7 +85,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
 def _what_was_measured(analysis: Analysis) -> str:
     """How many sets of blocks were removed, and whether from a measured whole model."""
     count = sum(row.plan != Plan() for row in analysis.rows)
-    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed"
+    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed, nothing retrained,"
     if analysis.baseline is None:
         return sets
     return f"The whole model and {sets}" if count else "The whole model"
@@ -103,7 +93,7 @@ def _what_was_measured(analysis: Analysis) -> str:
 
 def _chosen_on(analysis: Analysis) -> str:
     """The text that plans were chosen on, where it is another than the reported one."""
-    if analysis.selection == analysis.reported:
+    if not analysis.two_texts:
         return ""
     title, short = analysis.selection.title, analysis.selection.short
     return f"; sets were chosen on {title}, marked “on {short}” below"
@@ -126,9 +116,8 @@ def notes(run: Run) -> list[str]:
     if model.name == "demo":
         why = f" ({model.note})" if model.note else ""
         found.append(
-            "These figures are those of the kit's small embedded demo model (GPT-2 in form, "
-            "trained on 108 English books, other novels by Jane Austen among them), not of "
-            f"distilgpt2{why}."
+            "These figures are those of the kit's small embedded demo model (trained on English "
+            f"books, other novels by Jane Austen among them), not of distilgpt2{why}."
         )
     elif model.note:
         found.append(f"{model.note}.")
@@ -138,8 +127,8 @@ def notes(run: Run) -> list[str]:
             found.append(f"{text.note} {text.title} was scored in its place.")
         if text.part:
             found.append(
-                f"Only a part of {text.title} was scored ({text.part}), so the figures are "
-                "preliminary and do not compare with those of the whole text."
+                f"Only a part of {text.title} was scored ({text.part}): the figures are "
+                "preliminary."
             )
     if run.timings_note is not None:
         found.append(run.timings_note)
@@ -153,7 +142,7 @@ def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list
     plan = None if choice.row is None else choice.row.plan
     command = "" if plan is None or plan == Plan() else prune_command(run, plan.short)
     said = tuple(budget_sentences(analysis, choice))
-    return [Section("budget", "Within your budget", said, None, (), command)]
+    return [Section("budget", "Within your budget", said, code=command)]
 
 
 def _samples_section(run: Run, analysis: Analysis) -> list[Section]:
@@ -165,7 +154,7 @@ def _samples_section(run: Run, analysis: Analysis) -> list[Section]:
     ]
     if not said:
         return []
-    return [Section("samples", "How they write", (SAMPLES_PROVE_LITTLE, *said))]
+    return [Section("samples", "How they write", (ONE_TEXT_PROVES_LITTLE, *said))]
 
 
 def samples(run: Run, analysis: Analysis) -> list[Sample]:
@@ -196,7 +185,7 @@ def speed_section(run: Run) -> Section:
         return Section("speed", title, (said,))
     sentences = speed.findings(run.timings)
     doubtful = [f"Doubtful: {text}" for text in doubts.warnings(run.timings)]
-    return Section("speed", title, (*doubtful, *sentences))
+    return Section("speed", title, (*doubtful, *sentences), speed_table(run.timings))
 
 
 def _doubted(run: Run) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a report is, whatever it is written as: sections of sentences, tables and pictures."""
+"""What a report is, whatever it is written as: sections of sentences, tables and figures."""
 
 from __future__ import annotations
 
@@ -20,43 +20,45 @@ class _Printable:
 
 @dataclass(frozen=True)
 class Table(_Printable):
-    """Cells as text; columns other than the first hold numbers and stand to the right.
-
-    `bold` are the numbers of rows that stand out.
-    """
+    """Cells as text; columns other than the first hold numbers and stand to the right."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     bold: tuple[int, ...] = ()
+    """The numbers of rows that stand out."""
 
 
 @dataclass(frozen=True)
 class Section(_Printable):
-    """A part of a report; `pictures` are names of figures, `code` is a command to copy."""
+    """A part of a report."""
 
     name: str
     title: str
     sentences: tuple[str, ...] = ()
     table: Table | None = None
-    pictures: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    """Names of the catalogue."""
     code: str = ""
+    """A command to copy."""
 
 
 @dataclass(frozen=True)
 class Sample(_Printable):
-    """A continuation of the run's prompt by one model, with the model's perplexity as text."""
+    """A continuation of the run's prompt by one model."""
 
     title: str
     ppl: str
+    """The model's perplexity; empty where it was not measured."""
     text: str
 
 
 @dataclass(frozen=True)
 class Document(_Printable):
-    """A whole report. `notes` are what a reader must know first, such as a substituted model."""
+    """A whole report."""
 
     title: str
     subtitle: str
     notes: tuple[str, ...]
+    """What a reader must know first, such as a substituted model."""
     sections: tuple[Section, ...]

@@ -24,7 +24,6 @@ from pruning_kit.runs.results import Run
 
 TERMINAL_WIDTH = 80
 MIN_FIRST_COLUMN = 8
-EDGES = 2
 MARK = "<!-- written by pruning-kit report -->"
 """The last line of every report that is a file: what does not end so is not written over."""
 
@@ -129,6 +128,7 @@ def renderable(document: Document) -> Group:
 def _section_parts(section: Section) -> list[RenderableType]:
     parts: list[RenderableType] = [_bullet(sentence) for sentence in section.sentences]
     if section.table is not None:
+        parts += [Text()] * bool(parts)
         parts.append(_rich_table(section.table))
     if section.code:
         lines = [f"  {line}" for line in section.code.splitlines()]  # whole, to be copied
@@ -146,13 +146,17 @@ def _bullet(sentence: str) -> RichTable:
 
 def _rich_table(table: Table) -> RichTable:
     headed = any(table.headings)
-    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_header=headed)
-    widths = [
-        max(len(row[i]) for row in (table.headings, *table.rows))
-        for i in range(len(table.headings))
-    ]
-    room = TERMINAL_WIDTH - EDGES - sum(width + 2 for width in widths[1:])
+    widths = [max(map(len, column)) for column in zip(table.headings, *table.rows, strict=True)]
+    gap = 2 if _room(widths, 2) >= MIN_FIRST_COLUMN else 1
+    room = _room(widths, gap)
     fits = room >= MIN_FIRST_COLUMN
+    grid = RichTable(
+        box=box.SIMPLE_HEAD,
+        padding=(0, gap - 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        show_header=headed,
+    )
     for index, heading in enumerate(table.headings):
         right = headed and index > 0
         grid.add_column(
@@ -171,8 +175,13 @@ def _rich_table(table: Table) -> RichTable:
     return grid
 
 
+def _room(widths: list[int], gap: int) -> int:
+    """What further columns leave to the first one."""
+    return TERMINAL_WIDTH - sum(width + gap for width in widths[1:])
+
+
 def markdown(document: Document) -> str:
-    """A document as Markdown; pictures are named, not shown."""
+    """A document as Markdown, without figures."""
     lines = [f"# {markdown_text(document.title)}", "", markdown_text(document.subtitle), ""]
     for note in document.notes:
         lines += [f"> **Note:** {markdown_text(note)}", ""]

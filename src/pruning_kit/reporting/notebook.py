@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from pruning_kit.findings.analysis import Analysis, analyse
+from pruning_kit.findings.analysis import analyse
 from pruning_kit.reporting.contents import build_document
 from pruning_kit.reporting.document import Document
-from pruning_kit.reporting.tables import sizes_table
 from pruning_kit.runs.results import Run
 
 
@@ -17,7 +16,6 @@ class Summary:
     """The summary of a run: rich in a notebook, plain text elsewhere."""
 
     document: Document
-    analysis: Analysis
 
     @property
     def sentences(self) -> list[str]:
@@ -40,7 +38,7 @@ class Summary:
         return "\n".join(parts + self._table_html())
 
     def _table_html(self) -> list[str]:
-        table = sizes_table(self.analysis)
+        table = self.document.sections[0].table
         if table is None:
             return []
         return [
@@ -58,5 +56,4 @@ class Summary:
 
 def show(run: Run) -> Summary:
     """The summary of a run, as the last line of a notebook's cell or for `print`."""
-    analysis = analyse(run)
-    return Summary(build_document(run, analysis), analysis)
+    return Summary(build_document(run, analyse(run)))

@@ -1,7 +1,7 @@
 """The web page: one HTML file that needs nothing else, neither network nor kit.
 
 Its policy forbids every request, so what a mail program or browser shows is what is in the file.
-The table and the chart of all plans are drawn by a script from data in the page; words, pictures
+The table and the chart of all plans are drawn by a script from data in the page; words, figures
 and the tables of chosen plans are there without it.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -17,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoesca
 from markupsafe import Markup, escape
 
 from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.sizes import PlanRow
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import printable
@@ -24,9 +26,9 @@ from pruning_kit.reporting.commands import prune_command
 from pruning_kit.reporting.contents import samples
 from pruning_kit.reporting.document import Document
 from pruning_kit.reporting.figures.canvas import image
-from pruning_kit.reporting.figures.catalogue import PICTURES, draw_all
+from pruning_kit.reporting.figures.catalogue import FIGURES, draw_all
 from pruning_kit.reporting.figures.front import front_note, quantities_across
-from pruning_kit.reporting.tables import format_params
+from pruning_kit.reporting.tables import format_params, latency_text
 from pruning_kit.reporting.words.front import what_is_the_front
 from pruning_kit.reporting.words.numbers import format_change, format_ppl
 from pruning_kit.runs.results import Run
@@ -34,14 +36,15 @@ from pruning_kit.runs.results import Run
 DIGITS = 6
 PLAN_MARK = "PLAN"
 LONG_NAME = 24
+IN_A_PAGE = [name for name in FIGURES if name != "perplexity"]  # whose plans are in its table
 
 
 def render_page(run: Run, analysis: Analysis, document: Document) -> str:
     """The page as text."""
     return _template().render(
         document=document,
-        pictures=_images(run, analysis),
-        alt_texts={name: picture.alt for name, picture in PICTURES.items()},
+        figures=_images(run, analysis),
+        alt_texts={name: entry.alt for name, entry in FIGURES.items()},
         data=_data(run, analysis),
         samples=samples(run, analysis),
         front=what_is_the_front(analysis),
@@ -80,9 +83,10 @@ def _breakable(name: str) -> Markup:
 
 
 def _images(run: Run, analysis: Analysis) -> dict[str, str]:
-    """Pictures by name, as addresses that hold the whole SVG."""
+    """Figures by name, as addresses that hold the whole SVG."""
     return {
-        name: _address(image(figure, "svg")) for name, figure in draw_all(run, analysis).items()
+        name: _address(image(figure, "svg"))
+        for name, figure in draw_all(run, analysis, IN_A_PAGE).items()
     }
 
 
@@ -94,44 +98,23 @@ def _data(run: Run, analysis: Analysis) -> dict[str, Any]:
     """What the script shows: numbers to sort and draw by, and the same numbers as text."""
     return {
         "nBlocks": run.n_blocks,
+        "compared": any(row.kl is not None for row in analysis.rows),
         "timed": any(row.latency is not None for row in analysis.rows),
         "across": [[quantity.name, quantity.label] for quantity in quantities_across(analysis)],
         "recommended": analysis.recommended.short,
         "command": prune_command(run, PLAN_MARK),
         "planMark": PLAN_MARK,
         "longName": LONG_NAME,
-        "plans": [_record(row) for row in analysis.rows],
+        "plans": {field: list(map(write, analysis.rows)) for field, write in FIELDS.items()},
     }
 
 
-def _record(row: PlanRow) -> list[Any]:
-    """One plan, in the order that report.js names in its FIELDS."""
-    latency_ms = None if row.latency is None else 1e3 * row.latency.median_s
-    return [
-        row.plan.short,
-        row.plan.size,
-        _rounded(row.ppl.value),
-        _ppl_text(row),
-        _rounded(row.ppl_ratio.value),
-        "" if row.plan == Plan() or row.failed else format_change(row.ppl_ratio),
-        row.parameters,
-        format_params(row),
-        _rounded(latency_ms),
-        _latency_text(row),
-        int(row.on_front),
-        _rounded(row.selection_ratio),
-    ]
+def _change_text(row: PlanRow) -> str:
+    return "" if row.plan == Plan() or row.failed else format_change(row.ppl_ratio)
 
 
-def _latency_text(row: PlanRow) -> str:
-    """Milliseconds, and how far off the interval of the ratio to the whole model may put them."""
-    if row.latency is None:
-        return ""
-    ms, ratio = 1e3 * row.latency.median_s, row.latency.ratio
-    if row.plan == Plan() or ratio.low is None or ratio.high is None:
-        return f"{ms:.3g}"
-    farther = max(ratio.high - ratio.value, ratio.value - ratio.low)
-    return f"{ms:.3g} ± {ms * farther / ratio.value:.2g}"
+def _latency_ms(row: PlanRow) -> float | None:
+    return None if row.latency is None else 1e3 * row.latency.median_s
 
 
 def _ppl_text(row: PlanRow) -> str:
@@ -140,8 +123,41 @@ def _ppl_text(row: PlanRow) -> str:
     return f"{format_ppl(row.ppl.value)} [{format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
 
 
+def _value(interval: Interval | None) -> float | None:
+    return None if interval is None else _rounded(interval.value)
+
+
+def _plus_minus(interval: Interval | None, form: str) -> str:
+    """A value and half the width of its interval."""
+    if interval is None:
+        return ""
+    half = None if interval.high is None else interval.high - interval.value
+    return f"{interval.value:{form}}" + ("" if half is None else f" ± {half:{form}}")
+
+
 def _rounded(value: float | None) -> float | None:
     """Six digits, as JSON can hold them; None for what is not finite."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.{DIGITS}g}")
+
+
+FIELDS: Mapping[str, Callable[[PlanRow], Any]] = {
+    "name": lambda row: row.plan.short,
+    "size": lambda row: row.plan.size,
+    "ppl": lambda row: _rounded(row.ppl.value),
+    "pplText": _ppl_text,
+    "ratio": lambda row: _rounded(row.ppl_ratio.value),
+    "changeText": _change_text,
+    "kl": lambda row: _value(row.kl),
+    "klText": lambda row: _plus_minus(row.kl, ".3g"),
+    "agreement": lambda row: _value(row.agreement),
+    "agreementText": lambda row: _plus_minus(row.agreement, ".1%").replace("%", " %"),
+    "parameters": lambda row: row.parameters,
+    "paramsText": format_params,
+    "latency": lambda row: _rounded(_latency_ms(row)),
+    "latencyText": latency_text,
+    "front": lambda row: int(row.on_front),
+    "chosenBy": lambda row: _rounded(row.selection_ratio),
+}
+"""What the script knows of a plan, by the names that it uses; a column each, which is shortest."""

@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.sizes import PlanRow, Size
+from pruning_kit.intervals import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import STRATEGIES
 from pruning_kit.reporting.document import Table
@@ -18,16 +21,22 @@ from pruning_kit.reporting.words.numbers import (
     format_ppl,
     format_ratio,
     format_windows,
-    listed,
+    significant,
 )
+from pruning_kit.reporting.words.speed import NAMES, conditions, percent, tasks
 from pruning_kit.reporting.words.texts import on_selection
 from pruning_kit.runs.facts import NumericsFacts, Role
 from pruning_kit.runs.results import Run
+from pruning_kit.speed.depths import NULL_PAIR, Fit
+from pruning_kit.speed.timings import DECODE, END_TO_END, PREFILL, Timings
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
-NAT = "0.1 more is +10.5 % perplexity, 1 more 2.72×"
+COMPARED = "KL (nats a token) and agree (same most likely token): with the whole model."
 MAX_SIZES, MIN_SIZES = 16, 6
+DIGITS = 12
+MIN_DEPTHS = 3  # fewer fit any line
+STRAIGHT = 0.05
 
 
 def format_params(row: PlanRow) -> str:
@@ -41,40 +50,54 @@ def sizes_table(analysis: Analysis) -> Table | None:
         return None
     shown, left_out = sizes_to_show(analysis)
     rows = [analysis.row[Plan()], *(analysis.row[size.best] for size in shown)]
+    compared = any(row.kl is not None for row in rows)
     timed = any(row.latency is not None for row in rows)
-    headings = ["Removed", "PPL", "Ratio", INTERVAL, "Params M"]
-    latency_headings = ["ms", "Ratio", INTERVAL] if timed else []
-    starred = [row.plan == analysis.recommended for row in rows]
-    unclear = any(UNCLEAR in latency_cells(row) for row in rows)
-    shared = any(row.latency is not None and row.latency.timed for row in rows)
+    starred = [number for number, row in enumerate(rows) if row.plan == analysis.recommended]
+    headings = ["Removed", "PPL", "Ratio", INTERVAL]
+    headings += [*(["KL", "Agree"] if compared else []), "Params"]
     return Table(
-        tuple(headings + latency_headings),
+        (*headings, *(["ms", "Ratio"] if timed else [])),
         tuple(
             (
-                f"{row.plan.short}{' *' * star}",
+                f"{row.plan.short}{' *' * (number in starred)}",
                 format_ppl(row.ppl.value),
                 *split_ratio(row.ppl_ratio, row.plan),
+                *(comparing_cells(row) if compared else ()),
                 format_params(row),
                 *(latency_cells(row) if timed else ()),
             )
-            for row, star in zip(rows, starred, strict=True)
+            for number, row in enumerate(rows)
         ),
-        f"The whole model and {_best_sets(analysis)}, each ratio to the whole model; * is the most "
-        "that this page recommends."
-        + left_out
-        + " Ratios of time are taken within each round, so they need not be the quotient of the "
-        "milliseconds."
-        * timed
-        + " Models that do the same work share one time." * shared
-        + f" {UNCLEAR}: no larger than the noise of this machine." * unclear,
-        tuple(number for number, star in enumerate(starred) if star),
+        f"{_best_sets(analysis)}; ratios are to the whole model"
+        + f"{'; *: recommended' * bool(starred)}.{left_out}"
+        + f" {COMPARED}" * compared
+        + " Params: millions."
+        + "".join(_latency_notes(analysis, rows)),
+        tuple(starred),
     )
+
+
+def comparing_cells(row: PlanRow) -> tuple[str, str]:
+    """KL to the whole model in nats per token, and the share of tokens on which it agrees."""
+    if row.kl is None or row.agreement is None:
+        return "", ""
+    return f"{row.kl.value:.3f}", f"{row.agreement.value:.3f}"
 
 
 def _best_sets(analysis: Analysis) -> str:
     if not analysis.offers_choice:
-        return "the measured set of each size"
-    return f"the best set of each size{on_selection(analysis, ' on {}')}"
+        return "The measured set of each size"
+    return f"The best set of each size{on_selection(analysis, ' on {}')}"
+
+
+def _latency_notes(analysis: Analysis, rows: list[PlanRow]) -> Iterable[str]:
+    """What milliseconds are of, whose they are, and where no ratio may be claimed."""
+    found = [row.latency for row in rows if row.latency is not None]
+    if found and analysis.timings is not None:
+        yield f" ms ± 95 %: {conditions(analysis.timings)}"
+        yield ", one time for equal work." if any(latency.timed for latency in found) else "."
+    if any(UNCLEAR in latency_cells(row) for row in rows):
+        yield f" {UNCLEAR}: within the noise."
 
 
 def sizes_to_show(analysis: Analysis) -> tuple[tuple[Size, ...], str]:
@@ -101,14 +124,24 @@ def split_ratio(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
     return format_ratio(ratio.value), f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
 
 
-def latency_cells(row: PlanRow) -> tuple[str, str, str]:
-    """Milliseconds, ratio to the whole model (or `unclear` where none may be claimed), bounds."""
+def latency_cells(row: PlanRow) -> tuple[str, str]:
+    """Milliseconds, and the ratio to the whole model or `unclear` where none may be claimed."""
+    if row.latency is None or row.plan == Plan():
+        return latency_text(row), ""
+    return latency_text(row), format_ratio(
+        row.latency.ratio.value
+    ) if row.latency.claimed else UNCLEAR
+
+
+def latency_text(row: PlanRow) -> str:
+    """Milliseconds, and how far off the interval of the ratio to the whole model may put them."""
     if row.latency is None:
-        return "", "", ""
-    value, bounds = split_ratio(row.latency.ratio, row.plan)
-    if row.plan != Plan() and not row.latency.claimed:
-        value = UNCLEAR
-    return f"{1e3 * row.latency.median_s:.3g}", value, bounds
+        return ""
+    ms, ratio = 1e3 * row.latency.median_s, row.latency.ratio
+    if row.plan == Plan() or ratio.low is None or ratio.high is None:
+        return significant(ms)
+    farther = max(ratio.high - ratio.value, ratio.value - ratio.low)
+    return f"{significant(ms)} ± {significant(ms * farther / ratio.value, 2)}"
 
 
 def blocks_table(analysis: Analysis) -> Table | None:
@@ -136,8 +169,7 @@ def blocks_table(analysis: Analysis) -> Table | None:
             *(("Shapley", INTERVAL) if shapley is not None else ()),
         ),
         tuple(rows),
-        "Ratio to the whole model."
-        + f" Shapley values in nats per token: {NAT}." * (shapley is not None),
+        "Shapley values in nats per token (0.1 is +10.5 % perplexity)." * (shapley is not None),
         analysis.importance.ranking.most[:1],
     )
 
@@ -160,11 +192,49 @@ def strategies_table(analysis: Analysis) -> Table | None:
     return Table(
         ("Removed", "Best", "Median", "Worst", *(name.capitalize() for name in used)),
         tuple(rows),
-        f"Perplexity on {analysis.selection.short} in units of the whole model's, by number of "
-        "blocks removed: best, median (of the logarithms) and worst of the measured sets"
-        f"{', and fixed strategies' if used else ''}."
+        f"Ratios to the whole model{on_selection(analysis)}: best, median, worst measured set"
+        f"{' and fixed strategies' if used else ''}."
         f"{left_out}",
     )
+
+
+def speed_table(timings: Timings) -> Table | None:
+    """What each quantity takes, what a block saves of it, and how well that is known."""
+    if len(timings.rounds) < MIN_ROUNDS:
+        return None
+    n_depths = len({entry.plan.size for entry in timings.entries})
+    rows = []
+    for quantity in (END_TO_END, PREFILL, DECODE):
+        fit = timings.fit.get(quantity)
+        null, whole = timings.null_test[quantity].ratio, timings.seconds(quantity)[:, NULL_PAIR]
+        rows.append(
+            (
+                NAMES[quantity],
+                significant(1e3 * float(np.median(whole))),
+                *([] if fit is None else [significant(1e3 * fit.per_block_s.value)]),
+                *([] if fit is None or n_depths < MIN_DEPTHS else _outside_cells(fit)),
+                f"{null.low:.3f} to {null.high:.3f}",
+                percent(timings.widest[quantity][0]),
+            )
+        )
+    lined = ("Outside", INTERVAL) if n_depths >= MIN_DEPTHS else ()
+    block = ("A block",) if timings.fit else ()
+    return Table(
+        ("", "ms", *block, *lined, "Null test", "Known to"),
+        tuple(rows),
+        f"ms: whole model{'; a block: saved by each one removed' * bool(block)}"
+        f"{'; outside: share outside the blocks' * bool(lined)}; null test: whole model over "
+        "itself, smaller differences are not claimed; known to: the least known ratio, of "
+        f"{percent(timings.protocol['target'])} wanted. {tasks(timings).capitalize()}.",
+    )
+
+
+def _outside_cells(fit: Fit) -> tuple[str, str]:
+    """The share of the time outside the blocks, where a straight line through all depths tells."""
+    share = fit.fixed_share
+    if share.low <= 0 or fit.worst_residual > STRAIGHT:
+        return UNCLEAR, ""
+    return percent(share.value, 0), f"{100 * share.low:.0f} to {percent(share.high, 0)}"
 
 
 def provenance_table(run: Run) -> Table:
@@ -172,22 +242,25 @@ def provenance_table(run: Run) -> Table:
     stored = run.facts
     model, numerics = stored.model, stored.numerics
     facts: list[tuple[str, Any]] = [
-        ("Model", f"{model.name} ({model.model_type}, {run.n_blocks} blocks)"),
+        (
+            "Model",
+            f"{model.name} ({model.model_type}, {run.n_blocks} blocks), weights "
+            f"{model.weights_sha256[:DIGITS]}",
+        ),
         ("Revision", model.revision),
-        ("Weights SHA-256", model.weights_sha256),
         *(fact for role in run.roles for fact in _text_facts(run, role)),
         ("Windows", format_windows(stored.protocol)),
         ("Device", f"{numerics.device_name} ({numerics.device})"),
         ("Arithmetic", _arithmetic(numerics)),
-        ("Kernel", numerics.note),
         *(fact for role in run.roles for fact in _recomputed(run, role)),
-        ("Versions", listed(f"{name} {number}" for name, number in stored.versions.items())),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in stored.versions.items())),
         ("Commit", _commit(stored.git_commit)),
-        ("Measured", stored.created),
-        ("Run folder", run.folder.name),
+        ("Measured", f"{stored.created}, in {run.folder.name}"),
     ]
     return Table(
-        ("", ""), tuple((name, str(value)) for name, value in facts if value not in (None, ""))
+        ("", ""),
+        tuple((name, str(value)) for name, value in facts if value not in (None, "")),
+        f"SHA-256 is cut to {DIGITS} digits; run.json has all. The command of the run:",
     )
 
 
@@ -195,8 +268,8 @@ def _text_facts(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
     text, targets = run.facts.texts[role], run.targets(role)
     name = "Text" if role == "reported" else "Text chosen on"
     part = f", {text.part}" if text.part else ""
-    yield name, f"{text.title}{part}; {int(targets.sum()):,} tokens in {len(targets):,} windows"
-    yield f"{name} SHA-256", text.sha256
+    count = f"{int(targets.sum()):,} tokens in {len(targets):,} windows"
+    yield name, f"{text.title}{part}; {count}; {text.sha256[:DIGITS]}"
 
 
 def _recomputed(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
@@ -213,8 +286,9 @@ def _recomputed(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
 
 def _arithmetic(numerics: NumericsFacts) -> str:
     threads = numerics.threads
+    note = f" ({numerics.note})" if numerics.note else ""
     return (
-        f"{numerics.dtype}, attention {numerics.attention}, kernel {numerics.kernel}, "
+        f"{numerics.dtype}, attention {numerics.attention}, kernel {numerics.kernel}{note}, "
         f"batch {numerics.batch_size}, {threads} thread{'s' * (threads != 1)}"
     )
 

@@ -256,7 +256,7 @@ def _warm_up(workload: Workload, left_s: float) -> None:
     except torch._dynamo.exc.TorchDynamoException as error:
         raise DeviceError(
             f"cannot compile on {workload.decoder.device.type!r}: {first_line(error)}. "
-            "Leave out --compile and --cuda-graphs."
+            "Time without compiling."
         ) from error
 
 
@@ -314,7 +314,7 @@ def _memory_errors(batch_size: int) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise TimingError(
             f"cannot time batches of {batch_size}: the device ran out of memory. Choose smaller "
-            "ones with --batch or --batch-sweep, or leave timing out with --no-speed."
+            "ones, or leave timing out."
         ) from error
 
 

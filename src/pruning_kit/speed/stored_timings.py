@@ -19,7 +19,7 @@ from pruning_kit.speed.timings import END_TO_END, END_TO_END_PLAIN, SAMPLED, Ent
 
 SCHEMA = 3
 """Versions: 2, calls in turns, further batch sizes; 3, quantities rest, trials of threads."""
-TIME_AGAIN = "Delete the file and repeat the sweep with --resume to time again."
+TIME_AGAIN = "Delete the file and resume the sweep to time again."
 
 Seconds = Annotated[float, Meta(ge=1e-12, le=1e12)]
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]

@@ -5,7 +5,6 @@ No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pruning_kit.intervals.repeats import Estimate
@@ -44,17 +43,3 @@ def _point(run: Timings, plan: Plan) -> BatchPoint:
         timing.decode_tokens_per_s,
         timing.decode_s_per_token.ratio,
     )
-
-
-def sentences(timings: Timings) -> Iterator[str]:
-    """For each plan, tokens per second and milliseconds a step at every batch size."""
-    points = batch_points(timings)
-    for plan in dict.fromkeys(point.plan for point in points):
-        name = f"plan {plan.short}" if plan.size else "the whole model"
-        steps = "; ".join(
-            f"{point.batch_size}: {point.decode_tokens_per_s:,.0f} tokens/s, "
-            f"{1000 * point.decode_s_per_step:.3g} ms a step"
-            for point in points
-            if point.plan == plan
-        )
-        yield f"Decode of {name} by batch size: {steps}."

@@ -49,7 +49,7 @@ def choose_batch_size(
         raise DeviceError(
             f"cannot compute a window of {n_tokens} tokens on {kernel.device}: it takes "
             f"{window_bytes / 2**20:,.0f} MiB, and {allowed / 2**20:,.0f} MiB may be used. "
-            "Choose a shorter --context."
+            "Choose a shorter context."
         )
     useful = (CPU_STATE_BYTES if on_cpu else GPU_STATE_BYTES) // state_bytes
     return max(1, min(allowed // window_bytes, useful))
@@ -98,7 +98,7 @@ def sums_within_memory(
         if micro_batch == 1:
             raise DeviceError(
                 f"cannot compute a window of {tokens_BT.shape[1]} tokens on {kernel.device}: its "
-                "memory is full even for one. Choose a shorter --context or --device cpu."
+                "memory is full even for one. Choose a shorter context, or the CPU."
             )
         torch.cuda.empty_cache()  # here, not in the handler: its traceback holds the tensors
         micro_batch = -(-micro_batch // 2)

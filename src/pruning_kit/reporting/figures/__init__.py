@@ -7,24 +7,24 @@ pair_heatmap                 each pair of blocks
 interaction_matrix           what a pair costs beyond the sum of its two
 shapley_values               each block's share
 perplexity_by_size           best, median and worst set of each size
-save_figures, save_pictures  as files: those of every sweep, all others
+save_figures                 any of these as files
 """
 
 from pruning_kit.reporting.figures.bars import perplexity_bars
 from pruning_kit.reporting.figures.blocks import perplexity_by_removed_block, shapley_values
-from pruning_kit.reporting.figures.catalogue import save_figures, save_pictures
+from pruning_kit.reporting.figures.catalogue import OF_EVERY_SWEEP, save_figures
 from pruning_kit.reporting.figures.front import speed_against_perplexity
 from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
 from pruning_kit.reporting.figures.sizes import perplexity_by_size
 
 __all__ = [
+    "OF_EVERY_SWEEP",
     "interaction_matrix",
     "pair_heatmap",
     "perplexity_bars",
     "perplexity_by_removed_block",
     "perplexity_by_size",
     "save_figures",
-    "save_pictures",
     "shapley_values",
     "speed_against_perplexity",
 ]

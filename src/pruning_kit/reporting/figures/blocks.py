@@ -86,4 +86,4 @@ def _error_bars(axes: Axes, at: Sequence[float], values: Sequence[Interval], whi
 
 
 def _interval_note(value: Interval) -> str:
-    return "Lines: 95 % intervals." if value.low is not None else f"{value.reason.capitalize()}."
+    return "Lines: 95 % intervals." if value.low is not None else "No intervals: too few windows."

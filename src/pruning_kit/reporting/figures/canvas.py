@@ -76,7 +76,7 @@ def caption(run: Run, role: Role = "reported") -> list[str]:
 
 
 def add_caption(figure: Figure, lines: Sequence[str]) -> None:
-    """Write lines under the picture, wrapped to its width."""
+    """Write lines under the figure, wrapped to its width."""
     text = "\n".join(textwrap.fill(printable(line), CAPTION_COLUMNS) for line in lines)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=7.5, color=GREY, parse_math=False)
 

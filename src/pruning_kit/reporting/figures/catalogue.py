@@ -6,7 +6,7 @@ in grey by its labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,69 +26,57 @@ IMAGE_FORMATS = ("png", "svg")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure of a report: `draw` gives None where the run does not hold what it shows."""
+class Entry:
+    """A figure of the catalogue."""
 
     draw: Callable[[Run, Analysis], Figure | None]
+    """None where the run does not hold what it shows."""
     alt: str
+    """What it is, where it cannot be seen."""
 
 
-PICTURES = {
-    "speed": Picture(
+FIGURES = {
+    "perplexity": Entry(lambda run, _: perplexity_bars(run), "Bars: perplexity of each plan"),
+    "speed": Entry(
         speed_against_perplexity, "Scatter of all plans: speed or parameters against perplexity"
     ),
-    "removed-block": Picture(
+    "removed-block": Entry(
         perplexity_by_removed_block, "Bars: perplexity when each single block is removed"
     ),
-    "pairs": Picture(pair_heatmap, "Matrix: perplexity when each pair of blocks is removed"),
-    "interactions": Picture(
+    "pairs": Entry(pair_heatmap, "Matrix: perplexity when each pair of blocks is removed"),
+    "interactions": Entry(
         interaction_matrix, "Matrix: cost of each pair beyond the sum of its two blocks"
     ),
-    "shapley": Picture(shapley_values, "Bars: Shapley value of each block"),
-    "sizes": Picture(
+    "shapley": Entry(shapley_values, "Bars: Shapley value of each block"),
+    "sizes": Entry(
         perplexity_by_size, "Lines: best, median and worst perplexity by number of blocks removed"
     ),
 }
-"""Those of a report, by the names that its sections call them by."""
-OF_EVERY_SWEEP = ("speed",)
-"""Of these, what every saved sweep gets beside its bars of perplexity."""
+"""By the names of their files, which the sections of a report call them by."""
+OF_EVERY_SWEEP = ("perplexity", "speed")
 
 
-def draw_all(run: Run, analysis: Analysis) -> dict[str, Figure]:
-    """The pictures that the run has the values for, by name."""
-    drawn = {name: picture.draw(run, analysis) for name, picture in PICTURES.items()}
+def draw_all(run: Run, analysis: Analysis, names: Iterable[str] = FIGURES) -> dict[str, Figure]:
+    """The figures that the run has the values for, by name."""
+    drawn = {name: FIGURES[name].draw(run, analysis) for name in names}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def save_figures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
-    """Write the figures of a saved sweep as PNG and SVG, whole; none where only one plan ran."""
-    drawn = {name: PICTURES[name].draw(run, analysis) for name in OF_EVERY_SWEEP}
-    return save_all({"perplexity": perplexity_bars(run), **drawn}, folder)
+def save_figures(
+    run: Run, analysis: Analysis, folder: Path, names: Iterable[str] = FIGURES
+) -> list[Path]:
+    """Write figures as `name.png` and `name.svg`, whole, and return the paths.
 
-
-def save_pictures(run: Run, analysis: Analysis, folder: Path) -> list[Path]:
-    """Write the other pictures as PNG and SVG, whole, beside those of every sweep."""
-    others = {name: picture for name, picture in PICTURES.items() if name not in OF_EVERY_SWEEP}
-    return save_all({name: picture.draw(run, analysis) for name, picture in others.items()}, folder)
-
-
-def save_all(figures: Mapping[str, Figure | None], folder: Path) -> list[Path]:
-    """Write figures by their names; what an earlier save left of one that is None is removed."""
+    What an earlier call left of one that the run has no values for is removed.
+    """
     paths = []
-    for name, figure in figures.items():
-        if figure is not None:
-            paths += save(figure, folder, name)
-            continue
+    for name in names:
+        figure = FIGURES[name].draw(run, analysis)
         for kind in IMAGE_FORMATS:
-            (folder / f"{name}.{kind}").unlink(missing_ok=True)
-    return paths
-
-
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write one figure as `name.png` and `name.svg`, whole, and return the paths."""
-    paths = []
-    for kind in IMAGE_FORMATS:
-        path = folder / f"{name}.{kind}"
-        disk.write_file(path, image(figure, kind))
-        paths.append(path)
+            path = folder / f"{name}.{kind}"
+            if figure is None:
+                path.unlink(missing_ok=True)
+            else:
+                disk.write_file(path, image(figure, kind))
+                paths.append(path)
     return paths

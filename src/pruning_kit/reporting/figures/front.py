@@ -154,7 +154,7 @@ def front_note(analysis: Analysis) -> list[str]:
 
     Everything is drawn at the perplexity on the reported text.
     """
-    if analysis.selection == analysis.reported:
+    if not analysis.two_texts:
         return []
     return [
         f"The front was chosen on {analysis.selection.short} and is drawn at the perplexity on "

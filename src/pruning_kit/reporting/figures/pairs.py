@@ -141,7 +141,7 @@ def _cell(pair: Interaction, side: float, **look: Any) -> Rectangle:
 def _interaction_notes(analysis: Analysis, drawn: Interaction) -> list[str]:
     notes = ["Above zero, removing both costs more than the sum of each alone."]
     if drawn.adjusted_p is None:
-        notes.append(f"{drawn.excess.reason.capitalize()}.")
+        notes.append("Too few windows to tell which differ from zero.")
     else:
         notes.append("Framed: differs from zero by a test that holds for all pairs at once.")
     if analysis.ruinous:

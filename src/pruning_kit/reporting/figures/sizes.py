@@ -73,8 +73,8 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
 
 
 def _text_chosen_on(analysis: Analysis) -> str:
-    """` on Emma` where neighbouring pictures are of another text."""
-    if analysis.selection == analysis.reported:
+    """` on Emma` where neighbouring figures are of another text."""
+    if not analysis.two_texts:
         return ""
     name = analysis.selection.short
     return f" on {name if len(name) <= MAX_TEXT_NAME else name[: MAX_TEXT_NAME - 1] + '…'}"

@@ -1,8 +1,6 @@
 "use strict";
 // The table and the chart of all plans. Everything is written as text nodes, never as HTML.
 (() => {
-  const FIELDS = ["name", "size", "ppl", "pplText", "ratio", "changeText", "parameters",
-    "paramsText", "latency", "latencyText", "front", "chosenBy"];
   const PAGE_ROWS = 200;
   const NEAR_PX = 22;
   const NAME_OVERHANG_PX = 60;
@@ -12,9 +10,9 @@
     const [first, last = first] = part.split("-").map(Number);
     return Array.from({ length: last - first + 1 }, (_, i) => first + i);
   };
-  const plans = data.plans.map((record, order) => {
-    const plan = Object.fromEntries(FIELDS.map((field, i) => [field, record[i]]));
-    plan.order = order;
+  const plans = data.plans.name.map((_, order) => {  // a column for each field, to an object each
+    const plan = { order };
+    for (const [field, column] of Object.entries(data.plans)) plan[field] = column[order];
     plan.removed = new Set(plan.name === "none" ? [] : plan.name.split("+").flatMap(blocks));
     return plan;
   });
@@ -46,6 +44,8 @@
     ["Count", "size", (plan) => String(plan.size)],
     ["Perplexity [95 %]", "ppl", (plan) => plan.pplText],
     ["Change [95 %]", "ratio", (plan) => plan.changeText],
+    ...(data.compared ? [["KL nats", "kl", (plan) => plan.klText],
+      ["Agreement", "agreement", (plan) => plan.agreementText]] : []),
     ["Params M", "parameters", (plan) => plan.paramsText],
     ...(data.timed ? [["Latency ms", "latency", (plan) => plan.latencyText]] : []),
   ];
@@ -64,7 +64,7 @@
     return (plan) => remove.every((b) => plan.removed.has(b)) && !keep.some((b) => plan.removed.has(b));
   }
 
-  function choose() {
+  function filter() {
     const text = byId("filter-text").value.trim().toLowerCase();
     const fits = wanted(text) ?? ((plan) => title(plan).includes(text));
     const size = byId("filter-size").value;
@@ -121,7 +121,7 @@
         table.down = active ? !table.down : firstDown;
         table.key = key;
         drawHead();
-        choose();
+        filter();
         head.querySelector(`[data-key="${key}"]`).focus();
       });
     }
@@ -132,10 +132,10 @@
     for (const size of [...new Set(plans.map((plan) => plan.size))].sort((a, b) => a - b)) {
       make(byId("filter-size"), "option", { value: size }, String(size));
     }
-    byId("filter-text").addEventListener("input", choose);
-    byId("filter-size").addEventListener("change", choose);
-    byId("filter-front").addEventListener("change", choose);
-    byId("filter-clear").addEventListener("click", () => { clearFilters(); choose(); });
+    byId("filter-text").addEventListener("input", filter);
+    byId("filter-size").addEventListener("change", filter);
+    byId("filter-front").addEventListener("change", filter);
+    byId("filter-clear").addEventListener("click", () => { clearFilters(); filter(); });
     byId("more").addEventListener("click", () => { table.shown += PAGE_ROWS; drawTable(); });
     byId("all").addEventListener("click", () => { table.shown = Infinity; drawTable(); });
     byId("table").tBodies[0].addEventListener("click", (event) => {
@@ -143,7 +143,7 @@
       if (row) select(plans.find((plan) => plan.name === row.dataset.plan), false);
     });
     drawHead();
-    choose();
+    filter();
   }
 
   function clearFilters() {
@@ -156,7 +156,7 @@
 
   function select(plan, goToRow) {
     selected = plan;
-    if (goToRow && !table.rows.includes(plan)) { clearFilters(); choose(); }
+    if (goToRow && !table.rows.includes(plan)) { clearFilters(); filter(); }
     const place = table.rows.indexOf(plan);
     if (goToRow && place >= table.shown) table.shown = place + PAGE_ROWS;
     drawTable();
@@ -187,6 +187,7 @@
     return [
       `perplexity ${plan.pplText}`,
       ...(plan.changeText ? [plan.changeText] : []),
+      ...(plan.klText ? [`KL ${plan.klText} nats, ${plan.agreementText} the same most likely token`] : []),
       ...(plan.paramsText ? [`${plan.paramsText} M parameters`] : []),
       ...(plan.latencyText ? [`${plan.latencyText} ms`] : []),
       ...(plan.name === data.recommended ? ["recommended without a budget"] : []),

@@ -1,4 +1,4 @@
-"""Sentences on what to avoid: blocks and pairs to keep, or the worst measured set."""
+"""What to avoid, in a sentence: blocks and pairs to keep, or the worst measured set."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def to_avoid(analysis: Analysis) -> list[str]:
     pairs = pairs[:MAX_NAMED] + ([f"{rest:,} more pairs"] if rest > 0 else [])
     named = [listed(singles, "or")] if singles else []
     named += [f"together {listed(pairs, 'or')}"] if pairs else []
-    untested = (
-        "By these few windows, do not" if analysis.selection_scores.resampling is None else "Do not"
-    )
+    untested = "Do not" if analysis.tested else "By these few windows, do not"
     return [f"{untested} remove {', nor '.join(named)}: {_harm(analysis)}."]
 
 
@@ -32,9 +30,8 @@ def _harm(analysis: Analysis) -> str:
     sizes = items[0].sizes
     if sizes == (1,):
         costs = [analysis.row[Plan(item.blocks)].selection_ratio for item in items]
-        if len(costs) == 1:
-            return f"alone it costs {change(costs[0])}{on_selection(analysis)}"
-        return f"alone they cost {listed(map(change, costs))}{on_selection(analysis)}"
+        pronoun = "it costs" if len(costs) == 1 else "they cost"
+        return f"alone {pronoun} {listed(map(change, costs))}{on_selection(analysis)}"
     least = min(item.least_factor for item in items)
     return (
         f"every measured set of {ranges(sizes)} blocks that does has at least {at_least(least)} "

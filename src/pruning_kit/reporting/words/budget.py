@@ -1,9 +1,9 @@
-"""Sentences on a budget: what was chosen within its limits, or what stands in the way."""
+"""A budget, in sentences: what was chosen within its limits, or what stands in the way."""
 
 from __future__ import annotations
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.findings.budgets import Budget, Choice
+from pruning_kit.findings.budgets import Budget, Caveat, Choice
 from pruning_kit.findings.sizes import PlanRow
 from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words.facts import ms_and_speed
@@ -14,7 +14,13 @@ from pruning_kit.reporting.words.numbers import (
     listed,
     name_blocks,
 )
-from pruning_kit.reporting.words.texts import on_selection
+from pruning_kit.reporting.words.texts import chosen_on, on_selection
+
+CAVEATS = {
+    Caveat.PPL_EXCEEDED: "on the reported text it exceeds the limit on perplexity",
+    Caveat.PPL_UNSURE: "its 95 % interval reaches beyond the limit on perplexity",
+    Caveat.LATENCY_UNSURE: "its 95 % interval reaches beyond the limit on latency",
+}
 
 
 def budget_sentences(analysis: Analysis, choice: Choice) -> list[str]:
@@ -43,11 +49,15 @@ def _limits(analysis: Analysis, budget: Budget) -> str:
 
 
 def _chosen(analysis: Analysis, choice: Choice, row: PlanRow) -> str:
-    caveats = f"; but {listed(choice.caveats)}" if choice.caveats else ""
+    caveats = f"; but {listed(_caveats(choice))}" if choice.caveats else ""
     return (
         f"With {_limits(analysis, choice.budget)}: {_what(row)}, {_facts(row)}{caveats}"
-        f" ({analysis.selection_note})."
+        f" ({chosen_on(analysis)})."
     )
+
+
+def _caveats(choice: Choice) -> list[str]:
+    return [CAVEATS[caveat] for caveat in choice.caveats]
 
 
 def _why_whole(analysis: Analysis, choice: Choice, row: PlanRow) -> list[str]:
@@ -68,7 +78,7 @@ def _alone(analysis: Analysis, choice: Choice) -> str:
         nearest = choice.nearest
         least = "" if nearest is None else f"; nearest: {_named(nearest)} ({_facts(nearest)})"
         return f"No measured model has {limit}{least}."
-    facts = listed([_facts(choice.row), *choice.caveats], "but")
+    facts = listed([_facts(choice.row), *_caveats(choice)], "but")
     return f"{limit[0].upper()}{limit[1:]} alone: {_what(choice.row)} ({facts})."
 
 

@@ -5,39 +5,26 @@ from __future__ import annotations
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.sizes import PlanLatency, PlanRow
 from pruning_kit.plans.plan import Plan
-from pruning_kit.reporting.words.numbers import format_change, format_ppl
-from pruning_kit.reporting.words.speed import conditions
+from pruning_kit.reporting.words.numbers import format_change, format_share, significant
 
 
-def plan_facts(analysis: Analysis, row: PlanRow, on_what: bool = False) -> str:
-    """Perplexity, parameters and time of a plan beside those of the whole model.
-
-    `on_what` adds what the time is of, and on which machine.
-    """
-    base = analysis.row[Plan()]
-    facts = [
-        f"perplexity {format_ppl(row.ppl.value)} instead of {format_ppl(base.ppl.value)}, "
-        f"{format_change(row.ppl_ratio)}"
-    ]
+def plan_facts(analysis: Analysis, plan: Plan) -> str:
+    """Perplexity, parameters and time of a plan against the whole model."""
+    row, base = analysis.row[plan], analysis.row[Plan()]
+    facts = [f"perplexity {format_change(row.ppl_ratio)}"]
+    if row.agreement is not None:
+        facts.append(f"agreement {format_share(row.agreement)}")
     if base.parameters and row.parameters is not None:
-        saved = 100 * (1 - row.parameters / base.parameters)
-        facts.append(
-            f"{saved:.1f} % fewer parameters ({row.parameters / 1e6:.2f} instead of "
-            f"{base.parameters / 1e6:.2f} M)"
-        )
+        facts.append(f"{100 * (1 - row.parameters / base.parameters):.1f} % fewer parameters")
     if row.latency is not None:
-        ms = [f"{1e3 * latency.median_s:.3g}" for latency in (row.latency, base.latency) if latency]
-        timings = analysis.timings if on_what else None
-        of = "" if timings is None else f" for {conditions(timings)}"
-        on = ", timed on another model that does the same work" if row.latency.timed else ""
-        facts.append(f"{time_saved(row.latency)} ({' instead of '.join(ms)} ms{of}{on})")
-    return "; ".join(facts)
+        facts.append(time_saved(row.latency))
+    return ", ".join(facts)
 
 
 def ms_and_speed(row: PlanRow) -> str:
     """Milliseconds of a timed plan and its time beside the whole model's: `307 ms (23 % less…)`."""
     assert row.latency is not None
-    ms = f"{1e3 * row.latency.median_s:.3g} ms"
+    ms = f"{significant(1e3 * row.latency.median_s)} ms"
     return ms if row.plan == Plan() else f"{ms} ({time_saved(row.latency)})"
 
 

@@ -1,4 +1,4 @@
-"""Sentences on the Pareto front."""
+"""The Pareto front, in a sentence."""
 
 from __future__ import annotations
 

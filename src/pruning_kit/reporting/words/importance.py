@@ -1,4 +1,4 @@
-"""Sentences on which blocks matter: removed alone, and by their Shapley values."""
+"""Which blocks matter, in sentences: removed alone, and by their Shapley values."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import math
 
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.evidence import Interval
-from pruning_kit.findings.importance import NotAvailable, Ranking, Shapley
-from pruning_kit.plans.permutations import count_shapley_plans
+from pruning_kit.findings.importance import MAX_EXACT_BLOCKS, NotAvailable, Ranking, Shapley
 from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words.numbers import first_few, format_change, format_nats, listed
-from pruning_kit.search.together import MAX_PLANS
 
-LEGEND = " (> a clear difference, ≈ none found, by a test of all pairs at once)"
+LEGEND = " (> clear, ≈ not told apart)"
 
 
 def extremes(analysis: Analysis) -> list[str]:
+    """The blocks that matter most and least alone, for the end of a terminal table."""
     importance = analysis.importance
     if len(importance.items) < 2:
         return [
@@ -25,63 +24,62 @@ def extremes(analysis: Analysis) -> list[str]:
     ratio = {item.block: item.ppl_ratio for item in importance.items}
     scope = "" if importance.complete else f" of the {len(ratio)} measured"
     most, least = importance.ranking.most, importance.ranking.least
-    if len(most) == len(ratio):
-        return [
-            f"Removed alone, block {most[0]}{scope} matters most "
-            f"(perplexity {format_change(ratio[most[0]])}), but the others cannot be told from it."
-        ]
-    return [
+    first = (
         f"Removed alone, block {most[0]}{scope} matters most "
-        f"(perplexity {format_change(ratio[most[0]])}){_tied(most)}, "
-        f"block {least[0]} least ({format_change(ratio[least[0]])}){_tied(least)}."
+        f"(perplexity {format_change(ratio[most[0]])})"
+    )
+    if len(most) == len(ratio):
+        return [f"{first}, but the others cannot be told from it."]
+    return [
+        f"{first}{_tied(most)}, block {least[0]} least ({format_change(ratio[least[0]])})"
+        f"{_tied(least)}."
     ]
 
 
 def ranking_sentences(analysis: Analysis) -> list[str]:
+    """All blocks in the order of their single costs."""
     importance = analysis.importance
     if len(importance.items) < 2:
         return []
-    return [f"From most to least costly to remove alone: {_order(importance.ranking, True)}."]
-
-
-def shapley_options(n_blocks: int, n_permutations: int | None) -> str:
-    """The options of a sweep that measures so many sampled orders; None: all sets of blocks."""
-    if n_permutations is None:
-        return "--mode combinatorial"
-    count = count_shapley_plans(n_blocks, n_permutations)
-    more = f" --max-plans {count}" * (count > MAX_PLANS)
-    return f"--try shapley:{n_permutations}{more}"
+    scope = "" if importance.complete else f", of the {len(importance.items)} measured"
+    return [f"Most costly alone first{scope}: {_order(importance.ranking, True)}."]
 
 
 def shapley_sentences(analysis: Analysis) -> list[str]:
+    """The order by Shapley values and how far to trust it, or why there are none."""
     shapley = analysis.shapley
     if isinstance(shapley, NotAvailable):
-        options = shapley_options(analysis.n_blocks, shapley.n_permutations)
-        return [
-            f"Shapley values: not available, since {shapley.reason}. "
-            f"`{analysis.same_sweep} {options}` measures the plans that they need."
-        ]
+        return [_not_available(shapley, analysis.n_blocks)]
     if analysis.n_blocks == 1:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
-    how = f"exact, from all {2**analysis.n_blocks - 1:,} plans and the stack without any block"
-    if shapley.sampling_error is not None:
-        how = (
-            f"estimated from {shapley.n_permutations:,} permutations, sampling error at most "
-            f"{math.ceil(1e3 * max(shapley.sampling_error)) / 1e3:.3f}"
-        )
-    most, least = shapley.ranking.most, shapley.ranking.least
-    single = len(analysis.importance.items) > 1
+    legend = len(analysis.importance.items) < 2
     return [
-        "A block's Shapley value is what removing it costs, averaged over all orders in which the "
-        "blocks could be removed one after another.",
-        f"Shapley values ({how}) add up to what log perplexity rises by without any block, "
-        f"{format_nats(shapley.total)} nats per token: block {most[0]} carries most, "
-        f"{format_nats(shapley.values[most[0]])}{_tied(most)}; block {least[0]} least, "
-        f"{format_nats(shapley.values[least[0]])}{_tied(least)}. From most to least: "
-        f"{_order(shapley.ranking, not single)}.",
+        f"Shapley values (cost averaged over all orders of removal, {_how(shapley)}): "
+        f"{_order(shapley.ranking, legend)}, {format_nats(shapley.total)} nats per token in all.",
         *_which_to_trust(analysis, shapley),
         *_last_step(analysis, shapley),
     ]
+
+
+def _not_available(lack: NotAvailable, n_blocks: int) -> str:
+    if lack.missing is not None:
+        name = "the whole model" if lack.missing == Plan() else "the stack without any block"
+        return f"Shapley values: not available, since {name} was not measured in full."
+    every = f"{2**n_blocks:,}" if n_blocks <= MAX_EXACT_BLOCKS else f"2^{n_blocks}"
+    was = "was" if lack.n_measured == 1 else "were"
+    return (
+        f"Shapley values: not available, since {lack.n_measured:,} of {every} sets of blocks {was} "
+        "measured in full."
+    )
+
+
+def _how(shapley: Shapley) -> str:
+    if shapley.sampling_error is None:
+        return "exact"
+    return (
+        f"from {shapley.n_permutations:,} sampled orders, sampling error at most "
+        f"{math.ceil(1e3 * max(shapley.sampling_error)) / 1e3:.3f}"
+    )
 
 
 def _which_to_trust(analysis: Analysis, shapley: Shapley) -> list[str]:
@@ -89,10 +87,7 @@ def _which_to_trust(analysis: Analysis, shapley: Shapley) -> list[str]:
     importance = analysis.importance
     if not importance.complete or importance.ranking.blocks == shapley.ranking.blocks:
         return []
-    return [
-        "To choose, go by single removals and best sets: Shapley values average over nearly empty "
-        "models too, and here their order is another."
-    ]
+    return ["To choose, go by the first: Shapley values count nearly empty models too."]
 
 
 def _last_step(analysis: Analysis, shapley: Shapley) -> list[str]:
@@ -109,10 +104,7 @@ def _last_step(analysis: Analysis, shapley: Shapley) -> list[str]:
     if sum(steps) < shapley.total.value / 2:
         return []
     least, most = (format_nats(Interval(end)) for end in (min(steps), max(steps)))
-    return [
-        f"{least} to {most} nats of each value are the loss of the last block left, whichever it "
-        "is: compare differences."
-    ]
+    return [f"{least} to {most} nats of each value are the loss of the last block left."]
 
 
 def _order(ranking: Ranking, legend: bool) -> str:

@@ -1,4 +1,4 @@
-"""Sentences on how pairs of blocks add up."""
+"""How pairs of blocks add up, in sentences."""
 
 from __future__ import annotations
 
@@ -6,32 +6,27 @@ from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.evidence import exp
 from pruning_kit.findings.importance import Interaction
 from pruning_kit.reporting.words.numbers import change, first_few, format_nats, listed
+from pruning_kit.reporting.words.sureness import few_windows
 
 
 def interaction_sentences(analysis: Analysis) -> list[str]:
+    """How many pairs cost more or less together than apart, and which ones most."""
     pairs = analysis.interactions
     if not pairs:
         return []
+    if analysis.scores.resampling is None:
+        why = few_windows(analysis.scores.n_windows)
+        return [f"None of the {len(pairs)} pairs was tested against its two single costs ({why})."]
     clear = sorted((pair for pair in pairs if pair.is_clear), key=lambda pair: pair.excess.value)
     if not clear:
-        if analysis.scores.reason:
-            return [
-                f"None of the {len(pairs)} pairs was tested against the sum of its two single "
-                f"costs ({analysis.scores.reason})."
-            ]
         return [f"None of the {len(pairs)} pairs differs clearly from the sum of its single costs."]
     sound = analysis.sound_interactions
     usable = [pair for pair in clear if pair in sound]
     found = [_count(analysis, usable)] if sound else []
     if usable and usable[-1].excess.value > 0:
-        found.append(_pair(usable[-1], "more"))
+        found.append(_pair(usable[-1], "above"))
     if usable and usable[0].excess.value < 0:
-        found.append(_pair(usable[0], "less"))
-    if analysis.ruinous:
-        pairs_left_out = ruined_pairs(analysis).capitalize()
-        found.append(
-            f"{pairs_left_out}, are left out here: a ruined model has little more to lose."
-        )
+        found.append(_pair(usable[0], "below"))
     return found
 
 
@@ -47,13 +42,13 @@ def ruined_pairs(analysis: Analysis) -> str:
 def _count(analysis: Analysis, clear: list[Interaction]) -> str:
     """How many sound pairs cost more or less together than apart."""
     pairs = analysis.sound_interactions
-    without = f" without block {_ruinous(analysis)}" if analysis.ruinous else ""
+    without = f" without block {_ruinous(analysis)} (ruinous alone)" if analysis.ruinous else ""
     many = len(pairs) > 1
     those = f"Of the {len(pairs)} pairs{without}," if many else f"Of the one pair{without},"
     worse = sum(pair.excess.value > 0 for pair in clear)
     return (
-        f"{those} {worse} cost clearly more together than the sum of their single costs in log "
-        f"perplexity, {len(clear) - worse} clearly less."
+        f"{those} {worse} cost{'s' * (worse == 1)} clearly more together than the single costs add "
+        f"up to (in log perplexity), {len(clear) - worse} clearly less."
     )
 
 
@@ -61,10 +56,9 @@ def _ruinous(analysis: Analysis) -> str:
     return listed(first_few(analysis.ruinous), "or")
 
 
-def _pair(pair: Interaction, direction: str) -> str:
-    size = pair.excess if direction == "more" else pair.excess.negated
+def _pair(pair: Interaction, side: str) -> str:
+    size = pair.excess if side == "above" else pair.excess.negated
     return (
-        f"Blocks {pair.first} and {pair.second} together cost {direction} than expected from "
-        f"removing each alone, by {format_nats(size)} nats per token (perplexity "
-        f"{change(exp(pair.excess.value))})."
+        f"Farthest {side} that sum: {pair.first}+{pair.second}, by {format_nats(size)} nats per "
+        f"token (perplexity {change(exp(pair.excess.value))})."
     )

@@ -61,6 +61,19 @@ def format_nats(interval: Interval) -> str:
     return f"{text} [{_signed(interval.low)} to {_signed(interval.high)}]"
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number by its first digits, written out: 0.733, 39.9, 1,410."""
+    return f"{float(f'{value:.{digits}g}'):,.{digits + 9}g}"
+
+
+def format_share(interval: Interval) -> str:
+    """A share with bounds: `72.4 % [71.0 to 73.8 %]`."""
+    text = f"{100 * interval.value:.1f} %"
+    if interval.low is None or interval.high is None:
+        return text
+    return f"{text} [{100 * interval.low:.1f} to {100 * interval.high:.1f} %]"
+
+
 def _signed(value: float) -> str:
     return f"{value:.3f}".replace("-", "−") if abs(value) >= 0.0005 else "0.000"
 

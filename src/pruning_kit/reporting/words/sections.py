@@ -14,10 +14,9 @@ from pruning_kit.reporting.words.front import front
 from pruning_kit.reporting.words.importance import extremes, ranking_sentences, shapley_sentences
 from pruning_kit.reporting.words.interactions import interaction_sentences
 from pruning_kit.reporting.words.numbers import count_blocks, format_ppl, some_plans
-from pruning_kit.reporting.words.recommendation import ladder, recommendation
-from pruning_kit.reporting.words.sizes import best_of_each_size, efficiency, steps
+from pruning_kit.reporting.words.recommendation import recommendation
+from pruning_kit.reporting.words.sizes import best_of_each_size, steps
 from pruning_kit.reporting.words.strategies import strategies
-from pruning_kit.reporting.words.texts import two_texts
 
 
 def summary_sentences(analysis: Analysis) -> list[str]:
@@ -37,34 +36,28 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
             *recommendation(analysis),
             *sureness.of_the_choice(analysis),
             *_baseline(analysis),
-            *extremes(analysis),
             *to_avoid(analysis),
             *_failed(analysis),
             *_few_windows(analysis),
         ],
-        "importance": [*extremes(analysis), *ranking_sentences(analysis)],
-        "shapley": shapley_sentences(analysis),
+        "importance": [*ranking_sentences(analysis), *shapley_sentences(analysis)],
         "interactions": interaction_sentences(analysis),
-        "sizes": [*steps(analysis), *efficiency(analysis)],
-        "strategies": strategies(analysis),
-        "front": front(analysis),
-        "choices": ladder(analysis),
-        "avoid": to_avoid(analysis),
+        "sizes": [
+            *steps(analysis),
+            *strategies(analysis),
+            *front(analysis),
+        ],
         "uncertainty": [
-            *two_texts(analysis),
             *sureness.of_every_size(analysis),
             *sureness.on_both_texts(analysis),
-            _sentence(analysis.uncertainty_note),
+            *sureness.of_the_intervals(analysis),
         ],
     }
 
 
 def _few_windows(analysis: Analysis) -> list[str]:
-    return [_sentence(analysis.scores.reason)] if analysis.scores.reason else []
-
-
-def _sentence(note: str) -> str:
-    return f"{note[0].upper()}{note[1:]}."
+    enough = analysis.scores.resampling is not None
+    return [] if enough else sureness.of_the_intervals(analysis)
 
 
 def _baseline(analysis: Analysis) -> list[str]:
@@ -73,11 +66,11 @@ def _baseline(analysis: Analysis) -> list[str]:
         return ["The whole model was not measured in full, so nothing is relative to it."]
     bounds = ""
     if row.ppl.low is not None and row.ppl.high is not None:
-        bounds = f" [95 % interval {format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
+        bounds = f" [{format_ppl(row.ppl.low)} to {format_ppl(row.ppl.high)}]"
     numbered = ", numbered from 0" if analysis.n_blocks > 1 else ""
     sentence = (
-        f"The whole model ({count_blocks(analysis.n_blocks)}{numbered}) has a perplexity of "
-        f"{format_ppl(row.ppl.value)}{bounds} on {analysis.reported.title}; lower is better."
+        f"Whole model: perplexity {format_ppl(row.ppl.value)}{bounds}; "
+        f"{count_blocks(analysis.n_blocks)}{numbered}."
     )
     if len(analysis.rows) > 1:
         return [sentence]
@@ -89,4 +82,4 @@ def _failed(analysis: Analysis) -> list[str]:
     if not plans:
         return []
     count = f"{len(plans):,} plan{'s' * (len(plans) != 1)}"
-    return [f"{count} failed (not finite) and left out of every statement: {some_plans(plans)}."]
+    return [f"{count} failed (not finite), left out of all that is said: {some_plans(plans)}."]

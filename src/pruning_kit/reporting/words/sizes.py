@@ -1,8 +1,6 @@
-"""Sentences on the number of blocks removed: the best set of each, what a further block costs."""
+"""How the cost grows, in sentences: the best set of each size, what a further block costs."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.evidence import exp
@@ -12,9 +10,9 @@ from pruning_kit.reporting.words.numbers import (
     count_blocks,
     factor,
     format_change,
-    percent,
     series,
 )
+from pruning_kit.reporting.words.texts import chosen_on
 
 
 def best_of_each_size(analysis: Analysis) -> list[str]:
@@ -33,8 +31,9 @@ def best_of_each_size(analysis: Analysis) -> list[str]:
         return []
     found = [f"{_scope(analysis)}: {'; '.join(shown)}."]
     if collapsed is not None:
+        measured = "" if collapsed.complete else "measured "
         found.append(
-            f"With {count_blocks(collapsed.n_removed)} removed even {_best_set(collapsed)} has "
+            f"With {count_blocks(collapsed.n_removed)} removed even the best {measured}set has "
             f"{factor(exp(collapsed.increase.value))} times the perplexity of the whole model."
         )
     return found
@@ -46,11 +45,7 @@ def _scope(analysis: Analysis) -> str:
         return "Measured sets"
     complete = all(size.complete for size in analysis.sizes)
     best = "Best set of each size" if complete else "Best measured set of each size"
-    return f"{best}, {analysis.selection_note}"
-
-
-def _best_set(size: Size) -> str:
-    return "the best set" if size.complete else "the best measured set"
+    return f"{best}, {chosen_on(analysis)}"
 
 
 def _ties(size: Size) -> str:
@@ -63,33 +58,9 @@ def _ties(size: Size) -> str:
 
 
 def steps(analysis: Analysis) -> list[str]:
-    """What each further block costs."""
+    """What each further block costs: the best set against the best of one block less."""
     steps = [(size, size.step.map(exp)) for size in analysis.sizes if size.step is not None]
     if len(steps) < 2:
         return []
     costs = series([(size.n_removed, change(ratio.value)) for size, ratio in steps])
-    measured = "" if all(size.complete for size in analysis.sizes) else "measured "
-    values = [ratio.value for _, ratio in steps]
-    rising = all(less < more for less, more in pairwise(values))
-    what = (
-        "Each further block costs more than the one before"
-        if rising
-        else "Cost of each further block"
-    )
-    return [
-        f"{what} (perplexity of the best {measured}set relative to the best {measured}with one "
-        f"block less): {costs}."
-    ]
-
-
-def efficiency(analysis: Analysis) -> list[str]:
-    """Costs per share of the parameters removed."""
-    known = [(size.n_removed, size.per_percent) for size in analysis.sizes if size.per_percent]
-    if len(known) < 2:
-        return []
-    costs = [(count, f"{percent(exp(cost.value), 2)} %") for count, cost in known]
-    cheapest = min(known, key=lambda item: item[1].value)[0]
-    return [
-        "Perplexity for each 1 % of the parameters removed (compounded), by blocks removed: "
-        f"{series(costs)}; least at {cheapest}."
-    ]
+    return [f"A further block costs: {costs}."]

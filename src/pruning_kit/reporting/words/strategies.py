@@ -1,4 +1,4 @@
-"""Sentences on fixed strategies, against each other and against the best sets."""
+"""How fixed strategies do against each other and the best sets, in a sentence."""
 
 from __future__ import annotations
 
@@ -28,15 +28,12 @@ def strategies(analysis: Analysis) -> list[str]:
         for size in full
     )
     behind = (
-        f"at {at} removed even the best of them has {change(gap)} perplexity relative to the best "
-        "set"
+        f"at {at} removed none comes nearer to the best set than {change(gap)}"
         if gap > 1
-        else "the best of them is the best set each time"
+        else "at every size one names the best set"
     )
     return [
-        "Fixed strategies (first, last; alternate: spread evenly; contiguous: neighbours in the "
-        f"middle; random: one draw): {listed(ties)} {'does' if len(ties) == 1 else 'do'} best, or "
-        f"as well as another, at {count} of {len(full)} numbers of removed blocks"
+        f"Best fixed strategy: {listed(ties)}, at {count} of {len(full)} sizes"
         f"{' each' if len(ties) > 1 else ''}; {behind}{on_selection(analysis)}."
     ]
 

@@ -1,12 +1,13 @@
-"""Sentences on how sure choices are: best sets against others, both texts, what was not tested."""
+"""How sure choices are, in sentences: best sets against others, both texts, what was not tested."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.analysis import CHECKED_AUTOCORRELATION, Analysis
 from pruning_kit.findings.evidence import exp
 from pruning_kit.findings.sizes import Size
+from pruning_kit.intervals.windows import MIN_WINDOWS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words.numbers import (
     change,
@@ -21,6 +22,26 @@ from pruning_kit.reporting.words.texts import on_selection
 MIN_MEASURED = 3  # sets whose median says how the texts differ
 
 
+def few_windows(n_windows: int) -> str:
+    """Why nothing has an interval and nothing is tested."""
+    return f"no interval: {n_windows} windows, at least {MIN_WINDOWS} needed"
+
+
+def of_the_intervals(analysis: Analysis) -> list[str]:
+    """What intervals cover and what not, or why there are none."""
+    if analysis.scores.resampling is None:
+        return [f"{few_windows(analysis.scores.n_windows).capitalize()}."]
+    text = analysis.reported.short if analysis.two_texts else "this text"
+    found = [f"95 % intervals cover the choice of passages from {text} and nothing else."]
+    if analysis.autocorrelation > CHECKED_AUTOCORRELATION:
+        found.append(
+            f"Neighbouring windows correlate by {analysis.autocorrelation:.2f}, beyond the "
+            f"{CHECKED_AUTOCORRELATION} up to which the intervals were checked, so they may be too "
+            "narrow."
+        )
+    return found
+
+
 def of_the_choice(analysis: Analysis) -> list[str]:
     """Whether the set to take, or the cheapest one, is separated from the next best."""
     size = analysis.cheapest
@@ -28,34 +49,30 @@ def of_the_choice(analysis: Analysis) -> list[str]:
         (size,) = (s for s in analysis.sizes if s.n_removed == analysis.recommended.size)
     if size is None:
         return []
-    if not _tested(analysis, size):
-        alone = f"{name_blocks(size.best).capitalize()} {_is(size)} the only {_kind(size)}. "
-        return [f"{alone * (size.n_measured == 1)}Nothing was retrained."]
-    return [f"{_separation(analysis, size)}{_elsewhere(analysis, size)}. Nothing was retrained."]
-
-
-def _tested(analysis: Analysis, size: Size) -> bool:
-    return size.n_measured > 1 and analysis.selection_scores.resampling is not None
+    if size.n_measured == 1:
+        return [f"{_named(size)} the only {_kind(size)}."]
+    if not analysis.tested:
+        return []
+    return [f"{_separation(analysis, size)}{_elsewhere(analysis, size)}."]
 
 
 def _separation(analysis: Analysis, size: Size) -> str:
-    name = name_blocks(size.best).capitalize()
     what = f"the cheapest {_kind(size)}{on_selection(analysis, ' on {}')}"
     others = [plan for plan in size.group if plan != size.best]
     if others:
+        name = name_blocks(size.best).capitalize()
         return f"{name} cannot be told from {_some(others)} as {what}"
     runner_up = min(
         (row for row in analysis.rows if row.plan.size == size.n_removed and row.plan != size.best),
         key=lambda row: (not row.selection_ratio > 0, row.selection_ratio),
     )
-    return (
-        f"{name} {_is(size)} clearly {what}, by a test against all others at once (next: "
-        f"{runner_up.plan.short}, {change(runner_up.selection_ratio)})"
-    )
+    next_best = f"{runner_up.plan.short}, {change(runner_up.selection_ratio)}"
+    return f"{_named(size)} clearly {what} (next: {next_best})"
 
 
-def _is(size: Size) -> str:
-    return "is" if size.n_removed == 1 else "are"
+def _named(size: Size) -> str:
+    """The best set of a size as the subject of a sentence: `Block 3 is`."""
+    return f"{name_blocks(size.best).capitalize()} {'is' if size.n_removed == 1 else 'are'}"
 
 
 def _kind(size: Size) -> str:
@@ -69,37 +86,34 @@ def _some(plans: list[Plan]) -> str:
 
 def _elsewhere(analysis: Analysis, size: Size) -> str:
     """Whether the reported text has the same best set."""
-    if analysis.selection == analysis.reported:
+    if not analysis.two_texts:
         return ""
-    on_text = f" on {analysis.reported.short}"
+    text = analysis.reported.short
     if size.best_reported == size.best:
-        return f", and the cheapest{on_text} too"
-    return f"; {on_text.strip()} {size.best_reported.short} is cheaper"
+        return f", and the cheapest on {text} too"
+    return f"; on {text} {size.best_reported.short} is cheaper"
 
 
 def of_every_size(analysis: Analysis) -> list[str]:
     """Which best sets are separated from the others of their size."""
-    tested = [size for size in analysis.sizes if _tested(analysis, size)]
+    tested = [size for size in analysis.sizes if size.n_measured > 1 and analysis.tested]
     clear = [size.best for size in tested if len(size.group) == 1]
-    tied = [size for size in tested if len(size.group) > 1]
+    tied = [f"{size.best.short} (from {_others(size)})" for size in tested if len(size.group) > 1]
     on_text = on_selection(analysis)
     found = []
     if clear:
         found.append(
-            "Clearly the best of their size, by a test that holds for all sets of a size at "
-            f"once{on_text}: {_some(clear)}."
+            f"Clearly best of their size, against all others at once{on_text}: {_some(clear)}."
         )
     if tied:
-        named = [f"{size.best.short} ({_tie(size)})" for size in tied]
-        found.append(
-            f"Best but not distinguishable from others{on_text}: {listed(first_few(named))}."
-        )
+        found.append(f"Best but not told apart from others{on_text}: {listed(first_few(tied))}.")
     return found
 
 
-def _tie(size: Size) -> str:
+def _others(size: Size) -> str:
+    """What cannot be told from the best set of a size."""
     others = size.group[1:]
-    return f"from {others[0].short}" if len(others) == 1 else f"from {len(others):,} others"
+    return others[0].short if len(others) == 1 else f"{len(others):,} others"
 
 
 def on_both_texts(analysis: Analysis) -> list[str]:
@@ -112,16 +126,17 @@ def _hindsight(analysis: Analysis, sizes: list[Size]) -> str:
     missed = [size for size in sizes if size.best_reported != size.best]
     if not missed:
         return "The same sets are best on both texts, at every number of blocks removed."
-    gains = [
-        (size, analysis.row[size.best_reported].ppl.value / analysis.row[size.best].ppl.value)
-        for size in missed
-    ]
+    ppl = {row.plan: row.ppl.value for row in analysis.rows}
     names = [
-        (s.n_removed, f"{s.best_reported.short} ({percent(ratio, 2)} %)") for s, ratio in gains
+        (
+            s.n_removed,
+            f"{s.best_reported.short} ({percent(ppl[s.best_reported] / ppl[s.best], 2)} %)",
+        )
+        for s in missed
     ]
     return (
-        f"In hindsight another set is best on {analysis.reported.short} (in brackets its "
-        f"perplexity relative to the chosen one's), by blocks removed: {series(names)}."
+        f"On {analysis.reported.short} another set than the chosen one is lowest, by blocks "
+        f"removed: {series(names)}."
     )
 
 
@@ -133,9 +148,8 @@ def _changes(analysis: Analysis, sizes: list[Size]) -> list[str]:
     chosen = _range(exp(size.optimism or 0.0) for size in several)
     median = _range(exp(size.text_shift or 0.0) for size in several)
     return [
-        f"From {analysis.selection.short} to {analysis.reported.short} the cost (perplexity in "
-        f"units of the whole model's) of the chosen sets changed by {chosen}, in the median over "
-        f"all sets of a size by {median}."
+        f"From {analysis.selection.short} to {analysis.reported.short} the ratios to the whole "
+        f"model changed by {chosen} for the chosen sets, by {median} for the median of a size."
     ]
 
 

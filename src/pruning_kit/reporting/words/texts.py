@@ -1,4 +1,4 @@
-"""Sentences on the texts of a run: the reported one, and the one that plans are chosen on."""
+"""On which text plans are chosen, where a run has two."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from pruning_kit.findings.analysis import Analysis
 
 def on_selection(analysis: Analysis, form: str = " (on {})") -> str:
     """The text that plans are chosen on, where the run has two: such as ` (on valid)`."""
-    same = analysis.selection == analysis.reported
-    return "" if same else form.format(analysis.selection.short)
+    return form.format(analysis.selection.short) if analysis.two_texts else ""
 
 
-def two_texts(analysis: Analysis) -> list[str]:
-    """On which text sets were chosen, where it is another than the reported one."""
-    if analysis.selection == analysis.reported or not analysis.offers_choice:
-        return []
-    return [
-        f"Sets were chosen on {analysis.selection.title}, and their costs are reported on "
-        f"{analysis.reported.title}, so that choosing does not flatter them; what holds for the "
-        f"first says “on {analysis.selection.short}”."
-    ]
+def chosen_on(analysis: Analysis) -> str:
+    """What plans were chosen on, to stand beside a choice."""
+    if not analysis.two_texts:
+        return "chosen and reported on the same text"
+    return f"chosen on {analysis.selection.short}, reported on {analysis.reported.short}"

@@ -1,0 +1,287 @@
+"""Every number in a report, recomputed from the stored sums: three runs that differ in kind."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from pruning_kit.findings.analysis import analyse
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.sets import STRATEGIES, singles, strategy_plan
+from pruning_kit.reporting import formats
+from pruning_kit.reporting.contents import build_document
+from pruning_kit.reporting.words.numbers import change, format_ppl
+from pruning_kit.runs.results import load_run
+from pruning_kit.speed.timings import END_TO_END
+from tests.synthetic_runs import write_run
+from tests.synthetic_scores import additive_costs
+
+RUNS = {
+    "all sets, two texts, all measures": {
+        "n_blocks": 5,
+        "cost": additive_costs((3.0, 0.08, 0.3, 0.05, 0.9), {(1, 2): 0.4}),
+        "selection": True,
+        "selection_cost": additive_costs((3.0, 0.04, 0.3, 0.07, 0.9), {(1, 2): 0.4}),
+        "comparing": True,
+    },
+    "all sets, one text, costly": {
+        "n_blocks": 4,
+        "cost": additive_costs((0.9, 0.35, 1.2, 0.3), {(1, 3): -0.2}),
+        "timed": False,
+    },
+    "single blocks and a pair, few windows": {
+        "plans": [Plan(), *singles(6), Plan((1, 3))],
+        "n_windows": 30,
+        "comparing": True,
+    },
+}
+
+
+class Sums:
+    """What the stored sums say, computed the plainest way."""
+
+    def __init__(self, run):
+        self.run, self.n_blocks = run, run.n_blocks
+        self.nats = {
+            role: dict(zip(run.plans, run.nll(role).sum(axis=1), strict=True)) for role in run.roles
+        }
+        self.tokens = {role: run.targets(role).sum() for role in run.roles}
+        self.chosen_on = run.roles[-1]
+        self.plans = [plan for plan in run.plans if plan.size < run.n_blocks]
+
+    def ppl(self, plan, role="reported"):
+        return math.exp(self.nats[role][plan] / self.tokens[role])
+
+    def ratio(self, plan, role="reported"):
+        return self.ppl(plan, role) / self.ppl(Plan(), role)
+
+    def of_size(self, size):
+        """Measured sets of a size, the best on the text chosen on first."""
+        found = [plan for plan in self.plans if plan.size == size]
+        return sorted(found, key=lambda plan: self.ratio(plan, self.chosen_on))
+
+    def mean(self, measure, plan):
+        row = self.run.as_cut(measure)[self.run.plans.index(plan)]
+        return row.sum() / self.tokens["reported"]
+
+    def ms(self, plan):
+        timings = self.run.timings
+        pool = next(i for i, pool in enumerate(timings.pools) if plan in pool)
+        members = [i for i, entry in enumerate(timings.entries) if entry.pool == pool]
+        return 1e3 * float(np.median(timings.seconds(END_TO_END)[:, members]))
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def told(request, tmp_path_factory):
+    """A run, its sums, and what its report says by the names of sections."""
+    run = load_run(write_run(tmp_path_factory.mktemp("run") / "run", **RUNS[request.param]))
+    document = build_document(run, analyse(run))
+    return run, Sums(run), {section.name: section for section in document.sections}
+
+
+def said(sections, pattern):
+    """All matches of a pattern in the sentences of a report."""
+    text = "\n".join(text for section in sections.values() for text in section.sentences)
+    return re.findall(pattern, text)
+
+
+def as_ratio(text):
+    """`+7.1 %` or `3.98×` as a ratio."""
+    if text.endswith("×"):
+        return float(text[:-1].replace(",", ""))
+    return 1 + float(text.removesuffix(" %").replace("−", "-")) / 100
+
+
+CHANGE = r"([+−]?[\d.,]+(?: %|×))"
+SETS = r"(?:[Bb]locks? )?([\d+-]+)"
+
+
+def test_costs_of_named_sets_are_those_of_the_sums(told):
+    _, sums, sections = told
+    pattern = rf"{SETS}(?: can be removed at little cost)?: perplexity {CHANGE}"
+    taken = said(sections, pattern)
+    taken += said(sections, rf"Best (?:measured )?set of \d: {SETS}, {CHANGE}(?! on)")
+    assert taken
+    for name, cost in taken:
+        assert change(sums.ratio(Plan.parse(name))) == cost
+    for name, cost in said(sections, rf"\(next: {SETS}, {CHANGE}\)"):
+        assert change(sums.ratio(Plan.parse(name), sums.chosen_on)) == cost
+
+
+def test_parameters_agreement_and_time_of_the_set_to_take_are_those_measured(told):
+    run, sums, sections = told
+    pattern = rf"blocks? {SETS}(?: can be removed at little cost)?: perplexity ([^\n]*)\."
+    found = said(sections, pattern)
+    assert found
+    for name, facts in found:
+        plan = Plan.parse(name)
+        fewer = 100 * (1 - run.parameters[plan] / run.parameters[Plan()])
+        assert f"{fewer:.1f} % fewer parameters" in facts
+        agreed = re.search(r"agreement ([\d.]+) %", facts)
+        assert (agreed is None) == (run.as_cut("agreement") is None)
+        assert agreed is None or float(agreed[1]) == pytest.approx(
+            100 * sums.mean("agreement", plan), abs=0.051
+        )
+        saved = re.search(r"([\d.]+) % less time", facts)
+        assert (saved is None) == (run.timings is None)
+        if saved:
+            expected = 100 * (1 - sums.ms(plan) / sums.ms(Plan()))
+            assert float(saved[1]) == pytest.approx(expected, abs=1)
+
+
+def test_little_cost_and_the_rule_of_thumb_are_kept_to(told):
+    _, sums, sections = told
+    both = {
+        plan: max(sums.ratio(plan), sums.ratio(plan, sums.chosen_on)) for plan in sums.plans[1:]
+    }
+    for name, _ in said(sections, rf"{SETS} can be removed at little cost(:)"):
+        assert both[Plan.parse(name)] <= 1.1
+    if said(sections, "No (?:single )?block can be removed"):
+        assert all(ratio > 1.1 for ratio in both.values())
+    for name in said(sections, rf"Best (?:measured )?set of \d: {SETS}, .* over the rule"):
+        assert sums.ratio(Plan.parse(name), sums.chosen_on) > 1.5
+
+
+def test_the_best_sets_are_the_best_and_the_table_holds_their_numbers(told):
+    run, sums, sections = told
+    table = sections["summary"].table
+    columns = dict(zip(table.headings, zip(*table.rows, strict=True), strict=False))
+    plans = [Plan.parse(name.removesuffix(" *")) for name in columns["Removed"]]
+    sizes = sorted({plan.size for plan in sums.plans})
+    assert plans == [sums.of_size(size)[0] for size in sizes]
+    assert list(columns["PPL"]) == [format_ppl(sums.ppl(plan)) for plan in plans]
+    params = [f"{run.parameters[plan] / 1e6:.2f}" for plan in plans]
+    assert list(columns["Params"]) == params
+    assert ("KL" in columns) == ("Agree" in columns) == (run.as_cut("kl") is not None)
+    for plan, kl, agree in zip(
+        plans, columns.get("KL", ()), columns.get("Agree", ()), strict=False
+    ):
+        assert float(kl) == pytest.approx(sums.mean("kl", plan), abs=6e-4)
+        assert float(agree) == pytest.approx(sums.mean("agreement", plan), abs=6e-4)
+    for plan, ms in zip(plans, columns.get("ms", ()), strict=False):
+        assert float(ms.split(" ± ")[0]) == pytest.approx(sums.ms(plan), rel=6e-3)
+
+
+def test_blocks_are_ordered_by_what_removing_them_alone_costs(told):
+    _, sums, sections = told
+    ((order, _),) = said(sections, r"Most costly alone first: ([\d >≈,]+)( \(|\.)")
+    blocks = [int(block) for block in re.findall(r"\d+", order)]
+    ratios = [sums.ratio(Plan((block,))) for block in blocks]
+    assert ratios == sorted(ratios, reverse=True) and len(blocks) == sums.n_blocks
+    assert (">" in order) == (len(sums.run.targets()) >= 50)
+
+
+def test_what_is_to_be_avoided_is_as_bad_as_is_said(told):
+    _, sums, sections = told
+    for blocks, sizes, factor in said(
+        sections,
+        r"o not remove ([^:]*): every measured set of ([\d to,or]+) blocks .* least ([\d.]+) times",
+    ):
+        numbers = [int(number) for number in re.findall(r"\d+", sizes)]
+        sizes = range(numbers[0], numbers[-1] + 1)
+        for block in map(int, re.findall(r"block (\d+)", blocks)):
+            for size in sizes:
+                best, *others = sums.of_size(size)
+                with_block = [plan for plan in (best, *others) if block in plan.removed]
+                assert with_block and all(
+                    sums.ratio(plan, sums.chosen_on) / sums.ratio(best, sums.chosen_on)
+                    >= float(factor)
+                    for plan in with_block
+                )
+
+
+def test_shapley_values_are_averages_over_all_orders(told):
+    run, sums, sections = told
+    if "Shapley" not in sections["importance"].table.headings:
+        count, every = said(sections, r"since (\d+) of (\d+) sets of blocks were")[0]
+        assert (int(count), int(every)) == (len(run.plans), 2**run.n_blocks)
+        return
+    from itertools import permutations
+
+    orders = list(permutations(range(run.n_blocks)))
+    values = np.zeros(run.n_blocks)
+    log_ppl = {plan: nats / sums.tokens["reported"] for plan, nats in sums.nats["reported"].items()}
+    for order in orders:
+        for at, block in enumerate(order):
+            before, after = (Plan(tuple(sorted(order[:end]))) for end in (at, at + 1))
+            values[block] += (log_ppl[after] - log_ppl[before]) / len(orders)
+    shown = [float(row[4]) for row in sections["importance"].table.rows]
+    assert shown == pytest.approx(values, abs=6e-4)
+    (total,) = said(sections, r"([\d.]+) \[[^]]*\] nats per token in all")
+    assert float(total) == pytest.approx(values.sum(), abs=6e-4)
+
+
+def test_pairs_add_up_as_is_said(told):
+    run, sums, sections = told
+    log = {plan: math.log(sums.ratio(plan)) for plan in sums.plans}
+    for side, name, nats, cost in said(
+        sections, rf"Farthest (above|below) that sum: {SETS}, by ([\d.]+).*perplexity {CHANGE}"
+    ):
+        plan = Plan.parse(name)
+        excess = log[plan] - sum(log[Plan((block,))] for block in plan.removed)
+        assert (excess > 0) == (side == "above")
+        assert float(nats) == pytest.approx(abs(excess), abs=6e-4)
+        assert as_ratio(cost) == pytest.approx(math.exp(excess), rel=2e-3)
+    if len(run.targets()) < 50:
+        assert said(sections, r"None of the \d+ pairs? was tested")
+
+
+def test_further_blocks_and_strategies_cost_what_is_said(told):
+    run, sums, sections = told
+    best = [sums.of_size(size)[0] for size in range(run.n_blocks) if sums.of_size(size)]
+    for costs in said(sections, r"A further block costs: (.*)\."):
+        steps = re.findall(rf"\d: {CHANGE}", costs)
+        for step, before, after in zip(steps, best, best[1:], strict=False):
+            assert step == change(sums.ratio(after) / sums.ratio(before))
+    for names, count, n_sizes, at, gap in said(
+        sections,
+        rf"Best fixed strategy: ([a-z, ]+), at (\d+) of (\d+) sizes.*; at (\d) .* than {CHANGE}",
+    ):
+        ratio = {
+            (name, size): sums.ratio(
+                strategy_plan(name, run.n_blocks, size, run.facts.proposal.seed), sums.chosen_on
+            )
+            for name in STRATEGIES
+            for size in range(1, run.n_blocks)
+        }
+        least = {
+            size: min(ratio[name, size] for name in STRATEGIES) for size in range(1, run.n_blocks)
+        }
+        wins = {
+            name: sum(ratio[name, size] == least[size] for size in least) for name in STRATEGIES
+        }
+        assert int(n_sizes) == len(least) and int(count) == max(wins.values())
+        winners = [name for name in STRATEGIES if wins[name] == int(count)]
+        assert re.findall(r"[a-z]+", names.replace(" and ", ", ")) == winners
+        gaps = {
+            size: least[size] / sums.ratio(sums.of_size(size)[0], sums.chosen_on) for size in least
+        }
+        assert gap == change(max(gaps.values())) and gaps[int(at)] == max(gaps.values())
+
+
+def test_what_both_texts_say_is_what_their_sums_say(told):
+    run, sums, sections = told
+    if run.roles == ("reported",):
+        assert not said(sections, "both texts")
+        return
+    sizes = [size for size in range(1, run.n_blocks) if len(sums.of_size(size)) > 1]
+    chosen = {size: sums.of_size(size)[0] for size in sizes}
+    lowest = {size: min(sums.of_size(size), key=sums.ratio) for size in sizes}
+    missed = {size for size in sizes if chosen[size] != lowest[size]}
+    named = "".join(said(sections, r"the chosen one is lowest, by blocks removed: (.*)\."))
+    assert bool(missed) == bool(named) != bool(said(sections, "The same sets are best on both"))
+    assert {int(size) for size in re.findall(r"(\d+): ", named)} == missed
+    for size, name, gain in re.findall(r"(\d+): ([\d+-]+) \(([^)]*)\)", named):
+        assert Plan.parse(name) == lowest[int(size)]
+        gained = sums.ratio(lowest[int(size)]) / sums.ratio(chosen[int(size)])
+        assert as_ratio(gain) == pytest.approx(gained, abs=6e-5)
+
+
+@pytest.mark.parametrize("form", ["terminal", "md"])
+def test_every_format_holds_every_sentence(told, form):
+    run, _, sections = told
+    text = " ".join(formats.render(run, form).split()).replace("\\", "")
+    for section in sections.values():
+        for sentence in section.sentences:
+            assert sentence.replace("\\", "") in text
