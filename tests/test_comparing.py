@@ -21,6 +21,7 @@ DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 TOKENS = random_tokens(2, 33)
 WINDOWS = (TOKENS[:, :32], TOKENS[:, 13:], 12)
 PLANS = list(subsets(N_BLOCKS, range(N_BLOCKS)))
+FEW = [Plan(), Plan((0,)), Plan((1, 2)), Plan((0, 1, 3))]
 ALL = (NLL, KL, AGREEMENT)
 
 
@@ -47,14 +48,15 @@ def measured(kernel, plans, n_blocks, windows):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_family_and_plan_in_float32(name, device):
+def test_every_family_in_float32(name, device):
+    plans = PLANS if name in ("gpt2", "llama", "gemma2") else FEW
     decoder = Decoder(tiny_model(name))
-    kl, same = direct(decoder, PLANS, *WINDOWS)
+    kl, same = direct(decoder, plans, *WINDOWS)
     kernel = choose_kernel(decoder, TOKENS, torch.float32, torch.device(device))
-    found = measured(kernel, PLANS, N_BLOCKS, WINDOWS)
+    found = measured(kernel, plans, N_BLOCKS, WINDOWS)
     torch.testing.assert_close(found["kl"], kl, rtol=1e-4, atol=2e-4)
     torch.testing.assert_close(found["agreement"], same, rtol=0, atol=0)
-    paths = [as_cut(plan, N_BLOCKS) for plan in PLANS]
+    paths = [as_cut(plan, N_BLOCKS) for plan in plans]
     assert torch.equal(found["nll"], window_sums(kernel, paths, *WINDOWS)["nll"])
 
 
@@ -72,7 +74,7 @@ def test_the_reference_computes_them_from_the_logits():
 def demo():
     loaded = load_model(find_model("demo"))
     text = prepare_text(find_corpus("demo", "demo"), loaded, stride=512)
-    return Decoder(loaded.model), text.tensors(1, 3)
+    return Decoder(loaded.model), text.tensors(1, 2)
 
 
 FORMATS = [
@@ -85,7 +87,7 @@ FORMATS = [
 
 @pytest.mark.parametrize(("device", "dtype", "nats", "share"), FORMATS)
 def test_the_demo_model_in_every_format(demo, device, dtype, nats, share):
-    """Nats per token, and share of 1,024 tokens; in 16 bits near ties fall either way."""
+    """Nats per token, and share of 512 tokens; in 16 bits near ties fall either way."""
     decoder, windows = demo
     plans = [Plan(), Plan((4,)), Plan((1, 4)), Plan((0,)), Plan((1, 2, 3, 4))]
     kl, same = direct(decoder, plans, *windows)

@@ -1,4 +1,4 @@
-"""Sums are what they were: those of the demo model's first windows and of three tiny families."""
+"""Sums are what they were: those of the demo model's first window and of three tiny families."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,7 @@ def test_all_plans_of_a_tiny_family(name):
     np.testing.assert_allclose(family_sums(name), load_file(FILE)[name], rtol=ANOTHER_MACHINE)
 
 
-def test_all_plans_of_the_demo_model_on_its_first_windows(tmp_path):
-    found = demo_sums(tmp_path / "run", 2)
+def test_all_plans_of_the_demo_model_on_its_first_window(tmp_path):
+    found = demo_sums(tmp_path / "run", 1)
     stored = load_file(FILE)["demo"]
     np.testing.assert_allclose(found[:, 0], stored[:, 0], rtol=ANOTHER_MACHINE)
-    np.testing.assert_allclose(found[:, 1], stored[:, 1], rtol=ANOTHER_MACHINE)

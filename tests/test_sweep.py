@@ -493,8 +493,7 @@ def test_damaged_timings_are_refused_by_a_sweep_that_would_keep_them(settings):
         begin(settings(timing=QUICK, resume=True))
     assert str(error.value) == (
         f"cannot read {folder / 'latency.json'}: it is no valid JSON (Input data was truncated). "
-        "Delete the file and repeat the "
-        "sweep with --resume to time again."
+        "Delete the file and resume the sweep to time again."
     )
     begin(settings(timing=None, resume=True))
 
