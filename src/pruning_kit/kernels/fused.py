@@ -55,27 +55,29 @@ class FusedHead:
             return self._whole(normed_ND)
 
     def _whole(self, normed_ND: Tensor) -> WholeHead:
-        n_vocab, weight_VD = self._embedding.n_vocab, self._embedding.weight_VD
+        n_vocab = self._embedding.n_vocab
+        # an odd number of shares would be multiplied by a kernel four times as slow
+        weight_VD = F.pad(self._embedding.weight_VD, (0, 0, 0, self._n_padding))
         bias_V = self._bias(normed_ND)
         sums_SN, maxima_SN = self._sum_exp(normed_ND, bias_V, with_maxima=True)
         log_sums_N = (sums_SN.sum(dim=0) - self._n_padding).log()
         maxima_N = maxima_SN.amax(dim=0)
         mean_ND = torch.empty(normed_ND.shape, device=normed_ND.device)
         tops_N = torch.empty(len(normed_ND), dtype=torch.int64, device=normed_ND.device)
-        mean_shares_V = torch.zeros(n_vocab, device=normed_ND.device)
+        mean_shares_V = torch.zeros(len(weight_VD), device=normed_ND.device)
         for start in range(0, len(normed_ND), SHARE_ROWS):
             part = slice(start, start + SHARE_ROWS)
             shares_NV, tops_N[part] = self._shares(
                 normed_ND[part], bias_V, log_sums_N[part], maxima_N[part]
             )
-            shares_NV = shares_NV[:, :n_vocab]
             product = torch.mm(shares_NV, weight_VD, out_dtype=torch.float32)
             mean_ND[part] = product / SHARE_SCALE
             ones = shares_NV.new_ones((1, len(shares_NV)))
             mean_shares_V += torch.mm(ones, shares_NV, out_dtype=torch.float32)[0]
         mean_shares_V /= SHARE_SCALE * len(normed_ND)
         dots_N = (normed_ND.float() * mean_ND).sum(dim=1)
-        return WholeHead(log_sums_N, mean_ND, dots_N, tops_N, mean_shares_V, bias_V[:n_vocab])
+        shares_V, bias_V = mean_shares_V[:n_vocab], bias_V[:n_vocab]
+        return WholeHead(log_sums_N, mean_ND, dots_N, tops_N, shares_V, bias_V)
 
     def _shares(
         self, normed_ND: Tensor, bias_V: Tensor, log_sums_N: Tensor, maxima_N: Tensor
