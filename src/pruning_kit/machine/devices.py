@@ -116,12 +116,15 @@ def device_name(device: torch.device) -> str:
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads of the CPU; afterwards with as many as before."""
+    """Begin with so many threads of the CPU; afterwards there are as many as before."""
     before = torch.get_num_threads()
-    if count != before:
-        torch.set_num_threads(count)
+    _set_threads(count)
     try:
         yield
     finally:
-        if count != before:
-            torch.set_num_threads(before)
+        _set_threads(before)
+
+
+def _set_threads(count: int) -> None:
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)

@@ -56,7 +56,7 @@ class Run:
     @cached_property
     def plans(self) -> list[Plan]:
         """The plans that were measured as cut, in the order of their variants."""
-        return [variant.plan for variant in self.variants if variant.recovery is None]
+        return plans_of(self.variants)
 
     @property
     def n_blocks(self) -> int:
@@ -160,6 +160,11 @@ class Run:
 def variants_of(rounds: Sequence[RoundFacts]) -> list[Variant]:
     """What rounds measure, each variant once, in the order of rows."""
     return sorted({facts.parsed for round_ in rounds for facts in round_.variants})
+
+
+def plans_of(variants: Sequence[Variant]) -> list[Plan]:
+    """The plans among variants as cut, in their order."""
+    return [variant.plan for variant in variants if variant.recovery is None]
 
 
 def load_run(folder: Path | str) -> Run:

@@ -28,6 +28,7 @@ from pruning_kit.machine.devices import (
     current_device,
     device_sync,
     dtype_name,
+    using_threads,
 )
 from pruning_kit.plans.plan import Plan
 from pruning_kit.speed.generation import Workload
@@ -136,7 +137,7 @@ def _measure_one_batch(
         _quiet_collector(),
         _compiler_limit(len(entries)),
         _memory_errors(protocol.batch_size),
-        _threads_put_back(),
+        using_threads(offered),  # trials set other numbers
     ):
         cuts = [entry.plan for entry in entries]
         workload = Workload(decoder, cuts, prompt_ids, protocol, stopwatch, turns)
@@ -294,16 +295,6 @@ def _quiet_collector() -> Iterator[None]:
         gc.unfreeze()
         if was_enabled:
             gc.enable()
-
-
-@contextmanager
-def _threads_put_back() -> Iterator[None]:
-    """Give PyTorch its number of threads back."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pruning_kit.pruning.surgery import parameters_by_plan
 from pruning_kit.runs import opening
 from pruning_kit.runs.facts import Role, RoundFacts, VariantFacts
 from pruning_kit.runs.ranks import Ranks
-from pruning_kit.runs.results import Run, load_run
+from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import parse
 from pruning_kit.search.proposer import Proposer, next_round
@@ -116,7 +116,8 @@ def carry_out(
     """Measure, then time and sample, if asked for; the last two are done by one process."""
     measure(run, proposer, workbench, ranks, settings.resume)
     if ranks.leads and settings.timing:
-        time_plans(run, load_run(run.folder).plans, workbench, settings.timing)
+        plans = plans_of(variants_of(run.rounds()))
+        time_plans(run, plans, workbench, settings.timing)
     if ranks.leads and settings.samples:
         sample(run, workbench)
 
