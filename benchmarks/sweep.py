@@ -247,6 +247,7 @@ class Alternating:
         self.first_calls_s: list[float] = []
         self.products_s: list[float] = []
         self._kernel, self._product = kernel, product
+        self.learn = kernel.learn
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> Batch:
         opened = self._kernel.open(tokens_BT, targets_BS, first_output)

@@ -14,7 +14,8 @@ from families import N_BLOCKS, NAMES, VARIANTS, attentions, random_tokens, tiny_
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from pruning_kit.inputs.architectures import FAMILIES, Decoder
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.families import FAMILIES
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.surgery import (
     count_parameters,

@@ -22,68 +22,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pruning_kit.errors import ArchitectureError
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Where a family of checkpoints keeps its parts, as dotted module paths.
-
-    A checkpoint may lack the final norm (OPT 350m does); the stack it must have.
-    """
-
-    stack: str
-    norm: str
-
-
-_GPT2_STYLE = Family("transformer.h", "transformer.ln_f")
-_LLAMA_STYLE = Family("model.layers", "model.norm")
-
-FAMILIES: dict[str, Family] = {
-    "bloom": _GPT2_STYLE,
-    "cohere": _LLAMA_STYLE,
-    "cohere2": _LLAMA_STYLE,
-    "falcon": _GPT2_STYLE,
-    "gemma": _LLAMA_STYLE,
-    "gemma2": _LLAMA_STYLE,
-    "gemma3_text": _LLAMA_STYLE,
-    "gpt2": _GPT2_STYLE,
-    "gpt_bigcode": _GPT2_STYLE,
-    "gpt_neo": _GPT2_STYLE,
-    "gpt_neox": Family("gpt_neox.layers", "gpt_neox.final_layer_norm"),
-    "gptj": _GPT2_STYLE,
-    "granite": _LLAMA_STYLE,
-    "llama": _LLAMA_STYLE,
-    "mistral": _LLAMA_STYLE,
-    "mixtral": _LLAMA_STYLE,
-    "mpt": Family("transformer.blocks", "transformer.norm_f"),
-    "olmo": _LLAMA_STYLE,
-    "olmo2": _LLAMA_STYLE,
-    "olmo3": _LLAMA_STYLE,
-    "opt": Family("model.decoder.layers", "model.decoder.final_layer_norm"),
-    "phi": Family("model.layers", "model.final_layernorm"),
-    "phi3": _LLAMA_STYLE,
-    "qwen2": _LLAMA_STYLE,
-    "qwen2_moe": _LLAMA_STYLE,
-    "qwen3": _LLAMA_STYLE,
-    "qwen3_moe": _LLAMA_STYLE,
-    "smollm3": _LLAMA_STYLE,
-    "stablelm": _LLAMA_STYLE,
-    "starcoder2": _LLAMA_STYLE,
-}
-
-
-def family_of(model_type: str) -> Family:
-    """Look up a family by `config.model_type`.
-
-    Raises:
-        ArchitectureError: if the kit has no entry for it.
-    """
-    if model_type not in FAMILIES:
-        raise ArchitectureError(
-            f"no adapter for model type {model_type!r}: pruning_kit knows {', '.join(FAMILIES)}. "
-            "See docs/architectures.md to add one."
-        )
-    return FAMILIES[model_type]
+from pruning_kit.inputs.families import family_of
+from pruning_kit.inputs.layers import close, submodule
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +62,7 @@ class Decoder:
         self.model = model.eval()
         self.family = family_of(model.config.model_type)
         self.stack = self._find_stack()
-        self.norm = _submodule(model, self.family.norm) or nn.Identity()
+        self.norm = submodule(model, self.family.norm) or nn.Identity()
         options = inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in options
         self._options = {"use_cache": False}
@@ -145,7 +85,7 @@ class Decoder:
         return self.model.device
 
     def _find_stack(self) -> nn.ModuleList:
-        stack = _submodule(self.model, self.family.stack)
+        stack = submodule(self.model, self.family.stack)
         if stack is None or self.model.get_output_embeddings() is None:
             kind, name = self.model.config.model_type, type(self.model).__name__
             part = self.family.stack if stack is None else "output embedding"
@@ -176,10 +116,23 @@ class Decoder:
         return Recording(states[0], tuple(calls))
 
     @torch.no_grad()
-    def run_block(self, index: int, hidden_BTD: Tensor, recording: Recording) -> Tensor:
-        """Apply one block to a hidden state, with the arguments the model passed."""
+    def run_block(
+        self,
+        index: int,
+        hidden_BTD: Tensor,
+        recording: Recording,
+        block: nn.Module | None = None,
+    ) -> Tensor:
+        """Apply one block to a hidden state, with the arguments the model passed.
+
+        Args:
+            index: which block.
+            hidden_BTD: the state.
+            recording: of the batch.
+            block: is applied in its place, if given.
+        """
         call = recording.calls[index]
-        out = self.stack[index](hidden_BTD, *call.args, **call.kwargs)
+        out = (self.stack[index] if block is None else block)(hidden_BTD, *call.args, **call.kwargs)
         return out[0] if self._returns_tuple else out
 
     @torch.no_grad()
@@ -225,7 +178,7 @@ class Decoder:
         [(given, returned)] = seen
         untouched = torch.equal(returned[:, -logits.shape[1] :].to(logits.dtype), logits)
         normed = self.norm(hidden_BTD[:, outputs])
-        return untouched and _close(given[:, -logits.shape[1] :], normed)
+        return untouched and close(given[:, -logits.shape[1] :], normed)
 
     @torch.no_grad()
     def sees_the_future(self, length: int) -> bool:
@@ -238,7 +191,7 @@ class Decoder:
         changed_BT[:, -1] = (changed_BT[:, -1] + 1) % self.model.config.vocab_size
         earlier = torch.arange(length - 1, device=self.device)
         logits, again = (self._forward(ids, earlier) for ids in (tokens_BT, changed_BT))
-        return not _close(again.nan_to_num(), logits.nan_to_num())
+        return not close(again.nan_to_num(), logits.nan_to_num())
 
     def _forward(self, tokens_BT: Tensor, keep: Tensor) -> Tensor:
         """The model's own forward without cache; logits at the positions `keep`."""
@@ -298,23 +251,6 @@ class Decoder:
                 f"blocks {list(order)}, not each of 0 to {self.n_blocks - 1} once and in order. "
                 "See docs/architectures.md."
             )
-
-
-def _submodule(model: nn.Module, path: str) -> nn.Module | None:
-    """The module at a dotted path, or None if there is none."""
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        return None
-
-
-def _close(given: Tensor, expected: Tensor) -> bool:
-    """Equal but for the rounding of one normalisation in this number format."""
-    if given.shape != expected.shape:
-        return False
-    tolerance = max(1e-5, 4 * torch.finfo(given.dtype).eps)
-    scale = expected.float().abs().amax()
-    return bool((given.float() - expected.float()).abs().amax() <= tolerance * scale)
 
 
 def _bind(recorder: Recorder, index: int) -> Recorder:

@@ -18,7 +18,8 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from pruning_kit.errors import ModelError, first_line
-from pruning_kit.inputs.architectures import Decoder, family_of
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.families import family_of
 from pruning_kit.inputs.weights import (
     CONFIG,
     WeightFiles,

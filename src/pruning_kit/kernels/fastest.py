@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.layers import is_linear, weight_and_bias
 from pruning_kit.kernels import amx
 from pruning_kit.kernels.attention import (
     MakeAttention,
@@ -31,11 +32,9 @@ from pruning_kit.kernels.linear import (
     DenseLinear,
     MakeLinear,
     PackedLinear,
-    is_linear,
     packed_error,
     packing_is_possible,
     twin,
-    weight_and_bias,
 )
 from pruning_kit.machine.devices import dtype_name
 from pruning_kit.plans.plan import Plan
@@ -109,10 +108,12 @@ def _candidates(
         made, how = head()
         own = in_format(decoder, dtype, device)
         blocks: Sequence[nn.Module] = own.blocks
-        if layout in (PACKED, TILED):
+        made_anew = layout in (PACKED, TILED)
+        if made_anew:
             pairs = zip(own.stack, decoder.stack, strict=True)
             blocks = [twin(block, exact, make_linear) for block, exact in pairs]
-        return GenericKernel(own, blocks, made, f"generic, {dtype_name(dtype)}, {layout}, {how}")
+        name = f"generic, {dtype_name(dtype)}, {layout}, {how}"
+        return GenericKernel(own, blocks, made, name, make_linear if made_anew else None)
 
     if is_plain_gpt2(decoder.model.config) and reference.exact_head:
         yield gpt2

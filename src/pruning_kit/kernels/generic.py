@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels.head import Head
-from pruning_kit.plans.paths import Call
-from pruning_kit.walk.kernel import Comparison
+from pruning_kit.kernels.linear import MakeLinear
+from pruning_kit.walk.kernel import Comparison, Form
 from pruning_kit.walk.reference import ReferenceBatch, ReferenceKernel
 
 
@@ -28,13 +28,26 @@ class GenericKernel(ReferenceKernel):
         blocks: called in place of the decoder's own.
         head: the fast head, for families whose logits are norm and output embedding alone;
             None ends every walk with the model's own forward.
+        name: recorded with every result.
+        make_linear: made the linear layers of `blocks`; None if they are the decoder's own.
     """
 
     def __init__(
-        self, decoder: Decoder, blocks: Sequence[nn.Module], head: Head | None, name: str
+        self,
+        decoder: Decoder,
+        blocks: Sequence[nn.Module],
+        head: Head | None,
+        name: str,
+        make_linear: MakeLinear | None = None,
     ) -> None:
         super().__init__(decoder, exact_head=head is not None)
         self.blocks, self.head, self.name = blocks, head, name
+        self._make_linear = make_linear
+
+    def _layer(self, own: nn.Module, form: Form) -> nn.Module:
+        if self._make_linear is None:
+            return super()._layer(own, form)
+        return self._make_linear(*form)  # type: ignore[return-value]  # those of blocks are modules
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> GenericBatch:
         return GenericBatch(self, tokens_BT, targets_BS, first_output)
@@ -47,13 +60,7 @@ class GenericBatch(ReferenceBatch):
         self, kernel: GenericKernel, tokens_BT: Tensor, targets_BS: Tensor, first_output: int
     ) -> None:
         super().__init__(kernel, tokens_BT, targets_BS, first_output)
-        self._blocks, self._head = kernel.blocks, kernel.head
-
-    def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
-        assert call.is_plain_block
-        given = self._recording.calls[call.block]
-        out = self._blocks[call.block](hidden_BTD, *given.args, **given.kwargs)
-        return out[0] if isinstance(out, tuple) else out
+        self._head = kernel.head
 
     def nll(self, hidden: Tensor) -> Tensor:
         if self._head is None:

@@ -14,11 +14,12 @@ from transformers import PretrainedConfig
 from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.layers import weight_and_bias
 from pruning_kit.kernels.attention import MakeAttention
 from pruning_kit.kernels.head import Head, WholeHead
-from pruning_kit.kernels.linear import Linear, MakeLinear, weight_and_bias
+from pruning_kit.kernels.linear import Linear, MakeLinear
 from pruning_kit.plans.paths import Call
-from pruning_kit.walk.kernel import Comparison
+from pruning_kit.walk.kernel import Comparison, Form
 
 
 def is_plain_gpt2(config: PretrainedConfig) -> bool:
@@ -72,11 +73,29 @@ class Gpt2Block:
         self._mlp_in = linear(block.mlp.c_fc)
         self._mlp_out = linear(block.mlp.c_proj)
 
-    def __call__(self, hidden_BTD: Tensor, outputs: slice) -> Tensor:
-        """The block's result at the positions `outputs`, whose end may not leave out a key."""
+    def __call__(
+        self, hidden_BTD: Tensor, outputs: slice, projection: Linear | None = None
+    ) -> Tensor:
+        """The block's result at the positions `outputs`, whose end may not leave out a key.
+
+        Args:
+            hidden_BTD: the state.
+            outputs: the positions.
+            projection: ends the MLP in place of the block's own.
+        """
+        hidden_BSD, activations_BSF = self._within(hidden_BTD, outputs)
+        return (projection or self._mlp_out).add_to(hidden_BSD, activations_BSF)
+
+    def activations(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """What enters the MLP's output projection (B, T, F), and the block's result."""
+        mixed_BTD, activations_BTF = self._within(hidden_BTD, slice(None))
+        return activations_BTF, self._mlp_out.add_to(mixed_BTD, activations_BTF)
+
+    def _within(self, hidden_BTD: Tensor, outputs: slice) -> tuple[Tensor, Tensor]:
+        """The state after the attention, and what enters the MLP's output projection."""
         mixed_BSD = self._attention(self._norm_1(hidden_BTD), outputs)
         hidden_BSD = self._attention_out.add_to(hidden_BTD[:, outputs], mixed_BSD)
-        return self._mlp_out.add_to(hidden_BSD, self._mlp_in.gelu(self._norm_2(hidden_BSD)))
+        return hidden_BSD, self._mlp_in.gelu(self._norm_2(hidden_BSD))
 
 
 class Gpt2Kernel:
@@ -102,6 +121,11 @@ class Gpt2Kernel:
             Gpt2Block(block, make_linear, make_attention, dtype, device) for block in decoder.stack
         ]
         self.norm = LayerNorm(decoder.norm, dtype, device)
+        self._make_linear = make_linear
+        self.projections: dict[Call, Linear] = {}
+
+    def learn(self, call: Call, form: Form) -> None:
+        self.projections[call] = self._make_linear(*form)
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> Gpt2Batch:
         return Gpt2Batch(self, tokens_BT, targets_BS, first_output)
@@ -121,9 +145,12 @@ class Gpt2Batch:
         self.hidden_BTD = (embedded + kernel.positions_TD[: tokens_BT.shape[1]]).to(kernel.dtype)
 
     def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
-        assert call.is_plain_block
-        block = self._kernel.blocks[call.block]
-        return block(hidden_BTD, self._outputs if last else slice(None))
+        outputs = self._outputs if last else slice(None)
+        projection = None if call.is_plain_block else self._kernel.projections[call]
+        return self._kernel.blocks[call.block](hidden_BTD, outputs, projection)
+
+    def activations(self, block: int, hidden_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        return self._kernel.blocks[block].activations(hidden_BTD)
 
     def nll(self, hidden: Tensor) -> Tensor:
         nll_N = self._kernel.head.nll(self._normed(hidden), self._targets_BS.flatten())

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruning_kit.kernels.linear import Bias, Linear, MakeLinear, round_off, weight_and_bias
+from pruning_kit.inputs.layers import weight_and_bias
+from pruning_kit.kernels.linear import Bias, Linear, MakeLinear, round_off
 
 CPU_PIECE, GPU_PIECE = (1024, 2048), (8192, 12_544)
 """Rows and columns of logits at a time; on a CPU they stay in the (shared) cache.

@@ -15,7 +15,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+
+from pruning_kit.inputs.layers import is_linear, weight_and_bias
 
 MAX_FLOAT32_ERROR = 1e-6
 PROBE_ROWS = 32
@@ -283,19 +284,6 @@ def packed(weight_OI: Tensor) -> Tensor:
     if weight_OI.is_cpu and packing_is_possible(weight_OI.dtype):
         return torch.ops.mkldnn._reorder_linear_weight(weight_OI)
     return weight_OI
-
-
-def is_linear(layer: nn.Module) -> bool:
-    """Whether `weight_and_bias` reads it: an `nn.Linear` or GPT-2's transposed `Conv1D` itself."""
-    return type(layer) in (nn.Linear, Conv1D)
-
-
-def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """The weight as (O, I) and the bias of an `nn.Linear` or of GPT-2's transposed `Conv1D`."""
-    assert isinstance(layer, nn.Linear | Conv1D)
-    weight = layer.weight.detach()
-    bias = layer.bias.detach() if layer.bias is not None else None
-    return (weight.t() if isinstance(layer, Conv1D) else weight), bias
 
 
 def twin(block: nn.Module, exact: nn.Module, make_linear: MakeLinear) -> nn.Module:

@@ -26,6 +26,10 @@ class Batch(Protocol):
         """
         ...
 
+    def activations(self, block: int, hidden_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """What enters the output projection of a block's MLP (B, T, F), and the state after it."""
+        ...
+
     def nll(self, hidden: Tensor) -> Tensor:
         """NLL in nats of each scored token, (B, S) float32, from the state after the last call."""
         ...
@@ -50,6 +54,15 @@ class Comparison(NamedTuple):
     """1 where both find the same token most likely, else 0."""
 
 
+class Form(NamedTuple):
+    """A block's form that bridges a gap: other weights for the output projection of its MLP."""
+
+    weight_OI: Tensor
+    """(D, F) float32, on the host."""
+    bias_O: Tensor | None
+    """(D,) float32; None where the layer has none."""
+
+
 class Kernel(Protocol):
     """A way to compute batches: the reference, or a fast path proven equal to it."""
 
@@ -59,6 +72,10 @@ class Kernel(Protocol):
     """Which faster kernels were refused and why; empty if none was."""
     dtype: torch.dtype
     device: torch.device
+
+    def learn(self, call: Call, form: Form) -> None:
+        """Take in, once or anew, the form in which a call applies its block."""
+        ...
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> Batch:
         """Embed a batch whose outputs from position `first_output` on predict `targets_BS`."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.plans.paths import Call
-from pruning_kit.walk.kernel import Comparison
+from pruning_kit.inputs.layers import layer_like, with_submodule
+from pruning_kit.plans.paths import Call, plain
+from pruning_kit.walk.kernel import Comparison, Form
 
 LOGIT_CHUNK_BYTES = 128 * 2**20
 
@@ -34,6 +35,22 @@ class ReferenceKernel:
         self.note = ""
         self.dtype, self.device = decoder.model.dtype, decoder.device
         self.n_blocks = decoder.n_blocks
+        self.blocks: Sequence[nn.Module] = decoder.blocks
+        self._forms: dict[Call, nn.Module] = {}
+
+    def learn(self, call: Call, form: Form) -> None:
+        path = self.decoder.family.projection
+        assert path is not None, "families without it have no bridges"
+        layer = self._layer(self.decoder.stack[call.block].get_submodule(path), form)
+        self._forms[call] = with_submodule(self.blocks[call.block], path, layer)
+
+    def _layer(self, own: nn.Module, form: Form) -> nn.Module:
+        """The output projection of a form, to stand in place of the model's own."""
+        return layer_like(own, *form)
+
+    def block_of(self, call: Call) -> nn.Module:
+        """The module that a call applies."""
+        return self.blocks[call.block] if call.is_plain_block else self._forms[call]
 
     def open(self, tokens_BT: Tensor, targets_BS: Tensor, first_output: int) -> ReferenceBatch:
         return ReferenceBatch(self, tokens_BT, targets_BS, first_output)
@@ -45,7 +62,7 @@ class ReferenceBatch:
     def __init__(
         self, kernel: ReferenceKernel, tokens_BT: Tensor, targets_BS: Tensor, first_output: int
     ) -> None:
-        self._decoder = kernel.decoder
+        self._decoder, self._block_of = kernel.decoder, kernel.block_of
         self._exact_head = kernel.exact_head
         self._tokens_BT = tokens_BT
         self._targets_BS = targets_BS
@@ -54,8 +71,20 @@ class ReferenceBatch:
         self.hidden_BTD = self._recording.hidden_BTD
 
     def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
-        assert call.is_plain_block
-        return self._decoder.run_block(call.block, hidden_BTD, self._recording)
+        module = self._block_of(call)
+        return self._decoder.run_block(call.block, hidden_BTD, self._recording, module)
+
+    def activations(self, block: int, hidden_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        path, call = self._decoder.family.projection, plain(block)
+        assert path is not None, "families without it have no bridges"
+        seen: list[Tensor] = []
+        layer = self._block_of(call).get_submodule(path)
+        hook = layer.register_forward_pre_hook(lambda _layer, args: seen.append(args[0]))
+        try:
+            after_BTD = self.apply(call, hidden_BTD, last=False)
+        finally:
+            hook.remove()
+        return seen[0].view(*hidden_BTD.shape[:2], -1), after_BTD
 
     def whole(self, hidden: Tensor) -> Tensor:
         return hidden
