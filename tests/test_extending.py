@@ -126,7 +126,7 @@ def test_recovered_variants_stand_in_the_rows_and_not_among_the_plans_that_are_a
     assert [row.ppl for row in analyse(run).rows] == [row.ppl for row in analyse(plain).rows]
     assert "1~" not in str(show(run))
     assert len(measured(run)) == 3 and len(run.rows_as_cut()) == 3
-    assert sweep_table(run, analyse(run), None, False).row_count == 3
+    assert len(sweep_table(run, analyse(run), None, False).rows) == 3
     weights = run.facts.model.weights_sha256
     assert measured_numbers(run, Plan((1,)), weights)["perplexity"] == best("1")
     sample(RunFolder.open(run.folder), bench)

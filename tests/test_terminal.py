@@ -10,18 +10,19 @@ from pruning_kit.cli.terminal import sweep_table
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles, subsets
+from pruning_kit.reporting.formats import rich_table
 from pruning_kit.runs.results import load_run
-from tests.synthetic_runs import write_run
+from tests.synthetic_runs import synthetic_timings, write_run
 
 
 def shown(run, mode):
     console = Console(file=io.StringIO(), width=80)
-    console.print(sweep_table(run, analyse(run), mode, saved=True))
+    console.print(rich_table(sweep_table(run, analyse(run), mode, saved=True)))
     return console.file.getvalue()
 
 
 def names(text):
-    rows = [line.split() for line in text.splitlines() if line[1:2].isdigit()]
+    rows = [line.split() for line in text.splitlines() if line[:1].isdigit()]
     return [f"{row[0]} *" if row[1] == "*" else row[0] for row in rows]
 
 
@@ -37,7 +38,7 @@ def run_of(tmp_path_factory):
 def test_single_blocks_stand_in_their_order_with_the_best_starred(run_of):
     text = shown(run_of([Plan(), *singles(6)]), "sequential")
     assert names(text) == ["0", "1", "2", "3 *", "4", "5"]
-    assert "* lowest perplexity of its size" in text
+    assert "* lowest perplexity of its size" in " ".join(text.split())
 
 
 def test_of_many_plans_the_best_of_each_size_are_shown_in_every_mode(run_of):
@@ -53,8 +54,8 @@ def test_a_deep_set_is_whole_in_its_row_and_broken_behind_plus_signs_only(run_of
     run = run_of([Plan(), *singles(48), scattered, together], n_blocks=48)
     text = shown(run, "combinatorial")
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-    assert "\n 12-35" in text
-    first = [line[1:20].split(" ")[0] for line in text.splitlines() if line[1:2].isdigit()]
+    assert "\n12-35" in text
+    first = [line[:20].split(" ")[0] for line in text.splitlines() if line[:1].isdigit()]
     assert scattered.short in "".join(first)
     assert all(re.fullmatch(r"[\d+-]+", line) for line in first)
     assert "+1\n" not in "\n".join(first[:-1])
@@ -68,6 +69,32 @@ def test_the_star_belongs_to_the_text_chosen_on(run_of):
     )
 
 
-def test_from_a_doubling_on_a_change_is_a_factor(run_of):
-    text = shown(run_of([Plan(), *singles(6)]), "sequential")
-    assert "+32.2 %" in text and "×" in text and "%" in text
+def test_what_a_plan_costs_stands_in_its_row_also_against_the_whole_model(run_of):
+    run = run_of([Plan(), *singles(6)], comparing=True)
+    text = shown(run, "sequential")
+    heading = next(line for line in text.splitlines() if line.startswith("Removed"))
+    headings = ["Removed", "PPL", "Ratio", "95 % interval", "KL", "Params", "ms", "Ratio"]
+    assert re.split("  +", heading) == headings
+    frame = run.frame().set_index("removed")
+    line = next(line for line in text.splitlines() if line.startswith("3 *"))
+    row = frame.loc["3"]
+    for value in (f"{row['ppl']:.2f}", f"{row['kl_nats']:.3f}", f"{row['params_m']:.2f}"):
+        assert value in line.split()
+    assert f"{1 + row['ppl_change_pct'] / 100:.3f}" in line.split()
+    assert f" {1 + row['speed_change_pct'] / 100:.3f}" == line[-6:]
+
+
+def test_a_wide_table_keeps_to_80_columns(run_of):
+    plans = [Plan(), *singles(48), Plan((0, 3, 5, 9, 20)), Plan(tuple(range(1, 48, 2)))]
+    cost = dict(zip(plans, [0, *range(1, 49), 60, 90], strict=True))
+    run = run_of(plans, n_blocks=48, comparing=True, cost=lambda plan: cost[plan] / 10)
+    text = shown(run, "combinatorial")
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+
+
+def test_milliseconds_of_too_few_rounds_stand_without_a_claim(run_of):
+    plans = [Plan(), *singles(6)]
+    run = run_of(plans, timings=synthetic_timings(plans, 6, n_rounds=3))
+    line = next(line for line in shown(run, "sequential").splitlines() if line.startswith("4"))
+    assert line.split()[-1] == "unclear" and "±" not in line
+    assert float(line.split()[-2]) == pytest.approx(353, rel=0.05)

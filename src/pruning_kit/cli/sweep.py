@@ -99,6 +99,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     """Write what was asked for, then print the table and its conclusions."""
     from pruning_kit.cli.terminal import describe_run, sweep_table
     from pruning_kit.findings.analysis import analyse
+    from pruning_kit.reporting.formats import rich_table
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
     from pruning_kit.runs.results import load_run, write_csv
@@ -114,7 +115,9 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
         written += [path.name for path in figures if path.suffix == ".png"]
     for line in describe_run(run):
         out.say(line)
-    out.show(sweep_table(run, analysis, mode, save_results))
+    out.line()
+    out.show(rich_table(sweep_table(run, analysis, mode, save_results)))
+    out.line()
     for sentence in summary_sentences(analysis):
         out.say(sentence)
     if run.timings_note is not None:

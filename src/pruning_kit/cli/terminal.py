@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
-from rich import box
-from rich.console import JustifyMethod
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from pruning_kit.cli.console import Console
-from pruning_kit.findings.analysis import Analysis
+from pruning_kit.findings.analysis import Analysis, latencies
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import printable
-from pruning_kit.reporting.words.numbers import (
-    change,
-    duration,
-    format_ppl,
-    format_windows,
-    in_lines,
-)
+from pruning_kit.reporting.document import Table
+from pruning_kit.reporting.tables import AGREEMENT, UNCLEAR, plans_table
+from pruning_kit.reporting.words.numbers import duration, format_windows
 from pruning_kit.reporting.words.speed import how_timed
 from pruning_kit.runs.results import Run
 from pruning_kit.sweeps.observer import Work
 
-Row = Mapping[str, Any]
 MAX_ROWS = 80
 BEST_OF_EACH_SIZE = 5
-HEADINGS = [
-    "Removed",
-    "Layers",
-    "Perplexity",
-    "Speed\nms",
-    "Params\nM",
-    "PPL\nvs whole",
-    "Time\nvs whole",
-]
-UNCLEAR = "unclear"
-NAME_WIDTH = 16
 LONG_S = 60.0
 MUCH = 1.5  # times as fast, for advice to be worth its line
 
@@ -118,77 +98,47 @@ def describe_run(run: Run) -> list[str]:
 
 
 def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> Table:
-    """The measured plans in the historic columns, the whole model first.
+    """The measured plans, the whole model first; it stands out, and so does the best of each size.
 
     Of `sequential` the blocks come in their order where all are shown; otherwise, within each
-    number of removed blocks, the best plan first. The best one of a size, by the text that plans
-    are chosen on, is marked. Of long tables the best of each size are shown.
+    number of removed blocks, the best plan first, by the text that plans are chosen on. Of long
+    tables the best of each size are shown.
     """
-    base, *rest = run.rows_as_cut()
-    rows = [row for row in rest if row["mode"] != "empty"]
-    ratio = {str(row.plan): row.selection_ratio for row in analysis.rows}
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for index, heading in enumerate(HEADINGS):
-        justify: JustifyMethod = "left" if index == 0 else "right"
-        table.add_column(heading, justify=justify, overflow="fold", vertical="bottom")
-    table.add_row(*_cells(base), style="bold", end_section=True)
-    limit = len(rows) if len(rows) <= MAX_ROWS else BEST_OF_EACH_SIZE
-    best = {str(size.best) for size in analysis.sizes if size.n_measured > 1}
-    for _, rows_of_size in groupby(rows, key=lambda row: row["blocks"]):
-        group = list(rows_of_size)
-        if mode != "sequential" or len(group) > limit:
-            group.sort(key=lambda row: _failed_last(ratio[row["removed"]]))
-        for row in group[:limit]:
-            mark = row["removed"] in best
-            table.add_row(
-                *_cells(row, " *" if mark else ""),
-                style="green" if mark else None,
-                end_section=row is group[:limit][-1],
-            )
-    caption = printable(_caption(analysis, rows, limit, saved))
-    table.caption = Text(caption, style="table.caption")
-    table.caption_justify = "left"
-    return table
+    times = latencies(run)
+    base, *rest = (replace(row, latency=times.get(row.plan)) for row in analysis.rows)
+    limit = len(rest) if len(rest) <= MAX_ROWS else BEST_OF_EACH_SIZE
+    rows, ends = [base], [0]
+    for _, group in groupby(rest, key=lambda row: row.blocks):
+        of_size = list(group)
+        if mode != "sequential" or len(of_size) > limit:
+            of_size.sort(key=lambda row: (math.isnan(row.selection_ratio), row.selection_ratio))
+        rows += of_size[:limit]
+        ends.append(len(rows) - 1)
+    best = {size.best for size in analysis.sizes if size.n_measured > 1}
+    names = [f"{row.plan.short}{' *' * (row.plan in best)}" for row in rows]
+    table = plans_table(rows, names, without=AGREEMENT)
+    notes = [*_notes(analysis, table), *_left_out(len(rest), limit, saved)]
+    return replace(
+        table,
+        caption="; ".join(notes),
+        bold=tuple(number for number, row in enumerate(rows) if row.plan in {Plan(), *best}),
+        ends=tuple(ends),
+    )
 
 
-def _failed_last(ratio: float) -> tuple[bool, float]:
-    return math.isnan(ratio), ratio
-
-
-def _cells(row: Row, mark: str = "") -> list[str]:
-    return [
-        in_lines(f"{Plan.parse(row['removed']).short}{mark}", NAME_WIDTH),
-        str(row["blocks"]),
-        format_ppl(row["ppl"]),
-        _number(row["speed_ms"], ".1f"),
-        f"{row['params_m']:.2f}",
-        _change(row["ppl_change_pct"]),
-        UNCLEAR if row["speed_claimed"] is False else _change(row["speed_change_pct"]),
-    ]
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:{form}}"
-
-
-def _change(percent: float | None) -> str:
-    """A change in per cent, as a factor from a doubling on: `+7.1 %`, `3.98×`."""
-    if percent is None or math.isnan(percent):
-        return ""
-    return change(1 + percent / 100)
-
-
-def _caption(analysis: Analysis, rows: Sequence[Row], limit: int, saved: bool) -> str:
-    notes = []
+def _notes(analysis: Analysis, table: Table) -> Iterator[str]:
+    """What cells mean."""
+    yield "Ratios are to the whole model, KL in nats a token, parameters in millions"
     if analysis.offers_choice:
-        two_texts = analysis.selection != analysis.reported
-        where = f" on {analysis.selection.title}, which plans are chosen on" if two_texts else ""
-        notes.append(f"* lowest perplexity of its size{where}")
-    if limit < len(rows):
+        where = f" on {analysis.selection.title}, which plans are chosen on" * analysis.two_texts
+        yield f"* lowest perplexity of its size{where}"
+    if any(row.latency is not None and row.latency.timed for row in analysis.rows):
+        yield "plans that do equal work share one timing"
+    if any(UNCLEAR in cells for cells in table.rows):
+        yield f"{UNCLEAR}: the difference is not larger than the noise of this machine"
+
+
+def _left_out(n_plans: int, limit: int, saved: bool) -> Iterator[str]:
+    if limit < n_plans:
         where = "all {0:,} are in results.csv" if saved else "all {0:,} with --save_results"
-        notes.append(f"the best {limit} of each size; {where.format(len(rows))}")
-    if any(row["speed_pooled"] for row in rows):
-        notes.append("plans that do equal work share one timing")
-    if any(row["speed_claimed"] is False for row in rows):
-        notes.append(f"{UNCLEAR}: the difference is not larger than the noise of this machine")
-    return "; ".join(notes)
+        yield f"the best {limit} of each size; {where.format(n_plans)}"

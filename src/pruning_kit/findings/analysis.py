@@ -167,7 +167,7 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         selection,
         run.n_blocks,
         run.parameters,
-        _latencies(run),
+        latencies(run) if _timed_enough(run) else {},
         titles=(texts["reported"].title, texts[role].title),
         random_seed=run.facts.proposal.seed,
         timings=run.timings,
@@ -181,18 +181,24 @@ def _scores(run: Run, role: Role, seed: int) -> Scores:
     return Scores.of(run.plans, run.nll_as_cut(role), run.targets(role), seed=seed, others=others)
 
 
-def _latencies(run: Run) -> dict[Plan, PlanLatency]:
+def _timed_enough(run: Run) -> bool:
+    """Whether timings have intervals: a latency without one supports no choice."""
+    return run.timings is not None and len(run.timings.rounds) >= MIN_ROUNDS
+
+
+def latencies(run: Run) -> dict[Plan, PlanLatency]:
     """End-to-end latency of the plans that were timed or do the same work as one that was.
 
-    Too few rounds give no interval, and a latency without one supports no choice.
+    Too few rounds give no interval.
     """
-    if run.timings is None or len(run.timings.rounds) < MIN_ROUNDS:
+    if run.timings is None:
         return {}
     found: dict[Plan, PlanLatency] = {}
     for pool in run.timings.pools:
         summary = run.timings.summary(pool[0])
         timed, claimed = summary.end_to_end_s, summary.claimed[END_TO_END]
-        ratio = Interval(timed.ratio.value, timed.ratio.low, timed.ratio.high)
+        bounds = (timed.ratio.low, timed.ratio.high) if _timed_enough(run) else ()
+        ratio = Interval(timed.ratio.value, *bounds)
         others = run.timings.timed_for(pool[0])
         for plan in pool:
             stands_in = () if plan in others else others

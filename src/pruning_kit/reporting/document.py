@@ -27,6 +27,8 @@ class Table(_Printable):
     caption: str = ""
     bold: tuple[int, ...] = ()
     """The numbers of rows that stand out."""
+    ends: tuple[int, ...] = ()
+    """The numbers of rows behind which a terminal leaves a line."""
 
 
 @dataclass(frozen=True)

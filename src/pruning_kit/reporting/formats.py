@@ -129,7 +129,7 @@ def _section_parts(section: Section) -> list[RenderableType]:
     parts: list[RenderableType] = [_bullet(sentence) for sentence in section.sentences]
     if section.table is not None:
         parts += [Text()] * bool(parts)
-        parts.append(_rich_table(section.table))
+        parts.append(rich_table(section.table))
     if section.code:
         lines = [f"  {line}" for line in section.code.splitlines()]  # whole, to be copied
         parts.append(Text("\n".join(lines), style="cyan", no_wrap=True, overflow="ignore"))
@@ -144,7 +144,8 @@ def _bullet(sentence: str) -> RichTable:
     return grid
 
 
-def _rich_table(table: Table) -> RichTable:
+def rich_table(table: Table) -> Group:
+    """A table of at most 80 columns, its first column broken behind plus signs for that."""
     headed = any(table.headings)
     widths = [max(map(len, column)) for column in zip(table.headings, *table.rows, strict=True)]
     gap = 2 if _room(widths, 2) >= MIN_FIRST_COLUMN else 1
@@ -168,11 +169,9 @@ def _rich_table(table: Table) -> RichTable:
         )
     for number, row in enumerate(table.rows):
         first = in_lines(row[0], max(room, MIN_FIRST_COLUMN)) if headed else row[0]
-        grid.add_row(*map(Text, (first, *row[1:])), style="bold" if number in table.bold else None)
-    if table.caption:
-        grid.caption = Text(table.caption, style="dim")
-        grid.caption_justify = "left"
-    return grid
+        style = "bold" if number in table.bold else None
+        grid.add_row(*map(Text, (first, *row[1:])), style=style, end_section=number in table.ends)
+    return Group(grid, *([Text(table.caption, style="dim")] if table.caption else []))
 
 
 def _room(widths: list[int], gap: int) -> int:

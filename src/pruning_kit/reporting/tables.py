@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from pruning_kit.speed.timings import DECODE, END_TO_END, PREFILL, Timings
 
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
+AGREEMENT = "Agree"
 COMPARED = "KL (nats a token) and agree (same most likely token): with the whole model."
 MAX_SIZES, MIN_SIZES = 16, 6
 DIGITS = 12
@@ -50,38 +52,40 @@ def sizes_table(analysis: Analysis) -> Table | None:
         return None
     shown, left_out = sizes_to_show(analysis)
     rows = [analysis.row[Plan()], *(analysis.row[size.best] for size in shown)]
-    compared = any(row.kl is not None for row in rows)
-    timed = any(row.latency is not None for row in rows)
     starred = [number for number, row in enumerate(rows) if row.plan == analysis.recommended]
-    headings = ["Removed", "PPL", "Ratio", INTERVAL]
-    headings += [*(["KL", "Agree"] if compared else []), "Params"]
-    return Table(
-        (*headings, *(["ms", "Ratio"] if timed else [])),
-        tuple(
-            (
-                f"{row.plan.short}{' *' * (number in starred)}",
-                format_ppl(row.ppl.value),
-                *split_ratio(row.ppl_ratio, row.plan),
-                *(comparing_cells(row) if compared else ()),
-                format_params(row),
-                *(latency_cells(row) if timed else ()),
-            )
-            for number, row in enumerate(rows)
-        ),
-        f"{_best_sets(analysis)}; ratios are to the whole model"
+    names = [f"{row.plan.short}{' *' * (number in starred)}" for number, row in enumerate(rows)]
+    table = plans_table(rows, names)
+    return replace(
+        table,
+        caption=f"{_best_sets(analysis)}; ratios are to the whole model"
         + f"{'; *: recommended' * bool(starred)}.{left_out}"
-        + f" {COMPARED}" * compared
+        + f" {COMPARED}" * ("KL" in table.headings)
         + " Params: millions."
         + "".join(_latency_notes(analysis, rows)),
-        tuple(starred),
+        bold=tuple(starred),
     )
 
 
-def comparing_cells(row: PlanRow) -> tuple[str, str]:
-    """KL to the whole model in nats per token, and the share of tokens on which it agrees."""
-    if row.kl is None or row.agreement is None:
-        return "", ""
-    return f"{row.kl.value:.3f}", f"{row.agreement.value:.3f}"
+def plans_table(rows: Sequence[PlanRow], names: Sequence[str], without: str = "") -> Table:
+    """What is known of plans, under their names; columns that hold nothing are left out."""
+    columns = [
+        (heading, [write(row) for row in rows]) for heading, write in COLUMNS if heading != without
+    ]
+    known = [(heading, cells) for heading, cells in columns if any(cells)]
+    headings = ("Removed", *(heading for heading, _ in known))
+    return Table(headings, tuple(zip(names, *(cells for _, cells in known), strict=True)))
+
+
+def _ratio(row: PlanRow) -> str:
+    return split_ratio(row.ppl_ratio, row.plan)[0]
+
+
+def _ratio_bounds(row: PlanRow) -> str:
+    return split_ratio(row.ppl_ratio, row.plan)[1]
+
+
+def _mean(measured: Interval | None) -> str:
+    return "" if measured is None else f"{measured.value:.3f}"
 
 
 def _best_sets(analysis: Analysis) -> str:
@@ -96,7 +100,7 @@ def _latency_notes(analysis: Analysis, rows: list[PlanRow]) -> Iterable[str]:
     if found and analysis.timings is not None:
         yield f" ms ± 95 %: {conditions(analysis.timings)}"
         yield ", one time for equal work." if any(latency.timed for latency in found) else "."
-    if any(UNCLEAR in latency_cells(row) for row in rows):
+    if any(_latency_ratio(row) == UNCLEAR for row in rows):
         yield f" {UNCLEAR}: within the noise."
 
 
@@ -124,13 +128,11 @@ def split_ratio(ratio: Interval, plan: Plan | None = None) -> tuple[str, str]:
     return format_ratio(ratio.value), f"{format_ratio(ratio.low)} to {format_ratio(ratio.high)}"
 
 
-def latency_cells(row: PlanRow) -> tuple[str, str]:
-    """Milliseconds, and the ratio to the whole model or `unclear` where none may be claimed."""
+def _latency_ratio(row: PlanRow) -> str:
+    """The ratio to the whole model, or `unclear` where none may be claimed."""
     if row.latency is None or row.plan == Plan():
-        return latency_text(row), ""
-    return latency_text(row), format_ratio(
-        row.latency.ratio.value
-    ) if row.latency.claimed else UNCLEAR
+        return ""
+    return format_ratio(row.latency.ratio.value) if row.latency.claimed else UNCLEAR
 
 
 def latency_text(row: PlanRow) -> str:
@@ -142,6 +144,19 @@ def latency_text(row: PlanRow) -> str:
         return significant(ms)
     farther = max(ratio.high - ratio.value, ratio.value - ratio.low)
     return f"{significant(ms)} ± {significant(ms * farther / ratio.value, 2)}"
+
+
+COLUMNS: Sequence[tuple[str, Callable[[PlanRow], str]]] = (
+    ("PPL", lambda row: format_ppl(row.ppl.value)),
+    ("Ratio", _ratio),
+    (INTERVAL, _ratio_bounds),
+    ("KL", lambda row: _mean(row.kl)),
+    (AGREEMENT, lambda row: _mean(row.agreement)),
+    ("Params", format_params),
+    ("ms", latency_text),
+    ("Ratio", _latency_ratio),
+)
+"""The columns of tables of plans behind their names, in order."""
 
 
 def blocks_table(analysis: Analysis) -> Table | None:
