@@ -47,16 +47,10 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         Section(
             "importance",
             "Which blocks matter",
-            said["importance"],
+            said["importance"] + said["interactions"],
             blocks_table(analysis),
-            ("removed-block", "shapley"),
+            ("removed-block", "shapley", "pairs", "interactions"),
             shapley_command(run, analysis),
-        ),
-        Section(
-            "interactions",
-            "How pairs of blocks add up",
-            said["interactions"],
-            figures=("pairs", "interactions"),
         ),
         Section(
             "sizes", "How the cost grows", said["sizes"], strategies_table(analysis), ("sizes",)
@@ -126,10 +120,7 @@ def notes(run: Run) -> list[str]:
         if text.note:
             found.append(f"{text.note} {text.title} was scored in its place.")
         if text.part:
-            found.append(
-                f"Only a part of {text.title} was scored ({text.part}): the figures are "
-                "preliminary."
-            )
+            found.append(f"Preliminary figures: {text.title}, {text.part}.")
     if run.timings_note is not None:
         found.append(run.timings_note)
     return found

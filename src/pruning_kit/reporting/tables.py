@@ -34,7 +34,7 @@ from pruning_kit.speed.timings import DECODE, END_TO_END, PREFILL, Timings
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
 AGREEMENT = "Agree"
-COMPARED = "KL (nats a token) and agree (same most likely token): with the whole model."
+COMPARED = "KL (nats a token), agree (same likeliest token): with the whole model."
 MAX_SIZES, MIN_SIZES = 16, 6
 DIGITS = 12
 MIN_DEPTHS = 3  # fewer fit any line
@@ -57,7 +57,7 @@ def sizes_table(analysis: Analysis) -> Table | None:
     table = plans_table(rows, names)
     return replace(
         table,
-        caption=f"{_best_sets(analysis)}; ratios are to the whole model"
+        caption=f"{_best_sets(analysis)}; ratios: to the whole model"
         + f"{'; *: recommended' * bool(starred)}.{left_out}"
         + f" {COMPARED}" * ("KL" in table.headings)
         + " Params: millions."
@@ -184,7 +184,8 @@ def blocks_table(analysis: Analysis) -> Table | None:
             *(("Shapley", INTERVAL) if shapley is not None else ()),
         ),
         tuple(rows),
-        "Shapley values in nats per token (0.1 is +10.5 % perplexity)." * (shapley is not None),
+        "Shapley: mean cost over all orders of removal, nats per token (0.1: +10.5 %)."
+        * (shapley is not None),
         analysis.importance.ranking.most[:1],
     )
 
@@ -207,9 +208,8 @@ def strategies_table(analysis: Analysis) -> Table | None:
     return Table(
         ("Removed", "Best", "Median", "Worst", *(name.capitalize() for name in used)),
         tuple(rows),
-        f"Ratios to the whole model{on_selection(analysis)}: best, median, worst measured set"
-        f"{' and fixed strategies' if used else ''}."
-        f"{left_out}",
+        f"Ratios to the whole model{on_selection(analysis)}: measured sets"
+        f"{' and fixed strategies' if used else ''}.{left_out}",
     )
 
 
@@ -237,9 +237,9 @@ def speed_table(timings: Timings) -> Table | None:
     return Table(
         ("", "ms", *block, *lined, "Null test", "Known to"),
         tuple(rows),
-        f"ms: whole model{'; a block: saved by each one removed' * bool(block)}"
-        f"{'; outside: share outside the blocks' * bool(lined)}; null test: whole model over "
-        "itself, smaller differences are not claimed; known to: the least known ratio, of "
+        f"ms: whole model{'; a block: saved by each' * bool(block)}"
+        f"{'; outside: share outside blocks' * bool(lined)}; null test: whole model over itself "
+        "(less is not claimed); known to: widest interval, "
         f"{percent(timings.protocol['target'])} wanted. {tasks(timings).capitalize()}.",
     )
 
@@ -264,18 +264,15 @@ def provenance_table(run: Run) -> Table:
         ),
         ("Revision", model.revision),
         *(fact for role in run.roles for fact in _text_facts(run, role)),
-        ("Windows", format_windows(stored.protocol)),
-        ("Device", f"{numerics.device_name} ({numerics.device})"),
         ("Arithmetic", _arithmetic(numerics)),
         *(fact for role in run.roles for fact in _recomputed(run, role)),
         ("Versions", ", ".join(f"{name} {number}" for name, number in stored.versions.items())),
-        ("Commit", _commit(stored.git_commit)),
-        ("Measured", f"{stored.created}, in {run.folder.name}"),
+        ("Measured", f"{stored.created}, in {run.folder.name}{_commit(stored.git_commit)}"),
     ]
     return Table(
         ("", ""),
         tuple((name, str(value)) for name, value in facts if value not in (None, "")),
-        f"SHA-256 is cut to {DIGITS} digits; run.json has all. The command of the run:",
+        f"Hashes are cut to {DIGITS} digits; run.json has all. The command of the run:",
     )
 
 
@@ -284,7 +281,8 @@ def _text_facts(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
     name = "Text" if role == "reported" else "Text chosen on"
     part = f", {text.part}" if text.part else ""
     count = f"{int(targets.sum()):,} tokens in {len(targets):,} windows"
-    yield name, f"{text.title}{part}; {count}; {text.sha256[:DIGITS]}"
+    windows = format_windows(run.facts.protocol)
+    yield name, f"{text.title}{part}: {count}, {windows}; {text.sha256[:DIGITS]}"
 
 
 def _recomputed(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
@@ -303,13 +301,15 @@ def _arithmetic(numerics: NumericsFacts) -> str:
     threads = numerics.threads
     note = f" ({numerics.note})" if numerics.note else ""
     return (
-        f"{numerics.dtype}, attention {numerics.attention}, kernel {numerics.kernel}{note}, "
-        f"batch {numerics.batch_size}, {threads} thread{'s' * (threads != 1)}"
+        f"{numerics.dtype} on {numerics.device_name} ({numerics.device}, {threads} "
+        f"thread{'s' * (threads != 1)}), attention {numerics.attention}, kernel "
+        f"{numerics.kernel}{note}, batch {numerics.batch_size}"
     )
 
 
-def _commit(name: str | None) -> str | None:
-    """A commit; a plus sign at its end means that files differed from it."""
-    if name is None or not name.endswith("+"):
-        return name
-    return f"{name[:-1]} with uncommitted changes"
+def _commit(name: str | None) -> str:
+    """A commit, to be added to a list; a plus sign at its end means that files differed from it."""
+    if name is None:
+        return ""
+    changed = " with uncommitted changes" * name.endswith("+")
+    return f", commit {name.rstrip('+')[:DIGITS]}{changed}"

@@ -11,6 +11,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words.numbers import first_few, format_change, format_nats, listed
 
 LEGEND = " (> clear, ≈ not told apart)"
+COUNTS_EMPTY = "Shapley values count nearly empty models too"
 
 
 def extremes(analysis: Analysis) -> list[str]:
@@ -54,10 +55,8 @@ def shapley_sentences(analysis: Analysis) -> list[str]:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
     legend = len(analysis.importance.items) < 2
     return [
-        f"Shapley values (cost averaged over all orders of removal, {_how(shapley)}): "
-        f"{_order(shapley.ranking, legend)}, {format_nats(shapley.total)} nats per token in all.",
-        *_which_to_trust(analysis, shapley),
-        *_last_step(analysis, shapley),
+        f"By Shapley value ({_how(shapley)}): {_order(shapley.ranking, legend)}."
+        f"{_which_to_trust(analysis, shapley)}"
     ]
 
 
@@ -82,29 +81,29 @@ def _how(shapley: Shapley) -> str:
     )
 
 
-def _which_to_trust(analysis: Analysis, shapley: Shapley) -> list[str]:
+def _which_to_trust(analysis: Analysis, shapley: Shapley) -> str:
     """Where the two orders differ: which one to choose by."""
     importance = analysis.importance
     if not importance.complete or importance.ranking.blocks == shapley.ranking.blocks:
-        return []
-    return ["To choose, go by the first: Shapley values count nearly empty models too."]
+        return ""
+    return f" Choose by the first: {_last_step(analysis, shapley)}."
 
 
-def _last_step(analysis: Analysis, shapley: Shapley) -> list[str]:
-    """How much of each value is the loss of the last block, where that is more than half of all.
+def _last_step(analysis: Analysis, shapley: Shapley) -> str:
+    """That values count nearly empty models; by how much, where that is more than half of all.
 
     A stack without any block predicts nothing, and this alone makes Shapley values look alike.
     """
     whole = range(analysis.n_blocks)
     alone = [Plan(tuple(block for block in whole if block != kept)) for kept in whole]
     if not all(plan in analysis.scores.row for plan in alone):
-        return []
+        return COUNTS_EMPTY
     empty = analysis.scores.log_ppl(Plan(tuple(whole)))
     steps = [(empty - analysis.scores.log_ppl(plan)) / len(alone) for plan in alone]
     if sum(steps) < shapley.total.value / 2:
-        return []
+        return COUNTS_EMPTY
     least, most = (format_nats(Interval(end)) for end in (min(steps), max(steps)))
-    return [f"{least} to {most} nats of each value are the loss of the last block left."]
+    return f"{least} to {most} nats of each value are the loss of the last block left"
 
 
 def _order(ranking: Ranking, legend: bool) -> str:

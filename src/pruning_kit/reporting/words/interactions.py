@@ -42,14 +42,11 @@ def ruined_pairs(analysis: Analysis) -> str:
 def _count(analysis: Analysis, clear: list[Interaction]) -> str:
     """How many sound pairs cost more or less together than apart."""
     pairs = analysis.sound_interactions
-    without = f" without block {_ruinous(analysis)} (ruinous alone)" if analysis.ruinous else ""
-    many = len(pairs) > 1
-    those = f"Of the {len(pairs)} pairs{without}," if many else f"Of the one pair{without},"
+    without = f" without ruinous block {_ruinous(analysis)}" if analysis.ruinous else ""
+    those = f"Of {len(pairs)} pair{'s' * (len(pairs) > 1)}{without},"
     worse = sum(pair.excess.value > 0 for pair in clear)
-    return (
-        f"{those} {worse} cost{'s' * (worse == 1)} clearly more together than the single costs add "
-        f"up to (in log perplexity), {len(clear) - worse} clearly less."
-    )
+    costs = f"{worse} clearly cost{'s' * (worse == 1)} more than the sum"
+    return f"{those} {costs}, {len(clear) - worse} less."
 
 
 def _ruinous(analysis: Analysis) -> str:
@@ -59,6 +56,6 @@ def _ruinous(analysis: Analysis) -> str:
 def _pair(pair: Interaction, side: str) -> str:
     size = pair.excess if side == "above" else pair.excess.negated
     return (
-        f"Farthest {side} that sum: {pair.first}+{pair.second}, by {format_nats(size)} nats per "
-        f"token (perplexity {change(exp(pair.excess.value))})."
+        f"Farthest {side} it: {pair.first}+{pair.second}, by {format_nats(size)} nats per token "
+        f"({change(exp(pair.excess.value))})."
     )

@@ -36,9 +36,7 @@ def findings(timings: Timings) -> list[str]:
         *throughput(timings),
         _extent(timings),
         *_threads(timings),
-        *_equals(timings),
-        _interruptions(timings),
-        *_unread(timings),
+        f"{_interruptions(timings)}{_unread(timings)}",
     ]
 
 
@@ -64,7 +62,7 @@ def tasks(timings: Timings) -> str:
     """What each quantity is the time of."""
     protocol = timings.protocol
     return (
-        f"decode: one token; prefill: {protocol['prompt_tokens']}; end to end: "
+        f"decode: 1 token; prefill: {protocol['prompt_tokens']}; end to end: "
         f"{protocol['end_to_end_prompt_tokens']} continued to {_end_to_end_tokens(timings)}"
     )
 
@@ -91,11 +89,11 @@ def _threads(timings: Timings) -> Iterator[str]:
         yield f"Timed with {threads_used(timings.machine)}, as asked for."
     elif timings.trials:
         used = threads_used(timings.machine)
-        yield f"Timed with {used}, because of short trials; {_promises(timings)}."
+        yield f"{used.capitalize()}, by short trials; {_promises(timings)}."
 
 
 def _promises(timings: Timings) -> str:
-    """What each trial promises: `decode promised ±8.1 % with 2 threads, ±1.2 % with 1 thread`."""
+    """What each trial promises: `decode promised ±8.1 % with 2, ±1.2 % with 1`."""
     promises = ", ".join(_promise(trial, timings.wanted) for trial in timings.trials)
     return f"decode promised {promises}"
 
@@ -103,7 +101,7 @@ def _promises(timings: Timings) -> str:
 def _promise(trial: Trial, wanted: Wanted) -> str:
     width = trial.expected_half_width(wanted)
     told = f"±{percent(width)}" if width < inf else f"no interval ({trial.round_s:.1f} s a round)"
-    return f"{told} with {trial.threads} thread{'s' * (trial.threads > 1)}"
+    return f"{told} with {trial.threads}"
 
 
 def _overrun(timings: Timings) -> Iterator[str]:
@@ -130,8 +128,8 @@ def _extent(timings: Timings) -> str:
     ]
     until = f", {', '.join(rested)} until known well enough" if rested else ""
     return (
-        f"Timed: the whole model, twice, and {_which_plans(timings)}; {rounds}{until} in "
-        f"{timings.elapsed_s:.0f} s ({timings.stopped_because})."
+        f"Timed: the whole model (twice){_which_plans(timings)}{_equals(timings)}; {rounds}{until} "
+        f"in {timings.elapsed_s:.0f} s ({timings.stopped_because})."
     )
 
 
@@ -152,33 +150,31 @@ def _which_plans(timings: Timings) -> str:
     """Which plans were timed, and for which others they stand."""
     plans = [entry.plan for entry in timings.entries if entry.plan.size]
     if not plans:
-        return "no other plan"
+        return " and no other plan"
     if len(plans) == len(timings.plans) - 1:
-        return "every plan" if len(plans) > 1 else f"plan {plans[0].short}"
+        return " and every plan" if len(plans) > 1 else f" and plan {plans[0].short}"
     names = listed(first_few([plan.short for plan in plans]))
-    return f"{names}, for all plans that do the same work"
+    return f", {names}, for all of equal work"
 
 
-def _equals(timings: Timings) -> Iterator[str]:
-    """Whether plans of equal work agree; where they do not, that is a doubt."""
+def _equals(timings: Timings) -> str:
+    """That plans of equal work agree; where they do not, that is a doubt."""
     tests = timings.depth_test.values()
-    if tests and not any(test.differ for test in tests):
-        yield "No difference is claimed between timed plans of equal work."
+    return " (no clear difference)" if tests and not any(t.differ for t in tests) else ""
 
 
 def _interruptions(timings: Timings) -> str:
     plain_RE, clean_RE = timings.seconds(END_TO_END_PLAIN), timings.seconds(END_TO_END)
     more = float(np.median(plain_RE[:, NULL_PAIR] / clean_RE[:, NULL_PAIR])) - 1
-    return f"With interruptions, which are left out, the whole model took {percent(more)} longer."
+    return f"Interruptions, left out, would add {percent(more)}."
 
 
-def _unread(timings: Timings) -> Iterator[str]:
+def _unread(timings: Timings) -> str:
     wanted = dict(READINGS)
     if timings.machine.get("device") == "cuda":
         wanted["gpu_mhz"] = "GPU clock"
     missing = [name for key, name in wanted.items() if key not in timings.start]
-    if missing:
-        yield f"Not offered by this machine: {', '.join(missing)}."
+    return f" Not offered: {', '.join(missing)}." if missing else ""
 
 
 def throughput(timings: Timings) -> Iterator[str]:
