@@ -260,6 +260,17 @@ def test_fewer_windows_are_not_advised_where_there_is_but_one(announced):
     )
 
 
+def test_the_time_of_all_texts_is_said_at_once(announced, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text(TEXT[::-1] * 6, encoding="utf-8")
+    (first,) = announced(ALL, 20.0)
+    (second,) = announced(ALL, 20.0, dataset=str(other))
+    (both,) = announced(ALL, 20.0, also_on=(str(other),))
+    counts = [int(re.search(r"on (\d+) windows", said)[1]) for said in (first, second)]
+    assert f"8 plans on {sum(counts)} windows of 2 texts will take about" in both
+    assert "--max-windows 1 (about 40 s)" in both  # of each text
+
+
 def test_a_mode_is_not_advised_what_it_refuses(announced):
     for choice in (Choice(Mode.SEQUENTIAL), Choice(tries=("0", "1", "2"))):
         (said,) = announced(choice, 180.0)

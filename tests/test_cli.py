@@ -747,6 +747,9 @@ def test_no_words_at_all_are_answered_by_the_help(run):
     [
         (("--dataset", "nowhere.txt"), "cannot find text 'nowhere.txt'"),
         (("--select-on", "nowhere.txt"), "cannot find text 'nowhere.txt'"),
+        (("--also-on", "demo", "--also-on", "nowhere.txt"), "cannot find text 'nowhere.txt'"),
+        (("--also-on", "demo", "--also-on", "demo"), "cannot measure also on 'demo': 'demo' is"),
+        (("--also-on", ""), "cannot use an empty value for --also-on"),
         (("--context", "64"), "cannot use context 64: the model"),
         (("--output", "taken"), "cannot write a new run to taken: a run is already there"),
     ],

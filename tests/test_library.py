@@ -53,6 +53,7 @@ def bench():
     [
         ({"variants": []}, "cannot measure without a variant"),
         ({"role": "selection"}, "on the text 'selection': this workbench has reported. Open it wi"),
+        ({"role": "also-1"}, "reported. Open it with select_on or also_on for others."),
         ({"windows": range(2, 3)}, "cannot measure windows range(2, 3): the text has 2. Give neig"),
         ({"windows": range(0)}, "cannot measure windows range(0, 0): the text has 2."),
         ({"windows": range(0, 2, 2)}, "cannot measure windows range(0, 2, 2): the text has 2."),

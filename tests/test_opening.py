@@ -78,6 +78,18 @@ BOTH = {"reported": "a", "selection": "b"}
         ("texts_sha256", {"reported": "a"}, BOTH, "without --select-on, this run uses it"),
         ("texts_sha256", BOTH, {**BOTH, "reported": "c"}, "with other texts of --dataset"),
         ("texts_sha256", BOTH, {**BOTH, "selection": "c"}, "with other texts of --select-on"),
+        (
+            "texts_sha256",
+            BOTH,
+            BOTH | {"also-1": "c"},
+            "without --also-on (text 1), this run uses it",
+        ),
+        (
+            "windows",
+            BOTH | {"also-1": 4, "also-12": 9},
+            BOTH | {"also-1": 4, "also-12": 8},
+            "on 9 windows of the text of --also-on (text 12), this run asks for 8 (--max-windows)",
+        ),
         ("tokens_sha256", BOTH, {**BOTH, "reported": "c"}, "with other tokens of --dataset"),
         (
             "windows",

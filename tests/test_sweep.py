@@ -232,6 +232,112 @@ def test_the_text_of_the_figures_is_refused_to_choose_plans_on(settings, text_fi
         begin(settings(select_on=str(same)))
 
 
+@pytest.fixture
+def further(text_file):
+    """Two texts beside the one that figures are reported on: longer, and shorter than a window."""
+    contents = {"longer.txt": TEXT[::-1] * 5, "short.txt": "a short text"}
+    for name, content in contents.items():
+        text_file.with_name(name).write_text(content, encoding="utf-8")
+    return tuple(str(text_file.with_name(name)) for name in contents)
+
+
+def test_every_row_is_measured_on_each_further_text_as_it_is_alone(settings, further, tmp_path):
+    run = measured(settings(also_on=further))
+    assert run.roles == ("reported", "also-1", "also-2") and run.facts.choosing_role == "reported"
+    assert run.facts.further_roles == ("also-1", "also-2")
+    assert run.facts.texts["also-1"].title == "longer.txt"
+    assert [round_.texts for round_ in run.rounds] == [run.roles]
+    splits = run.frame()["split"]
+    assert list(splits.unique()) == ["test", "also-1", "also-2"]
+    assert list(splits.value_counts()) == [8, 8, 8]
+    for number, text in enumerate(further, 1):
+        alone = measured(settings(dataset=text, output=tmp_path / f"alone-{number}"))
+        for name in ("nll", "kl", "agreement"):
+            np.testing.assert_array_equal(
+                run.measured(name, f"also-{number}"), alone.measured(name)
+            )
+
+
+def test_a_run_on_further_texts_goes_on_with_the_same_ones_only(settings, further):
+    whole = measured(settings(also_on=further))
+    lost = [part for part in parts_of(whole.folder) if part.name.startswith("also-")]
+    for part in lost:
+        part.unlink()
+    with pytest.raises(RunError, match="it is not finished, "):
+        load_run(whole.folder)
+    resumed = measured(settings(also_on=further, resume=True))
+    for role in whole.roles:
+        np.testing.assert_array_equal(resumed.nll(role), whole.nll(role))
+    for texts, said in (
+        ((), r"with --also-on \(text 1\), this run leaves it out"),
+        (further[:1], r"with --also-on \(text 2\), this run leaves it out"),
+        (further[::-1], r"with other texts of --also-on \(text 1\)"),
+    ):
+        with pytest.raises(RunError, match=said):
+            begin(settings(also_on=texts, resume=True))
+
+
+def test_several_ranks_share_the_further_texts_too(settings, further, tmp_path):
+    alone = measured(settings(also_on=further))
+    together, store = settings(also_on=further, output=tmp_path / "r", resume=True), HashStore()
+    begun = [begin(together, ranks=Ranks(rank=rank, size=2, store=store)) for rank in range(2)]
+    with ThreadPoolExecutor(2) as processes:
+        for done in [processes.submit(sweep.measure) for sweep in reversed(begun)]:
+            done.result()
+    for role in alone.roles:
+        np.testing.assert_array_equal(load_run(tmp_path / "r").nll(role), alone.nll(role))
+
+
+@pytest.mark.parametrize(
+    ("also_on", "said"),
+    [
+        (("text.txt",), "'text.txt': 'text.txt' is the same text, and is the text that figures"),
+        (("copy.txt",), "'copy.txt': 'text.txt' is the same text, and is the text that figures"),
+        (("other.txt",), "'other.txt': 'other.txt' is the same text, and is the text that plans"),
+        (
+            ("short.txt", "longer.txt", "short.txt"),
+            "'short.txt': 'short.txt' is the same text, and is an earlier one of these texts. "
+            "Name another text, or leave it out.",
+        ),
+    ],
+)
+def test_a_text_that_is_measured_already_is_refused(
+    settings, further, text_file, monkeypatch, also_on, said
+):
+    monkeypatch.chdir(text_file.parent)
+    for name, content in {"copy.txt": TEXT * 3, "other.txt": TEXT[::-1]}.items():
+        text_file.with_name(name).write_text(content, encoding="utf-8")
+    with pytest.raises(CorpusError, match=re.escape(f"cannot measure also on {said}")):
+        begin(settings(dataset="text.txt", select_on="other.txt", also_on=also_on))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot find text 'odd.txt': there is no such file"),
+        ("", "cannot score text 'odd.txt': it is empty"),
+        (" \n", "cannot score text 'odd.txt': it is empty"),
+        ("a", "cannot score text 'odd.txt': it has 1 token, and at least 2 are needed"),
+    ],
+)
+def test_a_further_text_that_cannot_be_scored_is_named_and_nothing_is_left_behind(
+    settings, text_file, monkeypatch, content, said
+):
+    monkeypatch.chdir(text_file.parent)
+    if content is not None:
+        text_file.with_name("odd.txt").write_text(content, encoding="utf-8")
+    asked_for = settings(also_on=("odd.txt",))
+    with pytest.raises(CorpusError, match=re.escape(said)):
+        begin(asked_for)
+    assert not asked_for.output.exists()
+
+
+def test_further_texts_are_several(settings):
+    message = "cannot read the texts also_on 'b.txt': it is one, and several are asked for. Write"
+    with pytest.raises(CorpusError, match=message):
+        begin(settings(also_on="b.txt"))
+
+
 def test_saving_a_cached_run_moves_it_where_results_go(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -68,7 +68,12 @@ def option_of(kind: type, name: str) -> Any:
     said, hint = settings_of(kind)[name], get_type_hints(kind)[name]
     called = said.name or name
     flag = (f"--{called.replace('_', '-')}",) * (hint is bool)
-    return option(said, *SPELLINGS.get(name, flag), several=get_origin(hint) is tuple)
+    return option(said, *SPELLINGS.get(name, flag), several=_several(hint) is int)
+
+
+def _several(hint: Any) -> type | None:
+    """What a field holds several of: numbers in one option, or texts, each behind its own."""
+    return get_args(hint)[0] if get_origin(hint) is tuple else None
 
 
 def with_settings(*kinds: type) -> Callable[[Kind], Kind]:
@@ -90,8 +95,9 @@ def _parameters(kind: type) -> Iterator[inspect.Parameter]:
     hints, default = get_type_hints(kind), kind()
     for name, said in settings_of(kind).items():
         if said.group:
-            several = get_origin(hints[name]) is tuple
-            hint: Any = str | None if several else hints[name]
+            several = _several(hints[name])
+            hint: Any = hints[name] if several is None else str | None
+            hint = list[str] | None if several is str else hint
             yield inspect.Parameter(
                 said.name or name,
                 inspect.Parameter.KEYWORD_ONLY,
@@ -107,10 +113,12 @@ def _group(parameter: inspect.Parameter) -> int:
 
 def settings_from(kind: type[Kind], typed: Mapping[str, Any], **others: Any) -> Kind:
     """Settings from the options of the same names, and others."""
-    names = {name: said.name or name for name, said in settings_of(kind).items()}
-    return kind(
-        **{name: typed[called] for name, called in names.items() if called in typed}, **others
-    )
+    hints = get_type_hints(kind)
+    for name, said in settings_of(kind).items():
+        if (called := said.name or name) in typed:
+            value = typed[called]
+            others[name] = tuple(value or ()) if _several(hints[name]) else value
+    return kind(**others)
 
 
 def _own(help: str, group: str, *spelled: str) -> Any:

@@ -47,10 +47,11 @@ class TerminalObserver:
         if work.seconds <= LONG_S:
             return
         shared = f" shared by {work.n_processes} processes" * (work.n_processes > 1)
+        of_texts = f" of {work.n_texts} texts" * (work.n_texts > 1)
         shorter = [] if work.goes_on else self._shorter(work)
         self.say(
             f"{work.n_variants:,} plan{'s' * (work.n_variants > 1)} on {work.n_windows_of_all:,} "
-            f"window{'s' * (work.n_windows_of_all > 1)}{shared} will take about "
+            f"window{'s' * (work.n_windows_of_all > 1)}{of_texts}{shared} will take about "
             f"{duration(work.seconds)}."
             + (f" Shorter: {', or '.join(shorter)}." if shorter else "")
         )
@@ -58,9 +59,10 @@ class TerminalObserver:
     def _shorter(self, work: Work) -> list[str]:
         """Options that would make a new run much shorter, and how long or large it would be."""
         found = []
-        fewer = max(1, int(LONG_S / work.seconds_per_window))
-        if fewer <= work.n_windows / MUCH:
-            took = duration(fewer * work.seconds_per_window)
+        per_window = work.n_texts * work.seconds_per_window
+        fewer = max(1, int(LONG_S / per_window))  # of each text
+        if fewer * work.n_texts <= work.n_windows / MUCH:
+            took = duration(fewer * per_window)
             found.append(f"--max-windows {fewer * work.n_processes} (about {took})")
         if narrower := self.narrower(work.n_blocks, int(work.n_variants / MUCH)):
             found.append(narrower)

@@ -247,7 +247,7 @@ def _hub_rows(repo: str, part: HubText, name: str) -> Callable[[], Iterator[str]
         raise CorpusError(
             f"cannot read text {name!r} ({repo}, {part.config or 'default'}, {part.split}): "
             f"{first_line(error)}{f', and {silence}' if silence else ''}. "
-            "Check name, config and split, or use --dataset demo."
+            "Check name, config and split, or use the text demo."
         ) from error
     if part.column not in table.column_names:
         raise CorpusError(

@@ -278,7 +278,7 @@ def provenance_table(run: Run) -> Table:
 
 def _text_facts(run: Run, role: Role) -> Iterable[tuple[str, Any]]:
     text, targets = run.facts.texts[role], run.targets(role)
-    name = "Text" if role == "reported" else "Text chosen on"
+    name = {"reported": "Text", "selection": "Text chosen on"}.get(role, "Further text")
     part = f", {text.part}" if text.part else ""
     count = f"{int(targets.sum()):,} tokens in {len(targets):,} windows"
     windows = format_windows(run.facts.protocol)

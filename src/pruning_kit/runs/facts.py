@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -20,10 +20,11 @@ from pruning_kit.plans.variant import Variant
 SCHEMA = 2
 """Versions: 1, plans in run.json and one list of parts; 2, rounds of variants, several measures."""
 
-Role = Literal["reported", "selection"]
-"""Of a text: figures are reported on one, plans may be chosen on another."""
-SPLITS: dict[Role, str] = {"reported": "test", "selection": "calibration"}
-"""The names of the roles in the column `split` of results.csv."""
+Role = Annotated[str, Meta(pattern=r"^(reported|selection|also-[1-9][0-9]{0,3})\Z")]
+"""Of a text: figures are reported on one, plans may be chosen on another, and all is measured also
+on further ones, `also-1`, `also-2`, …"""
+SPLITS = {"reported": "test", "selection": "calibration"}
+"""The names of roles in the column `split` of results.csv, where they are others."""
 NLL = "nll"
 """The measure that every round takes, in nats."""
 
@@ -138,6 +139,11 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     def choosing_role(self) -> Role:
         """The text that plans are chosen on."""
         return "selection" if "selection" in self.texts else "reported"
+
+    @property
+    def further_roles(self) -> tuple[Role, ...]:
+        """The texts that all was measured on too, in the order in which they were named."""
+        return tuple(role for role in self.texts if role not in SPLITS)
 
 
 class VariantFacts(Struct, frozen=True, kw_only=True, dict=True):

@@ -18,8 +18,8 @@ from pruning_kit.machine import disk, user_cache
 from pruning_kit.runs import store
 
 RESULTS = Path("results")
-OPTIONS = {"reported": "--dataset", "selection": "--select-on"}
-"""Of each text's role."""
+OPTIONS = {"reported": "--dataset", "selection": "--select-on", "also": "--also-on"}
+"""Of each text's role, without its number."""
 MAX_PROPOSAL = 60
 
 
@@ -210,7 +210,8 @@ def _part_in_words(name: str, part: str, then: Any, now: Any) -> str:
     """The same for a fact that each text or library has."""
     if name == "versions":
         return f"with {part} {then}, this run uses {now}"
-    option = OPTIONS.get(part, part)
+    kind, _, number = part.partition("-")
+    option = f"{OPTIONS.get(kind, kind)}{f' (text {number})' * bool(number)}"
     if then is None:
         return f"without {option}, this run uses it"
     if now is None:

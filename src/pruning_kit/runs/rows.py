@@ -72,7 +72,7 @@ class Scored:
             "nll_nats": nll_nats,
             "tokens": self.tokens,
             "bits_per_byte": nll_nats / math.log(2) / self.n_bytes,
-            "split": SPLITS[self.role],
+            "split": SPLITS.get(self.role, self.role),
             "status": "failed" if failed else "ok",
             "note": self._note(failed),
             "kl_nats": self._mean(self.kl_W),

@@ -17,8 +17,9 @@ class Work:
     n_blocks: int
     """Of the whole model."""
     n_variants: int
+    n_texts: int
     n_windows: int
-    """Of this process."""
+    """Of this process, on all texts."""
     n_windows_of_all: int
     """Of all processes."""
     n_processes: int

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pruning_kit import bounds
 from pruning_kit.bounds import TOKENS, Range
-from pruning_kit.errors import DeviceError, WindowError
+from pruning_kit.errors import CorpusError, DeviceError, WindowError
 from pruning_kit.inputs.hub_text import WHERE, HubText
 from pruning_kit.speed.protocol import LatencyProtocol
 
@@ -40,6 +40,9 @@ class WorkbenchSettings:
         None,
         "A second text to choose plans on: calibration (that of demo or wikitext2), or a text "
         "file.",
+    )
+    also_on: tuple[str, ...] = _text(
+        (), "A further text to measure everything on, named as the first is; may be repeated."
     )
     context: int | None = _text(
         None, "Tokens per window. Default: the model's.", allowed=Range(1, TOKENS)
@@ -76,8 +79,14 @@ class WorkbenchSettings:
 
         Raises:
             WindowError, DeviceError: naming the size and what it may be.
+            CorpusError: if further texts are not several.
         """
         bounds.check(self)
+        if isinstance(self.also_on, str):
+            raise CorpusError(
+                f"cannot read the texts also_on {self.also_on!r:.60}: it is one, and several are "
+                f"asked for. Write ({self.also_on!r:.60},)."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ again from the start and sent the stored sums, until it asks for something new.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pruning_kit.inputs.models import LoadedModel
@@ -33,6 +33,8 @@ from pruning_kit.sweeps.workbench import Workbench, find, prepare
 from pruning_kit.walk.measures import MEASURES, NLL, Measure
 
 ALONE = Ranks()
+Group = tuple[int, int, int]
+"""Windows that are computed together: its number, the first window, and the one after the last."""
 
 
 def sweep(
@@ -171,31 +173,53 @@ def _measure_round(
     if ranks.leads:
         run.add_round(number, describe_round(variants, workbench, measures))
     ranks.share(f"round/{number}", "stored" if ranks.leads else None)
-    for role, text in workbench.texts.items():
-        todo, n_left = _groups_to_measure(run, number, role, ranks)
-        n_windows = sum(end - first for _, first, end in todo)
-        if n_windows and ranks.leads:
-            _, *largest = max(todo, key=lambda group: group[2] - group[1])
-            per_window = _seconds_per_window(variants, workbench, role, range(*largest))
-            work = Work(
-                workbench.n_blocks,
-                len(variants),
-                n_windows,
-                n_left,
-                ranks.size,
-                per_window,
-                goes_on,
-            )
-            workbench.observer.expect(work)
-        title, total = f"perplexity, {text.corpus.title}", len(variants) * n_windows
-        with workbench.observer.track(title, total) as advance:
-            for group, first, end in todo:
+    todo, n_left = {}, 0
+    for role in workbench.texts:
+        todo[role], n_of_all = _groups_to_measure(run, number, role, ranks)
+        n_left += n_of_all
+    if ranks.leads:
+        _expect(todo, n_left, variants, workbench, ranks.size, goes_on)
+    for role, groups in todo.items():
+        title = f"perplexity, {workbench.texts[role].corpus.title}"
+        with workbench.observer.track(title, len(variants) * _count(groups)) as advance:
+            for group, first, end in groups:
                 found = workbench.measure(
                     variants, role, range(first, end), measures, batch_size=end - first
                 )
                 run.write_part(number, role, group, found.sums, found.facts)
                 advance(len(variants) * (end - first))
     ranks.wait_for_all(f"measured/{number}")
+
+
+def _expect(
+    todo: Mapping[Role, Sequence[Group]],
+    n_left: int,
+    variants: Sequence[Variant],
+    workbench: Workbench,
+    n_processes: int,
+    goes_on: bool,
+) -> None:
+    """Say what this process is about to measure, and how long that takes by its largest group."""
+    left = [(role, group) for role, groups in todo.items() for group in groups]
+    if not left:
+        return
+    role, (_, first, end) = max(left, key=lambda one: _count([one[1]]))
+    work = Work(
+        n_blocks=workbench.n_blocks,
+        n_variants=len(variants),
+        n_texts=len({role for role, _ in left}),
+        n_windows=_count(group for _, group in left),
+        n_windows_of_all=n_left,
+        n_processes=n_processes,
+        seconds_per_window=_seconds_per_window(variants, workbench, role, range(first, end)),
+        goes_on=goes_on,
+    )
+    workbench.observer.expect(work)
+
+
+def _count(groups: Iterable[Group]) -> int:
+    """Windows in all."""
+    return sum(end - first for _, first, end in groups)
 
 
 def describe_round(
@@ -221,10 +245,8 @@ def describe_round(
 
 def _groups_to_measure(
     run: RunFolder, number: int, role: Role, ranks: Ranks
-) -> tuple[list[tuple[int, int, int]], int]:
+) -> tuple[list[Group], int]:
     """Groups not on the disk that this process takes, and the count of all such windows.
-
-    A group is (number, first, end).
 
     Which these are is what the first process saw, lest one that looks later leave a group that
     another counts as its own.

@@ -89,7 +89,7 @@ class Workbench:
 
         Args:
             variants: variants, or their text form, such as `1+3`.
-            role: which text: `reported`, or `selection` where there is a second one.
+            role: which text: `reported`, or, where there are such, `selection`, `also-1`, …
             windows: neighbouring windows; by default all of the text.
             measures: what to add up for each scored token.
             batch_size: windows at a time; by default what memory allows.
@@ -116,7 +116,7 @@ class Workbench:
         if role not in self.texts:
             raise CorpusError(
                 f"cannot measure on the text {role!r}: this workbench has "
-                f"{' and '.join(self.texts)}. Open it with select_on for a second one."
+                f"{', '.join(self.texts)}. Open it with select_on or also_on for others."
             )
         return self.texts[role]
 
@@ -270,20 +270,38 @@ def find(
 def _find_texts(
     settings: WorkbenchSettings, observer: Observer, inputs: models.ModelInputs
 ) -> dict[Role, corpora.Corpus]:
-    """The text that figures are reported on and, if asked for, the one to choose plans on."""
+    """The text that figures are reported on and, if asked for, others to choose on or beside it."""
     window_sizes(inputs, settings.context, settings.stride)  # refused before a text is read
     corpus = corpora.find_corpus(settings.dataset, inputs.source.name, settings.hub_text)
     if corpus.note:
         observer.warn(f"{corpus.note} This run scores the embedded text ({corpus.title}).")
-    if not settings.select_on:
-        return {"reported": corpus}
-    selection = corpora.selection_corpus(settings.select_on, corpus)
-    if selection.sha256 == corpus.sha256:
-        raise CorpusError(
-            f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
-            "reported on. Give --select-on another text."
-        )
-    return {"reported": corpus, "selection": selection}
+    texts = {"reported": corpus}
+    if settings.select_on:
+        texts["selection"] = corpora.selection_corpus(settings.select_on, corpus)
+        if texts["selection"].sha256 == corpus.sha256:
+            raise CorpusError(
+                f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
+                "reported on. Give --select-on another text."
+            )
+    for number, name in enumerate(settings.also_on, 1):
+        text = corpora.find_corpus(name, "", settings.hub_text)
+        _refuse_twice(name, text, texts)
+        texts[f"also-{number}"] = text
+    return texts
+
+
+def _refuse_twice(name: str, text: corpora.Corpus, others: Mapping[Role, corpora.Corpus]) -> None:
+    """Refuse a further text that is measured already."""
+    for role, other in others.items():
+        if other.sha256 == text.sha256:
+            what = {
+                "reported": "the text that figures are reported on",
+                "selection": "the text that plans are chosen on",
+            }.get(role, "an earlier one of these texts")
+            raise CorpusError(
+                f"cannot measure also on {name!r}: {other.name!r} is the same text, and is {what}. "
+                "Name another text, or leave it out."
+            )
 
 
 def prepare(
