@@ -36,7 +36,7 @@ from pruning_kit.plans.sets import subsets
 from pruning_kit.reporting.words import doubts, speed
 from pruning_kit.speed import latency, stored_timings, throughput
 from pruning_kit.speed.generation import Workload
-from pruning_kit.speed.protocol import MODES, LatencyProtocol
+from pruning_kit.speed.protocol import EXECUTIONS, LatencyProtocol
 from pruning_kit.speed.timings import QUANTITIES, Timings, compare
 from pruning_kit.speed.turns import Turns
 from pruning_kit.speed.workload import PROMPT
@@ -246,13 +246,16 @@ def main() -> None:
     kept: dict[str, list[dict[str, Any]]] = {}
     for name in options.models:
         decoder, prompt_ids = load(name, options.device, options.dtype)
-        for mode in options.modes:
+        for execution in options.executions:
             protocol = LatencyProtocol(
-                mode=mode, budget_s=options.budget, target=options.target, threads=options.threads
+                execution=execution,
+                budget_s=options.budget,
+                target=options.target,
+                threads=options.threads,
             )
             for part in options.parts:
                 started = time.perf_counter()
-                title = f"{name} {part} {mode} {options.device} {options.dtype}"
+                title = f"{name} {part} {execution} {options.device} {options.dtype}"
                 print(title, flush=True)
                 keep = _keeper(kept.setdefault(title, []), kept, options.output)
                 PARTS[part](decoder, prompt_ids, protocol, options, keep)
@@ -281,7 +284,7 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=25.0, help="seconds a null run (25)")
     parser.add_argument("--sweep-budget", type=float, default=120.0, help="seconds a sweep (120)")
     parser.add_argument("--target", type=float, default=0.02, help="half-width wanted (0.02)")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=("eager",))
+    parser.add_argument("--executions", nargs="+", choices=EXECUTIONS, default=("eager",))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, help="default: what trials choose, of all cores")

@@ -272,7 +272,7 @@ def synthetic_timings(
             "target": 0.02,
             "budget_s": 15.0,
             "warmup_rounds": 1,
-            "mode": "eager",
+            "execution": "eager",
             "threads_asked": None,
         },
         machine={

@@ -12,8 +12,8 @@ from tiny import TEXT, save_tiny_gpt2
 from transformers import AutoTokenizer, GPT2Config
 
 from pruning_kit.cli import app as cli
-from pruning_kit.cli.choice import Choice, Mode
 from pruning_kit.cli.console import notes
+from pruning_kit.cli.request import Mode, Request
 from pruning_kit.cli.terminal import TerminalObserver
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.inputs.models import DEMO_FOLDER
@@ -64,7 +64,7 @@ def accepted(said):
 
 
 def following(words, refusal):
-    """The words that were typed, each time with an advised choice in place of their own."""
+    """The words that were typed, each time with an advised request in place of their own."""
     advice = refusal.split("Choose fewer")[1]
     pairs = [words[i : i + 2] for i in range(0, len(words), 2)]
     limits = [word for pair in pairs if pair[0] == "--max-plans" for word in pair]
@@ -210,8 +210,8 @@ def test_the_same_sweep_is_the_command_less_what_says_which_plans_and_where():
 
 
 class Listener(TerminalObserver):
-    def __init__(self, choice):
-        super().__init__(notes, choice.narrower)
+    def __init__(self, request):
+        super().__init__(notes, request.narrower)
         self.said = []
 
     def say(self, text):
@@ -226,18 +226,18 @@ def announced(tmp_path, monkeypatch):
     text.write_text(TEXT * 6, encoding="utf-8")
     given = {"model": str(model), "dataset": str(text), "threads": 1}
 
-    def announce(choice, window_s, **options):
+    def announce(request, window_s, **options):
         monkeypatch.setattr(sweep_steps, "_seconds_per_window", lambda *_: window_s)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        observer = Listener(choice)
+        observer = Listener(request)
         settings = {**given, "output": tmp_path / "run", **options}
-        begin(asked(choice.proposer, **settings), observer).measure()
+        begin(asked(request.proposer, **settings), observer).measure()
         return observer.said
 
     return announce
 
 
-ALL = Choice(Mode.COMBINATORIAL)
+ALL = Request(Mode.COMBINATORIAL)
 
 
 def test_a_long_sweep_says_what_fewer_windows_would_really_take(announced):
@@ -272,8 +272,8 @@ def test_the_time_of_all_texts_is_said_at_once(announced, tmp_path):
 
 
 def test_a_mode_is_not_advised_what_it_refuses(announced):
-    for choice in (Choice(Mode.SEQUENTIAL), Choice(tries=("0", "1", "2"))):
-        (said,) = announced(choice, 180.0)
+    for request in (Request(Mode.SEQUENTIAL), Request(tries=("0", "1", "2"))):
+        (said,) = announced(request, 180.0)
         assert re.findall("--[a-z-]+", said) == ["--max-windows"]
 
 

@@ -21,7 +21,7 @@ import pruning_kit
 from pruning_kit.cli import app as cli
 from pruning_kit.cli.endings import explain
 from pruning_kit.cli.invocation import program_of
-from pruning_kit.cli.options import timing_mode
+from pruning_kit.cli.options import execution
 from pruning_kit.errors import TimingError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
@@ -790,6 +790,6 @@ def test_an_end_with_words_is_exit_code_1():
 
 def test_compile_and_cuda_graphs_exclude_each_other():
     flags = ((False, False), (True, False), (False, True))
-    assert [timing_mode(*pair) for pair in flags] == ["eager", "compile", "cuda-graph"]
+    assert [execution(*pair) for pair in flags] == ["eager", "compile", "cuda-graph"]
     with pytest.raises(TimingError, match="cannot time with --compile and --cuda-graphs at once"):
-        timing_mode(True, True)
+        execution(True, True)

@@ -99,15 +99,18 @@ def test_settings_that_are_not_offered_are_few():
         HubText: set(),
         LatencyProtocol: {
             *("end_to_end_tokens", "min_rounds", "warmup_rounds", "seed"),  # for the library
-            *("threads", "mode"),  # set by --threads of the sweep, by --compile and --cuda-graphs
+            *(
+                "threads",
+                "execution",
+            ),  # set by --threads of the sweep, by --compile and --cuda-graphs
         },
     }
 
 
 def test_options_that_set_more_than_one_field_or_a_field_in_part(asked):
     assert asked("--threads", "2").timing.threads == 2
-    assert asked("--compile").timing.mode == "compile"
-    assert asked("--cuda-graphs").timing.mode == "cuda-graph"
+    assert asked("--compile").timing.execution == "compile"
+    assert asked("--cuda-graphs").timing.execution == "cuda-graph"
     assert asked("--no-speed").timing is None
     assert asked().command == "typed"
 

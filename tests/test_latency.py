@@ -401,7 +401,7 @@ def test_stored_timings_of_another_protocol_or_machine_are_told_apart(decoder):
         ({"batch_size": 4}, ("batch_size", 1, 4)),
         ({"budget_s": 5.0}, ("budget_s", 1e9, 5.0)),
         ({"batches": (2, 4)}, ("batches", [], [2, 4])),
-        ({"mode": "compile"}, ("mode", "eager", "compile")),
+        ({"execution": "compile"}, ("execution", "eager", "compile")),
     ):
         assert difference(replace(QUICK, **change)) == expected
     assert difference(dtype=torch.float16) == ("dtype", "float32", "float16")
@@ -621,7 +621,7 @@ def test_a_plan_that_does_not_fit_is_refused(decoder):
         latency.measure(decoder, [Plan((7,))], PROMPT_IDS, QUICK)
 
 
-COMPILED = replace(QUICK, mode="compile")
+COMPILED = replace(QUICK, execution="compile")
 
 
 def test_the_static_cache_gives_the_same_tokens(decoder, monkeypatch):

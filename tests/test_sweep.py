@@ -624,10 +624,10 @@ def test_what_a_gpu_measures_by_default_is_what_a_cpu_does_but_for_its_format(se
 
 
 @needs_two_gpus
-@pytest.mark.parametrize("mode", ["eager", "compile", "cuda-graph"])
-def test_the_second_gpu_measures_and_times_as_the_first_does(settings, tmp_path, mode):
+@pytest.mark.parametrize("execution", ["eager", "compile", "cuda-graph"])
+def test_the_second_gpu_measures_and_times_as_the_first_does(settings, tmp_path, execution):
     protocol = LatencyProtocol(
-        prompt_tokens=4, new_tokens=2, end_to_end_tokens=31, mode=mode, budget_s=5
+        prompt_tokens=4, new_tokens=2, end_to_end_tokens=31, execution=execution, budget_s=5
     )
     runs = []
     for device in ("cuda:0", "cuda:1"):

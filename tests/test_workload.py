@@ -52,7 +52,10 @@ def test_stopwatch_synchronises_before_each_look_at_the_clock():
             {"batches": (4, 1)},
             "cannot time batches of 1 and also of 4, 1: a size is repeated. Give each once.",
         ),
-        ({"mode": "fast"}, "cannot time in mode 'fast': the modes are eager, compile, cuda-graph"),
+        (
+            {"execution": "fast"},
+            "cannot time with execution 'fast': they are eager, compile, cuda-graph",
+        ),
     ],
 )
 def test_an_impossible_protocol_is_refused_by_the_names_of_its_fields(change, message):
@@ -93,14 +96,14 @@ def test_lengths_up_to_the_context_are_accepted(gpt2):
 
 
 def test_cuda_graphs_need_a_gpu(gpt2):
-    protocol = LatencyProtocol(prompt_tokens=4, mode="cuda-graph")
+    protocol = LatencyProtocol(prompt_tokens=4, execution="cuda-graph")
     check_protocol(protocol, gpt2, CUDA, 6)
     with pytest.raises(DeviceError, match="cannot time CUDA graphs on 'cpu': they need an"):
         check_protocol(protocol, gpt2, CPU, 6)
 
 
-@pytest.mark.parametrize("mode", ["compile", "cuda-graph"])
-def test_a_family_without_a_static_cache_cannot_be_compiled(mode):
+@pytest.mark.parametrize("execution", ["compile", "cuda-graph"])
+def test_a_family_without_a_static_cache_cannot_be_compiled(execution):
     neo = tiny(
         "gpt_neo",
         num_layers=2,
@@ -110,4 +113,4 @@ def test_a_family_without_a_static_cache_cannot_be_compiled(mode):
         max_position_embeddings=200,
     )
     with pytest.raises(DeviceError, match="cannot time gpt_neo compiled: transformers cannot"):
-        check_protocol(LatencyProtocol(mode=mode), neo, CUDA, 6)
+        check_protocol(LatencyProtocol(execution=execution), neo, CUDA, 6)

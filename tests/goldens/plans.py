@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from pruning_kit.cli.choice import Choice, Mode
+from pruning_kit.cli.request import Mode, Request
 
 FILE = Path(__file__).with_suffix(".json")
 SETTINGS = [
@@ -37,11 +37,11 @@ SETTINGS = [
 DEPTHS = (5, 6, 9)
 
 
-def choice_of(words: str) -> Choice:
-    """The choice that a command line makes."""
+def request_of(words: str) -> Request:
+    """The request that a command line makes."""
     given = list(zip(words.split()[::2], words.split()[1::2], strict=True))
     mode, top = dict(given).get("--mode"), dict(given).get("--max-removed")
-    return Choice(
+    return Request(
         Mode(mode) if mode else None,
         tuple(word for option, word in given if option == "--try"),
         int(top) if top else None,
@@ -56,7 +56,7 @@ def digest(plans: Iterable[object]) -> str:
 
 def plans_of(words: str, n_blocks: int) -> list[object]:
     """What a command line measures, in one round."""
-    (listed,) = choice_of(words).proposer.propose(n_blocks)
+    (listed,) = request_of(words).proposer.propose(n_blocks)
     return list(listed)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from pruning_kit import bounds
 from pruning_kit.bounds import MOST_PLANS, Range, Setting, settings_of
-from pruning_kit.cli import choice
+from pruning_kit.cli import request
 from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
 from pruning_kit.inputs.hub_text import WHERE
 from pruning_kit.search.named import forms
@@ -128,7 +128,7 @@ def _own(help: str, group: str, *spelled: str) -> Any:
 Model = Annotated[str | None, option_of(WorkbenchSettings, "model")]
 Device = Annotated[str, option_of(WorkbenchSettings, "device")]
 Mode = Annotated[
-    choice.Mode | None,
+    request.Mode | None,
     _own(
         "baseline: the whole model; sequential: each block alone; combinatorial: every set of two "
         "or more.",
@@ -186,8 +186,8 @@ def _is_typed(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def timing_mode(compiled: bool, cuda_graphs: bool) -> str:
-    """The mode that --compile and --cuda-graphs ask for.
+def execution(compiled: bool, cuda_graphs: bool) -> str:
+    """The execution that --compile and --cuda-graphs ask for.
 
     Raises:
         TimingError: if they are given together.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pruning_kit.cli import options as opt
-from pruning_kit.cli.choice import Choice
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.invocation import with_option
+from pruning_kit.cli.request import Request
 from pruning_kit.errors import TooManyPlansError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.printable import copyable, quoted
@@ -48,9 +48,9 @@ def sweep(
       pruning-kit sweep --try first,last:0.25 --try shapley:160
     """
     words = tuple(word for text in tries or () for word in text.split())
-    choice = Choice(mode, words, max_removed, max_plans)
-    proposer = choice.proposer
-    settings = _settings(ctx, typed, speed, opt.timing_mode(compiled, cuda_graphs))
+    request = Request(mode, words, max_removed, max_plans)
+    proposer = request.proposer
+    settings = _settings(ctx, typed, speed, opt.execution(compiled, cuda_graphs))
     from pruning_kit.runs.opening import check_place, place_for
     from pruning_kit.runs.ranks import current_ranks
 
@@ -60,11 +60,11 @@ def sweep(
     from pruning_kit.sweeps.observer import SilentObserver
     from pruning_kit.sweeps.sweep import carry_out, start
 
-    observer = TerminalObserver(notes, choice.narrower) if ranks.leads else SilentObserver()
+    observer = TerminalObserver(notes, request.narrower) if ranks.leads else SilentObserver()
     try:
         run, workbench = start(settings, proposer, observer, ranks)
     except TooManyPlansError as error:
-        raise choice.too_many(error) from None
+        raise request.too_many(error) from None
     try:
         carry_out(run, proposer, workbench, settings, ranks)
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def sweep(
 
 
 def _settings(
-    ctx: typer.Context, typed: Mapping[str, Any], speed: bool, mode: str
+    ctx: typer.Context, typed: Mapping[str, Any], speed: bool, execution: str
 ) -> SweepSettings:
     """What a sweep is asked for by the options that were typed.
 
@@ -90,7 +90,7 @@ def _settings(
         SweepSettings,
         typed,
         hub_text=opt.settings_from(HubText, typed),
-        timing=opt.settings_from(LatencyProtocol, typed, mode=mode) if speed else None,
+        timing=opt.settings_from(LatencyProtocol, typed, execution=execution) if speed else None,
         command=ctx.obj,
     )
 

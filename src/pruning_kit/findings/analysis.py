@@ -222,7 +222,7 @@ def analyse_scores(
     """
     rows = plan_rows(reported, selection, n_blocks, parameters, latency)
     by_size = sizes(reported, selection, n_blocks, parameters, random_seed)
-    first = next(iter(reported.row.values()), None)
+    first = next(iter(reported.place.values()), None)
     text = _text("reported", titles, reported)
     chosen_on = text if selection is reported else _text("selection", titles[::-1], selection)
     return Analysis(

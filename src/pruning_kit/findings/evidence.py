@@ -69,7 +69,7 @@ class Scores:
         return cls(tuple(plans), nll, targets, resampling, others or {})
 
     @cached_property
-    def row(self) -> dict[Plan, int]:
+    def place(self) -> dict[Plan, int]:
         """Where each plan measured in full stands."""
         finite = np.isfinite(self.nll_PN.sum(axis=1)).tolist()
         return {plan: index for index, plan in enumerate(self.plans) if finite[index]}
@@ -81,7 +81,7 @@ class Scores:
 
     def series(self, plans: Iterable[Plan]) -> Array:
         """The NLL of these plans, one row each."""
-        return self.nll_PN[[self.row[plan] for plan in plans]]
+        return self.nll_PN[[self.place[plan] for plan in plans]]
 
     def log_ppl(self, plan: Plan) -> float:
         """Nats per token: the logarithm of the perplexity."""
@@ -102,8 +102,10 @@ class Scores:
         """The mean of a further measure over all tokens; nothing for plans without it."""
         if measure not in self.others:
             return {}
-        known = [plan for plan in plans if np.isfinite(self.others[measure][self.row[plan]]).all()]
-        rows_CN = self.others[measure][[self.row[plan] for plan in known]]
+        known = [
+            plan for plan in plans if np.isfinite(self.others[measure][self.place[plan]]).all()
+        ]
+        rows_CN = self.others[measure][[self.place[plan] for plan in known]]
         return dict(zip(known, self.intervals(self.estimate(rows_CN)), strict=True))
 
     def difference(self, plan: Plan, other: Plan) -> Interval:

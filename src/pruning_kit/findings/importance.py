@@ -117,8 +117,8 @@ class Interaction:
 
 def leave_one_out(scores: Scores, n_blocks: int) -> Importance:
     """Importance of each block whose single removal was measured, in block order."""
-    blocks = [block for block in range(n_blocks) if Plan((block,)) in scores.row]
-    blocks = [] if Plan() not in scores.row or n_blocks == 1 else blocks
+    blocks = [block for block in range(n_blocks) if Plan((block,)) in scores.place]
+    blocks = [] if Plan() not in scores.place or n_blocks == 1 else blocks
     series_CN = scores.series(Plan((block,)) for block in blocks) - (
         scores.series([Plan()]) if blocks else 0.0
     )
@@ -154,11 +154,11 @@ def rank(scores: Scores, blocks: list[int], series_CN: Array) -> Ranking:
 
 def interactions(scores: Scores, n_blocks: int) -> tuple[Interaction, ...]:
     """L(ij) - L(i) - L(j) + L(none) for every pair measured with both its singles."""
-    row = scores.row
+    place = scores.place
     pairs = [
         (i, j)
         for i, j in combinations(range(n_blocks), 2)
-        if {Plan((i, j)), Plan((i,)), Plan((j,)), Plan()} <= row.keys() and n_blocks > 2
+        if {Plan((i, j)), Plan((i,)), Plan((j,)), Plan()} <= place.keys() and n_blocks > 2
     ]
     if not pairs:
         return ()
@@ -183,15 +183,15 @@ def shapley_values(scores: Scores, n_blocks: int) -> Shapley | NotAvailable:
     until one needs a plan that the run lacks. Two pairs are the least that show an error.
     """
     empty = Plan(tuple(range(n_blocks)))
-    missing = [plan for plan in (Plan(), empty) if plan not in scores.row]
+    missing = [plan for plan in (Plan(), empty) if plan not in scores.place]
     if missing:
-        only = missing[0] if len(scores.row) + len(missing) >= 2**n_blocks else None
-        return NotAvailable(len(scores.row), only, permutations_to_sample(n_blocks))
-    if n_blocks <= MAX_EXACT_BLOCKS and len(scores.row) == 2**n_blocks:
+        only = missing[0] if len(scores.place) + len(missing) >= 2**n_blocks else None
+        return NotAvailable(len(scores.place), only, permutations_to_sample(n_blocks))
+    if n_blocks <= MAX_EXACT_BLOCKS and len(scores.place) == 2**n_blocks:
         return _exact_shapley(scores, n_blocks)
     pairs = _measured_pairs(scores, n_blocks)
     if len(pairs) < 2:
-        return NotAvailable(len(scores.row), None, permutations_to_sample(n_blocks))
+        return NotAvailable(len(scores.place), None, permutations_to_sample(n_blocks))
     return _sampled_shapley(scores, n_blocks, pairs)
 
 
@@ -216,7 +216,7 @@ def membership(plans: tuple[Plan, ...], n_blocks: int) -> np.ndarray:
 
 
 def _exact_shapley(scores: Scores, n_blocks: int) -> Shapley:
-    plans = tuple(scores.row)
+    plans = tuple(scores.place)
     series_LN = exact_weights(plans, n_blocks) @ scores.series(plans)
     values = scores.intervals(scores.estimate(series_LN))
     return _shapley("exact", scores, series_LN, values, None, None)
@@ -242,25 +242,25 @@ def _measured_pairs(scores: Scores, n_blocks: int) -> list[tuple[int, ...]]:
     stream = islice(shapley_permutations(n_blocks), 0, MOST_PERMUTATIONS, 2)
     for order in stream:
         needed = prefix_plans(order) + prefix_plans(order[::-1])
-        if not scores.row.keys() >= set(needed):
+        if not scores.place.keys() >= set(needed):
             break
         found.append(order)
     return found
 
 
 def _sampled_shapley(scores: Scores, n_blocks: int, pairs: list[tuple[int, ...]]) -> Shapley:
-    row = scores.row
+    place = scores.place
     log_ppl_P = scores.nll_PN.sum(axis=1) / scores.targets_N.sum()
     weights_LP = np.zeros((n_blocks, len(scores.plans)))
     values_ML = np.zeros((len(pairs), n_blocks))
     for index, pair in enumerate(pairs):
         for order in (pair, pair[::-1]):
-            rows = [row[plan] for plan in prefix_plans(order)]
-            for block, without, with_block in zip(order, rows, rows[1:], strict=False):
+            places = [place[plan] for plan in prefix_plans(order)]
+            for block, without, with_block in zip(order, places, places[1:], strict=False):
                 values_ML[index, block] += (log_ppl_P[without] - log_ppl_P[with_block]) / 2
                 weights_LP[block, without] += 1 / (2 * len(pairs))
                 weights_LP[block, with_block] -= 1 / (2 * len(pairs))
-    used = sorted(row.values())
+    used = sorted(place.values())
     series_LN = weights_LP[:, used] @ scores.nll_PN[used]
     error_L = values_ML.std(axis=0, ddof=1) / math.sqrt(len(pairs))
     factor = float(stdtrit(len(pairs) - 1, (1 + LEVEL) / 2))

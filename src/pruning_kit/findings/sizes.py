@@ -121,7 +121,7 @@ def plan_rows(
 ) -> tuple[PlanRow, ...]:
     """One row per plan, smaller sets first; the stack without any block is left out."""
     plans = sorted({plan for plan in reported.plans if plan.size < n_blocks})
-    good = [plan for plan in plans if plan in reported.row]
+    good = [plan for plan in plans if plan in reported.place]
     rows_PN = reported.series(good)
     ppl = dict(zip(good, reported.intervals(reported.estimate(rows_PN)), strict=True))
     ratios, adjusted = _ratios(reported, good)
@@ -152,7 +152,7 @@ def _ratios(
     scores: Scores, plans: list[Plan]
 ) -> tuple[dict[Plan, Interval], dict[Plan, float | None]]:
     """PPL relative to the whole model, and p values that hold for all plans at once."""
-    if Plan() not in scores.row:
+    if Plan() not in scores.place:
         return {plan: Interval(math.nan) for plan in plans}, {}
     pruned = [plan for plan in plans if plan != Plan()]
     estimates = scores.estimate(scores.series(pruned) - scores.series([Plan()]))
@@ -165,9 +165,9 @@ def _ratios(
 
 def selection_ratios(selection: Scores, plans: list[Plan]) -> dict[Plan, float]:
     """PPL relative to the whole model on the text chosen on, where both were measured."""
-    if Plan() not in selection.row:
+    if Plan() not in selection.place:
         return {}
-    known = [plan for plan in plans if plan in selection.row]
+    known = [plan for plan in plans if plan in selection.place]
     series_PN = selection.series(known) - selection.series([Plan()])
     values = windows.ratio(series_PN, selection.targets_N)
     return {plan: exp(value) for plan, value in zip(known, values.tolist(), strict=True)}
@@ -204,11 +204,11 @@ def sizes(
     random_seed: int,
 ) -> tuple[Size, ...]:
     """A summary of each number of removed blocks that was measured, from one block on."""
-    if Plan() not in reported.row or Plan() not in selection.row:
+    if Plan() not in reported.place or Plan() not in selection.place:
         return ()
     found: list[Size] = []
     for n_removed in range(1, n_blocks):
-        both = reported.row.keys() & selection.row.keys()
+        both = reported.place.keys() & selection.place.keys()
         plans = sorted(plan for plan in both if plan.size == n_removed)
         if plans:
             before = Plan() if n_removed == 1 else None
@@ -280,7 +280,7 @@ def avoid(selection: Scores, n_blocks: int) -> tuple[Avoid, ...]:
     every plan is bad. A pair is named only if neither of its blocks is; the worst come first.
     """
     by_size: dict[int, list[Plan]] = {}
-    for plan in selection.row:
+    for plan in selection.place:
         if 1 <= plan.size <= max(1, n_blocks // 2) and plan.size < n_blocks:
             by_size.setdefault(plan.size, []).append(plan)
     well_covered = {

@@ -96,7 +96,7 @@ class Workload:
         self.turns = turns or SHORT
         self._turns_given = turns is not None
         self.repeats = Repeats()
-        self._step = _step(protocol.mode)
+        self._step = _step(protocol.execution)
         self._static_caches: dict[int, StaticCache] = {}
 
     @torch.no_grad()
@@ -278,7 +278,7 @@ class Workload:
 
     def _cache(self, model: PreTrainedModel, entry: int) -> Any:
         """An empty cache; a static one is of one length, so that one compiled step serves all."""
-        if self.protocol.mode == "eager":
+        if self.protocol.execution == "eager":
             return DynamicCache(config=model.config)
         if entry not in self._static_caches:
             protocol = self.protocol
@@ -292,9 +292,9 @@ class Workload:
     def peak_bytes(self, entry: int) -> int | None:
         """Weights of the cut model and the most that prefill and decode add to them.
 
-        Compiled code keeps buffers of its own, so only the eager mode is answered for.
+        Compiled code keeps buffers of its own, so only eager execution is answered for.
         """
-        if self.protocol.mode != "eager":
+        if self.protocol.execution != "eager":
             return None
         with recut(self.decoder, self.plans[entry]) as model:
 
@@ -316,18 +316,18 @@ def next_token(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
 Step = Callable[[PreTrainedModel, Tensor, Any], Tensor]
 
 
-def _step(mode: str) -> Step:
-    """The decode step of a mode. A CUDA graph's output is overwritten by its next replay."""
-    if mode == "eager":
+def _step(execution: str) -> Step:
+    """The decode step of an execution. A CUDA graph's output is overwritten by its next replay."""
+    if execution == "eager":
         return next_token
-    how = "reduce-overhead" if mode == "cuda-graph" else "default"
+    how = "reduce-overhead" if execution == "cuda-graph" else "default"
     # Compiled versions hang on the code object: with one of its own, a workload neither meets the
     # compiler's limit because of earlier ones nor searches among their versions.
     own = FunctionType(next_token.__code__.replace(), next_token.__globals__)
     compiled = torch.compile(own, mode=how, fullgraph=True, dynamic=False)
 
     def step(model: PreTrainedModel, tokens_BT: Tensor, cache: Any) -> Tensor:
-        if mode == "cuda-graph":
+        if execution == "cuda-graph":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return compiled(model, tokens_BT, cache).clone()
 

@@ -86,7 +86,7 @@ def measure(
     Raises:
         PlanError: if a plan does not fit the model.
         TimingError: if the prompts do not fit the model's context, or a batch not the memory.
-        DeviceError: if the mode does not apply to the device or the model.
+        DeviceError: if the execution does not apply to the device or the model.
     """
     check_protocol(protocol, decoder.model, decoder.device, len(prompt_ids))
     stopwatch = Stopwatch(clock, sync or device_sync(decoder.device))
@@ -184,7 +184,7 @@ def _choose_threads(workload: Workload) -> tuple[Trial, ...]:
     if protocol.threads is not None:
         torch.set_num_threads(protocol.threads)
         return ()
-    if workload.decoder.device.type != "cpu" or protocol.mode != "eager" or offered == 1:
+    if workload.decoder.device.type != "cpu" or protocol.execution != "eager" or offered == 1:
         return ()
 
     def try_round(threads: int) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from pruning_kit.bounds import TOKENS, Range
 from pruning_kit.errors import DeviceError, TimingError
 from pruning_kit.intervals import MIN_ROUNDS
 
-MODES = ("eager", "compile", "cuda-graph")
+EXECUTIONS = ("eager", "compile", "cuda-graph")
 SPEED = "Speed"
 """The group of these settings."""
 _offered = partial(bounds.setting, group=SPEED, error=TimingError)
@@ -23,7 +23,7 @@ class LatencyProtocol:
 
     Raises:
         TimingError, DeviceError: if a number cannot be meant, a batch size is repeated, or there is
-            no such mode.
+            no such execution.
     """
 
     prompt_tokens: int = _offered(128, "Prompt of the prefill.", allowed=Range(1, TOKENS))
@@ -59,7 +59,7 @@ class LatencyProtocol:
     threads: int | None = bounds.setting(
         None, "Of the CPU; by default trials choose.", "", DeviceError, Range(1, 2048)
     )
-    mode: str = "eager"
+    execution: str = "eager"
     """`eager`, `compile` (static cache, compiled decode) or `cuda-graph` (the same, replayed)."""
     per_plan: bool = _offered(False, "Time every plan, not one of each depth.")
     batches: tuple[int, ...] = _offered(
@@ -79,7 +79,7 @@ class LatencyProtocol:
                 f"cannot time batches of {self.batch_size} and also of "
                 f"{', '.join(map(str, self.batches))}: a size is repeated. Give each once."
             )
-        if self.mode not in MODES:
+        if self.execution not in EXECUTIONS:
             raise TimingError(
-                f"cannot time in mode {self.mode!r}: the modes are {', '.join(MODES)}."
+                f"cannot time with execution {self.execution!r}: they are {', '.join(EXECUTIONS)}."
             )

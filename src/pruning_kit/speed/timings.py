@@ -226,14 +226,14 @@ class Timings:
             )
             for quantity in QUANTITIES
         }
-        batch, new_tokens = self.protocol["batch_size"], self.protocol["end_to_end_new_tokens"]
+        batch_size, new_tokens = self.protocol["batch_size"], self.protocol["end_to_end_new_tokens"]
         return PlanTiming(
             plan,
             pooled=len(self.pools[pool]) > 1,
             **latencies,
             claimed={quantity: self._claimed(quantity, pool) for quantity in QUANTITIES},
-            decode_tokens_per_s=batch / latencies[DECODE].median_s,
-            end_to_end_tokens_per_s=batch * new_tokens / latencies[END_TO_END].median_s,
+            decode_tokens_per_s=batch_size / latencies[DECODE].median_s,
+            end_to_end_tokens_per_s=batch_size * new_tokens / latencies[END_TO_END].median_s,
             peak_bytes=self._peak_bytes(plan, members),
         )
 

@@ -25,9 +25,9 @@ def check_protocol(
 
     Raises:
         TimingError: if prompts and continuations do not fit the model's context.
-        DeviceError: if the mode does not apply to the device or the model.
+        DeviceError: if the execution does not apply to the device or the model.
     """
-    _check_mode(protocol.mode, model, device)
+    _check_execution(protocol.execution, model, device)
     context = context_limit(model.config)
     asked = protocol.prompt_tokens + protocol.new_tokens
     if context is not None and asked > context:
@@ -47,13 +47,13 @@ def check_protocol(
         )
 
 
-def _check_mode(mode: str, model: PreTrainedModel, device: torch.device) -> None:
-    if mode == "cuda-graph" and device.type != "cuda":
+def _check_execution(execution: str, model: PreTrainedModel, device: torch.device) -> None:
+    if execution == "cuda-graph" and device.type != "cuda":
         raise DeviceError(
             f"cannot time CUDA graphs on {device.type!r}: they need an NVIDIA GPU. Time the model "
             "compiled, or as it is."
         )
-    if mode != "eager" and not model._can_compile_fullgraph:
+    if execution != "eager" and not model._can_compile_fullgraph:
         raise DeviceError(
             f"cannot time {model.config.model_type} compiled: transformers cannot compile this "
             "family with a static cache. Time it as it is."

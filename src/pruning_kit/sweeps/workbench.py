@@ -129,11 +129,11 @@ class Workbench:
         measures: Sequence[Measure],
     ) -> Measured:
         """Sums of windows of one shape; what overflows in 16 bits is computed in float32."""
-        batch = text.tensors(first, end)
+        inputs = text.tensors(first, end)
         with using_threads(self.threads):
-            found = self._sums(self._material, variants, batch, measures)
+            found = self._sums(self._material, variants, inputs, measures)
             if not found.is_finite and self.kernel.dtype != torch.float32:
-                found = self._sums(self._float32_material, variants, batch, measures)
+                found = self._sums(self._float32_material, variants, inputs, measures)
                 found.facts["recomputed"] = "float32"
         return found
 
@@ -141,7 +141,7 @@ class Workbench:
         self,
         material: Material,
         variants: Sequence[Variant],
-        batch: tuple[Tensor, Tensor, int],
+        inputs: tuple[Tensor, Tensor, int],
         measures: Sequence[Measure],
     ) -> Measured:
         """The sums of every variant; those of one kernel in one walk."""
@@ -158,10 +158,10 @@ class Workbench:
                 )
             whole = as_cut(Plan(), self.n_blocks)
             sums, at_a_time = sums_within_memory(
-                kernel, list(paths.values()), *batch, measures=measures, whole=whole
+                kernel, list(paths.values()), *inputs, measures=measures, whole=whole
             )
             facts = {"kernel": kernel.name, "micro_batch": str(at_a_time)}
-            pieces.append(Measured.of(list(paths), sums, batch[1], facts))
+            pieces.append(Measured.of(list(paths), sums, inputs[1], facts))
         return Measured.of_all(pieces, variants)
 
     def kernel_for(self, decoder: Decoder, dtype: torch.dtype | None = None) -> Kernel:
@@ -199,9 +199,9 @@ class Workbench:
 
     def cost_per_window(self, role: Role, windows: range) -> WindowCost:
         """What each of some windows of one shape costs, timed on all of them at once."""
-        batch = self.texts[role].tensors(windows.start, windows.stop)
+        inputs = self.texts[role].tensors(windows.start, windows.stop)
         with using_threads(self.threads):
-            return measure_cost(self.kernel, *batch)
+            return measure_cost(self.kernel, *inputs)
 
     @cached_property
     def prompt_ids(self) -> list[int]:

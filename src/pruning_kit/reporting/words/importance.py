@@ -96,7 +96,7 @@ def _last_step(analysis: Analysis, shapley: Shapley) -> str:
     """
     whole = range(analysis.n_blocks)
     alone = [Plan(tuple(block for block in whole if block != kept)) for kept in whole]
-    if not all(plan in analysis.scores.row for plan in alone):
+    if not all(plan in analysis.scores.place for plan in alone):
         return COUNTS_EMPTY
     empty = analysis.scores.log_ppl(Plan(tuple(whole)))
     steps = [(empty - analysis.scores.log_ppl(plan)) / len(alone) for plan in alone]

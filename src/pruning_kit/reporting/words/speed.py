@@ -52,9 +52,9 @@ def interval(ratio: Estimate) -> str:
 def conditions(timings: Timings) -> str:
     """What end-to-end milliseconds are of, and where: `75 tokens on 2 threads of AMD EPYC`."""
     protocol, machine = timings.protocol, timings.machine
-    batch, name = protocol["batch_size"], machine["device_name"]
+    batch_size, name = protocol["batch_size"], machine["device_name"]
     where = f"one {name}" if machine["device"] == "cuda" else f"{threads_used(machine)} of {name}"
-    texts = f"{batch} texts of " if batch > 1 else ""
+    texts = f"{batch_size} texts of " if batch_size > 1 else ""
     return f"{texts}{_end_to_end_tokens(timings)} tokens on {where}"
 
 

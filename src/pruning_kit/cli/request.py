@@ -20,7 +20,7 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Request:
     """The options that say what to measure.
 
     Raises:

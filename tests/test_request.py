@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pruning_kit.cli.choice import Choice, Mode
+from pruning_kit.cli.request import Mode, Request
 from pruning_kit.errors import PlanError, TooManyPlansError
 from pruning_kit.search.together import MAX_PLANS
 from tests.goldens import plans as goldens
@@ -30,26 +30,26 @@ def test_command_lines_measure_the_plans_that_they_always_measured(words):
     ],
 )
 def test_words_become_one_proposer(words, text):
-    choice = goldens.choice_of(words)
-    assert (str(choice.proposer), str(choice)) == (text, words)
+    request = goldens.request_of(words)
+    assert (str(request.proposer), str(request)) == (text, words)
 
 
 def test_facts_that_reports_use_are_those_of_the_words():
-    proposer = goldens.choice_of("--mode combinatorial --try random:2,seed=3").proposer
+    proposer = goldens.request_of("--mode combinatorial --try random:2,seed=3").proposer
     assert (proposer.mode, proposer.seed) == ("combinatorial", 3)
-    assert goldens.choice_of("--try first").proposer.mode is None
-    assert goldens.choice_of("--try sequential").proposer.mode == "sequential"
+    assert goldens.request_of("--try first").proposer.mode is None
+    assert goldens.request_of("--try sequential").proposer.mode == "sequential"
 
 
 def test_one_plan_given_many_times_is_one_plan():
-    proposer = Choice(tries=("1",) * 6000).proposer
+    proposer = Request(tries=("1",) * 6000).proposer
     (asked,) = proposer.propose(48)
     assert proposer.bound(48) == len(asked) == 2
 
 
 def test_a_command_line_that_names_nothing_is_refused():
     with pytest.raises(PlanError) as error:
-        Choice()
+        Request()
     assert str(error.value) == (
         "cannot start a sweep: nothing says what to measure. Give --mode baseline, sequential or "
         "combinatorial, or --try pairs or 1+3, or more of --help."
@@ -79,15 +79,15 @@ def test_a_command_line_that_names_nothing_is_refused():
 )
 def test_words_that_say_nothing_to_measure_are_refused_at_once(words, message):
     with pytest.raises(PlanError) as error:
-        _ = goldens.choice_of(words).proposer
+        _ = goldens.request_of(words).proposer
     assert message in str(error.value)
 
 
-def refusal(choice: Choice, n_blocks: int) -> str:
+def refusal(request: Request, n_blocks: int) -> str:
     """What a command line answers to more plans than it allows."""
     with pytest.raises(TooManyPlansError) as error:
-        choice.proposer.check(n_blocks)
-    return str(choice.too_many(error.value))
+        request.proposer.check(n_blocks)
+    return str(request.too_many(error.value))
 
 
 @pytest.mark.parametrize(
@@ -125,15 +125,15 @@ def refusal(choice: Choice, n_blocks: int) -> str:
     ],
 )
 def test_too_many_plans_are_refused_with_options_that_narrow_them(n_blocks, words, message):
-    choice = goldens.choice_of(words)
-    assert refusal(choice, n_blocks) == message
+    request = goldens.request_of(words)
+    assert refusal(request, n_blocks) == message
 
 
 def test_what_else_was_asked_for_stays_in_the_advice():
-    choice = goldens.choice_of(
+    request = goldens.request_of(
         "--mode combinatorial --max-removed 4 --try 1-5 --try random:5,seed=2"
     )
-    assert choice.narrower(9, 100) == (
+    assert request.narrower(9, 100) == (
         "--try pairs --try random:5,seed=2 --try 1+2+3+4+5 (48 plans) or --try random:5,seed=2 "
         "--try sequential --try 1+2+3+4+5 (12 plans) in place of --mode combinatorial "
         "--max-removed 4 --try 1-5 --try random:5,seed=2"
@@ -141,23 +141,23 @@ def test_what_else_was_asked_for_stays_in_the_advice():
 
 
 def test_where_nothing_narrows_no_option_is_advised():
-    assert refusal(Choice(Mode.SEQUENTIAL, max_plans=4), 6) == (
+    assert refusal(Request(Mode.SEQUENTIAL, max_plans=4), 6) == (
         "cannot measure 7 plans of 6 blocks without your word: that is more than 4, in 21 block "
         "calls for each window. Choose fewer, or ask for all with --max-plans 7."
     )
 
 
-def test_a_choice_that_fits_is_not_refused():
-    goldens.choice_of("--mode combinatorial").proposer.check(12)
+def test_a_request_that_fits_is_not_refused():
+    goldens.request_of("--mode combinatorial").proposer.check(12)
 
 
 def test_advice_stays_within_the_limit_for_any_depth():
     for n_blocks in (*range(2, 20), *range(20, 200, 9)):
-        advice = Choice(Mode.COMBINATORIAL).narrower(n_blocks, MAX_PLANS)
+        advice = Request(Mode.COMBINATORIAL).narrower(n_blocks, MAX_PLANS)
         counts = [int(n.replace(",", "")) for n in re.findall(r"\(([\d,]+) plan", advice)]
         assert counts and 0 < max(counts) <= MAX_PLANS
 
 
-@pytest.mark.parametrize("choice", [Choice(Mode.SEQUENTIAL), Choice(tries=("0", "1", "2"))])
-def test_what_cannot_be_narrowed_is_not(choice):
-    assert choice.narrower(3, 2) == ""
+@pytest.mark.parametrize("asked", [Request(Mode.SEQUENTIAL), Request(tries=("0", "1", "2"))])
+def test_what_cannot_be_narrowed_is_not(asked):
+    assert asked.narrower(3, 2) == ""
