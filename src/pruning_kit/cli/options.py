@@ -16,12 +16,12 @@ from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
 from pruning_kit.inputs.hub_text import WHERE
 from pruning_kit.search.named import forms
 from pruning_kit.speed.protocol import SPEED
-from pruning_kit.sweeps.settings import HOW, RESULT, WorkbenchSettings
+from pruning_kit.sweeps.settings import HOW, RESULT, WHAT, WorkbenchSettings
 
-WHAT = "What to measure"
 GROUPS = ("", WHAT, WHERE, HOW, SPEED, RESULT)
 """In their order."""
 SPELLINGS = {
+    "bridges": ("--bridges/--no-bridges",),
     "bos": ("--bos/--no-bos",),
     "save_results": ("--save_results", "--save-results"),
 }

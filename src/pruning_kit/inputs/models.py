@@ -63,6 +63,11 @@ class LoadedModel(ModelInputs):
     stored_dtype: str
     weights_sha256: str
 
+    @property
+    def saved_dtype(self) -> torch.dtype:
+        """The format that a pruned model is saved in: the stored one."""
+        return getattr(torch, self.stored_dtype)
+
 
 def context_limit(config: Any) -> int | None:
     """Longest sequence that a config's positions allow; None if it sets no limit."""

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.plans.paths import Path, as_cut
-from pruning_kit.plans.variant import Variant
+from pruning_kit.plans.variant import Recovery, Variant
+from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.walk.kernel import Kernel
 
 
@@ -33,17 +33,36 @@ class Material:
     """The whole model, in float32."""
     kernel: Kernel
     """Of the whole model."""
-    text: PreparedText
-    """What recoveries are fitted on: the text that plans are chosen on."""
     kernel_for: Callable[[Decoder], Kernel]
     """Makes a kernel for a model with weights of its own."""
+    bridging: Bridging | str
+    """The bridges of the model; or why there are none, as a clause."""
     made: dict[Variant, Computation] = field(default_factory=dict, init=False, repr=False)
     """Recovered variants made before, since windows are measured in groups."""
 
 
 Recover = Callable[[Variant, Material], Computation]
 
-RECOVERIES: dict[str, Recover] = {}
+
+def bridged(variant: Variant, material: Material) -> Computation:
+    """`1+3~bridged`: every gap bridged that is better so, by the kernel of the whole model.
+
+    Raises:
+        PlanError: if nothing can be bridged.
+    """
+    bridging = material.bridging
+    if isinstance(bridging, str):
+        raise PlanError(f"cannot bridge the gaps of {variant.plan}: {bridging}.")
+    for _ in bridging.fit([variant.plan]):
+        pass
+    path = bridging.path(variant.plan)
+    bridging.teach(material.kernel, path)
+    return Computation(material.kernel, path)
+
+
+BRIDGED = Recovery("bridged")
+
+RECOVERIES: dict[str, Recover] = {BRIDGED.name: bridged}
 """By the name that a variant has after `~`."""
 
 

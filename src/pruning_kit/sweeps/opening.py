@@ -99,10 +99,12 @@ def identify(workbench: Workbench, proposer: Proposer) -> dict[str, Any]:
     """The facts in which two runs must agree for their sums to be mixed."""
     settings = workbench.settings
     context, stride = window_sizes(workbench.loaded, settings.context, settings.stride)
+    calibration = workbench.found_texts.calibration
     return {
         "context": context,
         "stride": stride,
         "bos": workbench.texts["reported"].bos,
+        "bridges_sha256": calibration.sha256 if calibration else None,
         **provenance.identity(workbench.loaded, workbench.texts, str(proposer)),
         "dtype": dtype_name(workbench.dtype),
         "device": workbench.device.type,
@@ -148,7 +150,15 @@ def describe(
         },
         versions=versions.versions(),
         git_commit=versions.git_commit(),
+        unbridged=_unbridged(workbench, proposer),
     )
+
+
+def _unbridged(workbench: Workbench, proposer: Proposer) -> str | None:
+    """Why no gap is bridged; None where some can be, or none is left."""
+    if not proposer.most_removed(workbench.n_blocks):
+        return None
+    return workbench.bridging if isinstance(workbench.bridging, str) else None
 
 
 def _batch_size(workbench: Workbench, proposer: Proposer, n_processes: int) -> int:

@@ -16,7 +16,8 @@ from pruning_kit.errors import CorpusError, DeviceError, WindowError
 from pruning_kit.inputs.hub_text import WHERE, HubText
 from pruning_kit.speed.protocol import LatencyProtocol
 
-HOW, RESULT = "Arithmetic", "Result"
+WHAT, HOW, RESULT = "What to measure", "Arithmetic", "Result"
+_what = partial(bounds.setting, group=WHAT)
 _text = partial(bounds.setting, group=WHERE, error=WindowError)
 _how = partial(bounds.setting, group=HOW, error=DeviceError)
 _result = partial(bounds.setting, group=RESULT)
@@ -41,6 +42,11 @@ class WorkbenchSettings:
         "A second text to choose plans on: calibration (that of demo or wikitext2), or a text "
         "file.",
     )
+    calibrate_on: str | None = _text(
+        None,
+        "The text that bridges are fitted on, never one that is reported: calibration (that of "
+        "demo or wikitext2), or a text file. Default: calibration.",
+    )
     also_on: tuple[str, ...] = _text(
         (), "A further text to measure everything on, named as the first is; may be repeated."
     )
@@ -57,6 +63,9 @@ class WorkbenchSettings:
         None,
         "Begin every window with the BOS token. Default: where the tokenizer begins texts with it "
         "(Llama, Gemma).",
+    )
+    bridges: bool = _what(
+        True, "Measure each plan with its gaps bridged too: --no-bridges leaves that out."
     )
     device: str = _how("auto", "auto, cpu, cuda, cuda:1 or mps.")
     dtype: str = _how(

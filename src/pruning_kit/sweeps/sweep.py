@@ -12,18 +12,20 @@ from pathlib import Path
 
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import available_cores
-from pruning_kit.plans.paths import as_cut, count_calls
+from pruning_kit.plans.paths import count_calls
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning import recovery
 from pruning_kit.pruning.surgery import parameters_by_plan
 from pruning_kit.runs import opening
 from pruning_kit.runs.facts import Role, RoundFacts, VariantFacts
 from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.recoveries import remove_weights
 from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import parse
 from pruning_kit.search.proposer import Proposer, next_round
 from pruning_kit.search.together import Together
+from pruning_kit.sweeps.bridges import with_bridges
 from pruning_kit.sweeps.observer import Observer, Work
 from pruning_kit.sweeps.opening import open_run
 from pruning_kit.sweeps.samples import check_samples, sample
@@ -122,6 +124,8 @@ def carry_out(
         time_plans(run, plans, workbench, settings.timing)
     if ranks.leads and settings.samples:
         sample(run, workbench)
+    if ranks.leads:
+        remove_weights(run.folder)
 
 
 def measure(
@@ -152,6 +156,9 @@ def measure(
     while asked is not None:
         new = [one for one in dict.fromkeys([Variant(), *asked]) if one not in costs]
         if new:
+            for variant in new:
+                recovery.check(variant, workbench.n_blocks)
+            new = with_bridges(run, number, new, workbench, ranks)
             _measure_round(run, number, new, workbench, ranks, goes_on or number > 0, taken)
             costs |= _costs(run, number, new)
             number += 1
@@ -225,13 +232,7 @@ def _count(groups: Iterable[Group]) -> int:
 def describe_round(
     variants: Sequence[Variant], workbench: Workbench, measures: Sequence[Measure]
 ) -> RoundFacts:
-    """What a round measures, to be stored before its first part.
-
-    Raises:
-        PlanError: if a variant cannot be measured.
-    """
-    for variant in variants:
-        recovery.check(variant, workbench.n_blocks)
+    """What a round measures, to be stored before its first part."""
     parameters = parameters_by_plan(workbench.decoder, [variant.plan for variant in variants])
     return RoundFacts(
         variants=tuple(
@@ -264,7 +265,7 @@ def _seconds_per_window(
     variants: Sequence[Variant], workbench: Workbench, role: Role, windows: range
 ) -> float:
     """What each of these windows costs under all variants, if each is walked as cut."""
-    calls = count_calls(as_cut(variant.plan, workbench.n_blocks) for variant in variants)
+    calls = count_calls(workbench.paths(variants))
     return workbench.cost_per_window(role, windows).seconds(1, calls, len(variants))
 
 

@@ -8,7 +8,7 @@ changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from pruning_kit.errors import CorpusError, PlanError
-from pruning_kit.inputs import corpora, models
+from pruning_kit.inputs import models
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
+from pruning_kit.inputs.calibration import prepare_calibration
+from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.inputs.weights import find_weights
 from pruning_kit.inputs.windows import neighbouring, window_groups
 from pruning_kit.kernels import choose_kernel
@@ -28,12 +29,14 @@ from pruning_kit.machine.devices import choose_device, choose_dtype, using_threa
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.recovery import Material, computation_of
+from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
+from pruning_kit.pruning.recovery import BRIDGED, Material, computation_of
 from pruning_kit.runs.facts import Role
 from pruning_kit.speed.workload import PROMPT
 from pruning_kit.sweeps.measured import Measured
 from pruning_kit.sweeps.observer import Observer, SilentObserver
 from pruning_kit.sweeps.settings import WorkbenchSettings
+from pruning_kit.sweeps.texts import FoundTexts, find_texts, prepare_texts
 from pruning_kit.walk.batching import choose_batch_size, sums_within_memory
 from pruning_kit.walk.estimates import WindowCost, measure_cost
 from pruning_kit.walk.kernel import Kernel
@@ -46,7 +49,7 @@ class Found:
 
     settings: WorkbenchSettings
     inputs: models.ModelInputs
-    corpora: Mapping[Role, corpora.Corpus]
+    texts: FoundTexts
     device: torch.device
     dtype: torch.dtype
 
@@ -66,6 +69,7 @@ class Workbench:
     threads: int
     """Of the CPU, while something is computed."""
     observer: Observer
+    found_texts: FoundTexts
 
     @property
     def n_blocks(self) -> int:
@@ -105,6 +109,7 @@ class Workbench:
             raise PlanError("cannot measure without a variant: name at least one, such as none.")
         text = self._text(role)
         within = neighbouring(windows, len(text.windows))
+        self.fit(chosen)
         size = batch_size or self.choose_batch_size(max(len(v.plan.removed) for v in chosen))
         pieces = [
             self._measure_group(chosen, text, within[first], within[end - 1] + 1, measures)
@@ -171,7 +176,7 @@ class Workbench:
 
     @cached_property
     def _material(self) -> Material:
-        return Material(self.decoder, self.kernel, self.chosen_on, self.kernel_for)
+        return Material(self.decoder, self.kernel, self.kernel_for, self.bridging)
 
     @cached_property
     def _float32_material(self) -> Material:
@@ -183,7 +188,38 @@ class Workbench:
         def in_float32(decoder: Decoder) -> Kernel:
             return self.kernel_for(decoder, torch.float32)
 
-        return Material(self.decoder, in_float32(self.decoder), self.chosen_on, in_float32)
+        return Material(self.decoder, in_float32(self.decoder), in_float32, self.bridging)
+
+    @cached_property
+    def bridging(self) -> Bridging | str:
+        """The bridges of the model, none of them fitted yet; or why there are none."""
+        parts = self.found_texts.parts
+        if parts is None:
+            return self.found_texts.unbridged or ""
+        settings = self.settings
+        sizes = (settings.context, settings.stride, settings.bos)
+        return bridging_of(
+            self.decoder,
+            prepare_calibration(parts, self.loaded, *sizes),
+            self.kernel,
+            lambda: self.kernel_for(self.decoder, torch.float32),
+            self.loaded.saved_dtype,
+            self.settings.batch_size,
+        )
+
+    def fit(self, variants: Iterable[Variant]) -> None:
+        """Fit at once what bridged variants lack, which `measure` does too."""
+        plans = [variant.plan for variant in variants if variant.recovery == BRIDGED]
+        if not plans or isinstance(self.bridging, str):
+            return
+        gaps = self.bridging.gaps_to_fit(plans)
+        with using_threads(self.threads), self.observer.track("bridges", len(gaps)) as advance:
+            for _ in self.bridging.fit(plans):
+                advance(1)
+
+    def paths(self, variants: Iterable[Variant]) -> list[Path]:
+        """The calls that each variant makes, once it is fitted."""
+        return [computation_of(variant, self._material).path for variant in variants]
 
     def choose_batch_size(self, most_removed: int) -> int:
         """Windows at a time: what was asked for, or what memory allows.
@@ -264,44 +300,7 @@ def find(
     inputs = models.load_inputs(source)
     check(inputs.config.num_hidden_layers)
     find_weights(source.name, source.folder)  # before a text is fetched to no purpose
-    return Found(settings, inputs, _find_texts(settings, observer, inputs), device, dtype)
-
-
-def _find_texts(
-    settings: WorkbenchSettings, observer: Observer, inputs: models.ModelInputs
-) -> dict[Role, corpora.Corpus]:
-    """The text that figures are reported on and, if asked for, others to choose on or beside it."""
-    window_sizes(inputs, settings.context, settings.stride)  # refused before a text is read
-    corpus = corpora.find_corpus(settings.dataset, inputs.source.name, settings.hub_text)
-    if corpus.note:
-        observer.warn(f"{corpus.note} This run scores the embedded text ({corpus.title}).")
-    texts = {"reported": corpus}
-    if settings.select_on:
-        texts["selection"] = corpora.selection_corpus(settings.select_on, corpus)
-        if texts["selection"].sha256 == corpus.sha256:
-            raise CorpusError(
-                f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
-                "reported on. Give --select-on another text."
-            )
-    for number, name in enumerate(settings.also_on, 1):
-        text = corpora.find_corpus(name, "", settings.hub_text)
-        _refuse_twice(name, text, texts)
-        texts[f"also-{number}"] = text
-    return texts
-
-
-def _refuse_twice(name: str, text: corpora.Corpus, others: Mapping[Role, corpora.Corpus]) -> None:
-    """Refuse a further text that is measured already."""
-    for role, other in others.items():
-        if other.sha256 == text.sha256:
-            what = {
-                "reported": "the text that figures are reported on",
-                "selection": "the text that plans are chosen on",
-            }.get(role, "an earlier one of these texts")
-            raise CorpusError(
-                f"cannot measure also on {name!r}: {other.name!r} is the same text, and is {what}. "
-                "Name another text, or leave it out."
-            )
+    return Found(settings, inputs, find_texts(settings, observer, inputs), device, dtype)
 
 
 def prepare(
@@ -332,7 +331,7 @@ def prepare(
             attention=settings.attention,
             inputs=found.inputs,
         )
-        texts = _prepare_texts(found, observer)
+        texts = prepare_texts(settings, found.texts.by_role, found.inputs, observer)
         loaded = loading.result()
     check(loaded)
     decoder = Decoder(loaded.model)
@@ -343,23 +342,14 @@ def prepare(
     if kernel.note:
         observer.warn(f"Kernel: {kernel.name}. {kernel.note}.")
     return Workbench(
-        settings, loaded, decoder, texts, kernel, found.device, found.dtype, threads, observer
+        settings,
+        loaded,
+        decoder,
+        texts,
+        kernel,
+        found.device,
+        found.dtype,
+        threads,
+        observer,
+        found.texts,
     )
-
-
-def _prepare_texts(found: Found, observer: Observer) -> dict[Role, PreparedText]:
-    """The texts as tokens, cut into windows."""
-    settings = found.settings
-    sizes = (settings.context, settings.stride, settings.max_windows)
-    prepared = {
-        role: prepare_text(corpus, found.inputs, *sizes, settings.bos)
-        for role, corpus in found.corpora.items()
-    }
-    for text in prepared.values():
-        if text.at_once:
-            observer.say(
-                f"{text.corpus.title}: much of it was tokenised at once, since this tokenizer does "
-                "not give shorter pieces the same tokens. That takes memory: about 150 bytes for "
-                "each byte of text."
-            )
-    return prepared

@@ -1,0 +1,136 @@
+"""Bridging: the bridges of a model, fitted when they are first asked for, as a recovery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.calibration import Calibration
+from pruning_kit.plans.paths import Path, as_cut
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.bridges.fitting import Fit, Fitter
+from pruning_kit.pruning.bridges.folding import Socket, find_sockets
+from pruning_kit.pruning.bridges.gaps import Gap, bridged_path, gaps_of
+from pruning_kit.walk.batching import choose_batch_size
+from pruning_kit.walk.kernel import Form, Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a plan's bridges help together, by NLL per token of the tuning text."""
+
+    nats_as_cut: float
+    nats: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether the plan is better with them."""
+        return self.nats < self.nats_as_cut
+
+
+LOOK_TOKENS = 16
+"""Tell whether a bridge can be folded into a block."""
+
+
+@dataclass(eq=False)
+class Bridging:
+    """The bridges of one model."""
+
+    make_fitter: Callable[[], Fitter]
+    """Is called when the first gap is to be fitted."""
+    refused: Mapping[int, str]
+    """Blocks that no bridge can be folded into, and why."""
+    n_blocks: int
+    calibration: Calibration
+    fits: dict[Gap, Fit] = field(default_factory=dict)
+    judged: dict[Plan, Judgement] = field(default_factory=dict)
+    _fitter: Fitter | None = None
+
+    @property
+    def fitter(self) -> Fitter:
+        """What gaps are fitted and plans judged with."""
+        if self._fitter is None:
+            self._fitter = self.make_fitter()
+        return self._fitter
+
+    def gaps_to_fit(self, plans: Iterable[Plan]) -> list[Gap]:
+        """The gaps of plans that can be bridged and are not fitted yet."""
+        asked = {gap for plan in plans for gap in gaps_of(plan, self.n_blocks)}
+        return sorted(gap for gap in asked - self.fits.keys() if gap.block not in self.refused)
+
+    def fit(self, plans: Iterable[Plan]) -> Iterator[Fit]:
+        """Fit what is missing for plans, one gap after the other."""
+        if gaps := self.gaps_to_fit(plans):
+            for fit in self.fitter.fit(gaps):
+                self.fits[fit.gap] = fit
+                yield fit
+
+    @property
+    def forms(self) -> dict[Gap, Form]:
+        """Of the gaps that are bridged."""
+        return {gap: fit.form for gap, fit in self.fits.items() if fit.form is not None}
+
+    def path(self, plan: Plan) -> Path:
+        """What a plan computes with its gaps bridged, once they are fitted."""
+        return bridged_path(plan, self.n_blocks, self.forms)
+
+    def judge(self, plans: Sequence[Plan]) -> None:
+        """See which plans are better with their bridges, on text that none was fitted on."""
+        paths = {plan: self.path(plan) for plan in plans if plan not in self.judged}
+        cut = {plan: as_cut(plan, self.n_blocks) for plan in paths}
+        todo = [plan for plan in paths if paths[plan] != cut[plan]]
+        nats = self.fitter.nats([*(cut[p] for p in todo), *(paths[p] for p in todo)])
+        before, after = nats[: len(todo)], nats[len(todo) :]
+        for plan, *both in zip(todo, before, after, strict=True):
+            self.judged[plan] = Judgement(*both)
+
+    def helps(self, plan: Plan) -> bool:
+        """Whether a judged plan is better with its bridges; never where it has none."""
+        return plan in self.judged and self.judged[plan].helps
+
+    def teach(self, kernel: Kernel, path: Path) -> None:
+        """Let a kernel know the forms that a path asks for."""
+        for call in path:
+            if call.to is not None:
+                kernel.learn(call, self.forms[Gap(call.block, call.to)])
+
+
+def bridging_of(
+    decoder: Decoder,
+    calibration: Calibration,
+    kernel: Kernel,
+    make_exact: Callable[[], Kernel],
+    dtype: torch.dtype,
+    batch_size: int | None = None,
+) -> Bridging | str:
+    """The bridges of a model, none of them fitted yet; or why it can have none, as a clause.
+
+    Args:
+        decoder: the whole model, in float32.
+        calibration: the texts that they are fitted and judged on.
+        kernel: what figures are measured with.
+        make_exact: makes one that computes in float32, where `kernel` does not.
+        dtype: that a pruned model is saved in.
+        batch_size: windows at a time when they are judged; by default what memory allows.
+    """
+    sockets = find_sockets(decoder, calibration.fitting.tensors(0, 1)[0][:, :LOOK_TOKENS])
+    refused = {block: why for block, why in sockets.items() if isinstance(why, str)}
+    if len(refused) == decoder.n_blocks:
+        return f"into no block of this {decoder.model.config.model_type} model: {refused[0]}"
+
+    def make_fitter() -> Fitter:
+        window = calibration.tuning.typical_window()
+        return Fitter(
+            kernel,
+            kernel if kernel.dtype == torch.float32 else make_exact(),
+            {block: one for block, one in sockets.items() if isinstance(one, Socket)},
+            calibration,
+            decoder.n_blocks,
+            dtype,
+            batch_size or choose_batch_size(kernel, decoder.n_blocks, *window),
+        )
+
+    return Bridging(make_fitter, refused, decoder.n_blocks, calibration)

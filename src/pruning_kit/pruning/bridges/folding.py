@@ -1,0 +1,99 @@
+"""Folding: into which blocks a bridge can be put, and the weights with it.
+
+Nothing is assumed of a family: the output of the projection is moved by a known amount, and the
+block's result has to move by a multiple of it. So a norm behind the MLP or behind the sum shows,
+and so does a factor on what is added (granite's residual_multiplier).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning_kit.inputs.architectures import Decoder, Recording
+from pruning_kit.inputs.layers import is_linear, submodule, weight_and_bias
+from pruning_kit.walk.kernel import Form
+
+TOLERANCE = 1e-3
+"""Of the known amount: how far a block that adds it may be from adding a multiple of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """The output projection of a block's MLP, into which a bridge can be folded."""
+
+    layer: nn.Module
+    factor: float
+    """What the block multiplies the projection's output by before it adds it to the stream."""
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the layer has a bias; none is added."""
+        return weight_and_bias(self.layer)[1] is not None
+
+    @property
+    def n_inputs(self) -> int:
+        """The activations that enter it."""
+        return weight_and_bias(self.layer)[0].shape[1]
+
+    def fold(self, map_HD: Tensor, dtype: torch.dtype) -> Form:
+        """The weights with a map on what enters, rounded to the format they are saved in.
+
+        Args:
+            map_HD: to be added to the stream; its last row is the bias where there is one.
+            dtype: of the checkpoint.
+        """
+        weight_OI, bias_O = weight_and_bias(self.layer)
+        n_inputs = weight_OI.shape[1]
+        map_HD = map_HD.to("cpu", torch.float64) / self.factor
+        folded_OI = (weight_OI.cpu().double() + map_HD[:n_inputs].t()).to(dtype).float()
+        if bias_O is None:
+            return Form(folded_OI, None)
+        return Form(folded_OI, (bias_O.cpu().double() + map_HD[n_inputs]).to(dtype).float())
+
+
+@torch.no_grad()
+def find_sockets(decoder: Decoder, tokens_BT: Tensor) -> dict[int, Socket | str]:
+    """For each block its socket, or why it has none.
+
+    Args:
+        decoder: the model in float32.
+        tokens_BT: some real token ids, (B, T); a few are enough.
+    """
+    tokens_BT = tokens_BT.to(decoder.device)
+    recording = decoder.record(tokens_BT)
+    found, hidden_BTD = {}, recording.hidden_BTD
+    for block in range(decoder.n_blocks):
+        after_BTD = decoder.run_block(block, hidden_BTD, recording)
+        found[block] = _look(decoder, block, hidden_BTD, after_BTD, recording)
+        hidden_BTD = after_BTD
+    return found
+
+
+def _look(
+    decoder: Decoder, block: int, hidden_BTD: Tensor, after_BTD: Tensor, recording: Recording
+) -> Socket | str:
+    path = decoder.family.projection
+    layer = None if path is None else submodule(decoder.stack[block], path)
+    if layer is None or not is_linear(layer):
+        return "its MLP has no single output projection"
+    moved_BTD = _known_amount(after_BTD)
+    hook = layer.register_forward_hook(lambda _layer, _args, out: out + moved_BTD.view(out.shape))
+    try:
+        changed_BTD = decoder.run_block(block, hidden_BTD, recording)
+    finally:
+        hook.remove()
+    difference_BTD = changed_BTD - after_BTD
+    factor = float((difference_BTD * moved_BTD).sum() / moved_BTD.square().sum())
+    off = float((difference_BTD - factor * moved_BTD).abs().max() / moved_BTD.abs().max())
+    if not (abs(factor) > TOLERANCE and off <= TOLERANCE * max(1.0, abs(factor))):
+        return "what its MLP gives is changed before or after it is added to the stream"
+    return Socket(layer, factor)
+
+
+def _known_amount(like_BTD: Tensor) -> Tensor:
+    """A random amount as large as the stream at each token, the same for each call."""
+    drawn = torch.randn(like_BTD.shape, generator=torch.Generator().manual_seed(0))
+    return drawn.to(like_BTD) * like_BTD.square().mean(dim=-1, keepdim=True).sqrt()

@@ -1,0 +1,44 @@
+"""Ridge: the solution of gaps for one strength, and how far it is off on tokens it has not seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pruning_kit.pruning.bridges.moments import Moments, Rows
+
+
+def solve(moments: Moments, strength: float, has_bias: bool) -> Tensor | None:
+    """The maps of all gaps that begin at a block: float64, (G, H, D).
+
+    Args:
+        moments: the sums.
+        strength: added to the diagonal, relative to its mean.
+        has_bias: whether the last coefficient is that of a column of ones, and not penalised.
+
+    Returns:
+        None where the sums are not finite, or too near to singular for this strength.
+    """
+    products_HH = moments.products_HH.clone()
+    n_penalised = len(products_HH) - has_bias
+    diagonal_H = products_HH.diagonal()
+    diagonal_H[:n_penalised] += strength * diagonal_H[:n_penalised].mean()
+    if has_bias:  # a hair, so that an empty column does no harm
+        diagonal_H[n_penalised:] *= 1 + 1e-12
+    factor_HH, failed = torch.linalg.cholesky_ex(products_HH)
+    if int(failed) or not bool(factor_HH.diagonal().isfinite().all()):
+        return None
+    n_gaps, n_inputs, width = moments.sides_GHD.shape
+    sides_HK = moments.sides_GHD.transpose(0, 1).reshape(n_inputs, n_gaps * width)
+    maps_HK = torch.cholesky_solve(sides_HK, factor_HH)
+    if not bool(maps_HK.isfinite().all()):
+        return None
+    return maps_HK.view(n_inputs, n_gaps, width).transpose(0, 1)
+
+
+def errors(maps_GHD: Tensor, rows: Rows) -> list[float]:
+    """The mean squared error of each map's weighted rows."""
+    return [
+        float((rows.inputs_NH @ map_HD.float() - rows.targets_NGD[:, gap]).square().mean())
+        for gap, map_HD in enumerate(maps_GHD)
+    ]

@@ -1,0 +1,172 @@
+"""Bridges of a sweep: fitted once, kept in the run folder, and a row where they help."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from pruning_kit.machine.devices import dtype_name, using_threads
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
+from pruning_kit.pruning.bridges.bridging import Bridging, Judgement
+from pruning_kit.pruning.bridges.fitting import Fit
+from pruning_kit.pruning.bridges.gaps import Gap
+from pruning_kit.pruning.recovery import BRIDGED
+from pruning_kit.runs import provenance, recoveries
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.recoveries import BridgesFacts, GapFacts, PlanFacts
+from pruning_kit.runs.store import RunFolder
+from pruning_kit.sweeps.workbench import Workbench
+from pruning_kit.walk.kernel import Form
+
+NAMES = ("weight", "bias")
+"""Of the tensors of a form."""
+
+
+def with_bridges(
+    run: RunFolder, number: int, asked: Sequence[Variant], workbench: Workbench, ranks: Ranks
+) -> list[Variant]:
+    """The variants of a round: those asked for and, where that helps, the plans bridged too.
+
+    The first process fits and judges; what it found is in the run folder before others go on. A
+    round that is stored is taken as it is.
+
+    Args:
+        run: the run.
+        number: of the round.
+        asked: what the proposer asks for.
+        workbench: what they are measured on.
+        ranks: the processes that share the run.
+    """
+    if not any(variant.plan.removed for variant in asked):
+        return list(asked)
+    bridging = workbench.bridging
+    if isinstance(bridging, str):
+        if workbench.settings.bridges and number == 0:
+            workbench.observer.say(f"Gaps are not bridged: {bridging}.")
+        return list(asked)
+    _restore(run, bridging)
+    if ranks.leads:
+        _prepare(run, number, asked, workbench, bridging)
+    ranks.share(f"bridges/{number}", "stored" if ranks.leads else None)
+    if not ranks.leads:
+        _restore(run, bridging)
+    stored = run.rounds()
+    if number < len(stored):
+        return [facts.parsed for facts in stored[number].variants]
+    return _extended(asked, bridging)
+
+
+def _extended(asked: Sequence[Variant], bridging: Bridging) -> list[Variant]:
+    """Behind each plan as cut its bridged variant, where that is better."""
+    found: dict[Variant, None] = {}
+    for variant in asked:
+        found[variant] = None
+        if variant.recovery is None and bridging.helps(variant.plan):
+            found[Variant(variant.plan, BRIDGED)] = None
+    return list(found)
+
+
+def _prepare(
+    run: RunFolder,
+    number: int,
+    asked: Sequence[Variant],
+    workbench: Workbench,
+    bridging: Bridging,
+) -> None:
+    """Fit what the round needs and, if it is a new one, judge its plans."""
+    stored = run.rounds()
+    is_new = number >= len(stored)
+    variants = asked if is_new else [facts.parsed for facts in stored[number].variants]
+    plans = [v.plan for v in variants if is_new or v.recovery == BRIDGED]
+    plans = [plan for plan in dict.fromkeys(plans) if plan.kept(workbench.n_blocks)]
+    gaps = bridging.gaps_to_fit(plans)
+    todo = [plan for plan in plans if is_new and plan not in bridging.judged]
+    if not gaps and not todo:
+        return
+    with using_threads(workbench.threads):
+        with workbench.observer.track("bridges, gap by gap", len(gaps)) as advance:
+            for fit in bridging.fit(plans):
+                _keep(run, fit)
+                advance(1)
+        if is_new:
+            bridging.judge(todo)
+    recoveries.write_facts(run.folder, describe(bridging, workbench))
+
+
+def _keep(run: RunFolder, fit: Fit) -> None:
+    if fit.form is not None:
+        recoveries.write_weights(run.folder, str(fit.gap), _arrays(fit.form))
+
+
+def _restore(run: RunFolder, bridging: Bridging) -> None:
+    """Take in what the run folder holds: judgements, and the gaps whose weights are whole."""
+    facts = recoveries.read_facts(run.folder)
+    if facts is None:
+        return
+    for text, one in facts.plans.items():
+        bridging.judged.setdefault(Plan.parse(text), Judgement(one.nats_as_cut, one.nats))
+    for text, gap_facts in facts.gaps.items():
+        gap = Gap.parse(text)
+        if gap not in bridging.fits:
+            fit = _restored(run, gap, gap_facts)
+            if fit is not None:
+                bridging.fits[gap] = fit
+
+
+def _restored(run: RunFolder, gap: Gap, facts: GapFacts) -> Fit | None:
+    form = None
+    if facts.strength is not None:
+        weights = recoveries.read_weights(run.folder, str(gap))
+        if weights is None:
+            return None
+        form = _form(weights)
+        if _sha256(form) != facts.sha256:
+            return None
+    return Fit(gap, facts.strength, facts.nats_as_cut, facts.nats, form)
+
+
+def _form(weights: Mapping[str, np.ndarray]) -> Form:
+    weight, bias = NAMES
+    bias_O = torch.from_numpy(weights[bias]) if bias in weights else None
+    return Form(torch.from_numpy(weights[weight]), bias_O)
+
+
+def _arrays(form: Form) -> dict[str, np.ndarray]:
+    pairs = zip(NAMES, form, strict=True)
+    return {name: tensor.numpy() for name, tensor in pairs if tensor is not None}
+
+
+def _sha256(form: Form) -> str:
+    digest = hashlib.sha256()
+    for name, array in _arrays(form).items():
+        digest.update(f"{name} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def describe(bridging: Bridging, workbench: Workbench) -> BridgesFacts:
+    """The bridges that were fitted so far, for the run folder."""
+    return BridgesFacts(
+        fitting=provenance.describe_text(bridging.calibration.fitting),
+        tuning=provenance.describe_text(bridging.calibration.tuning),
+        dtype=dtype_name(workbench.loaded.saved_dtype),
+        refused={str(block): why for block, why in bridging.refused.items()},
+        gaps={str(gap): _describe_fit(fit) for gap, fit in sorted(bridging.fits.items())},
+        plans={
+            str(plan): PlanFacts(nats_as_cut=one.nats_as_cut, nats=one.nats)
+            for plan, one in sorted(bridging.judged.items())
+        },
+    )
+
+
+def _describe_fit(fit: Fit) -> GapFacts:
+    return GapFacts(
+        strength=fit.strength,
+        nats_as_cut=fit.nats_as_cut,
+        nats=fit.nats,
+        sha256=None if fit.form is None else _sha256(fit.form),
+    )
