@@ -84,7 +84,7 @@ def test_the_calibration_text_of_the_demo_text_is_another_novel():
 def test_a_text_of_ones_own_has_no_calibration_text(tmp_path):
     file = tmp_path / "own.txt"
     file.write_text("words", encoding="utf-8")
-    with pytest.raises(CorpusError, match="Name a text file with --select-on FILE"):
+    with pytest.raises(CorpusError, match="Name a text file with `select_on` FILE"):
         selection_corpus("calibration", find_corpus(str(file), ""))
 
 
@@ -129,7 +129,7 @@ def test_a_hub_dataset_of_which_the_hub_says_nothing_is_named(monkeypatch, hub_g
     assert os.environ["HF_DATASETS_OFFLINE"] == "1"
     assert str(error.value) == (
         "cannot read text 'nobody/nothing' (nobody/nothing, default, test): Couldn't reach it, and "
-        "HF_HUB_OFFLINE is set. Check name, config and split, or use --dataset demo."
+        "HF_HUB_OFFLINE is set. Check name, config and split, or use the text demo."
     )
 
 
@@ -152,7 +152,7 @@ def test_a_column_that_is_not_text_is_named_with_its_row(hub_gives, rows, reason
         find_corpus("some/data", "", HubText(column="words"))
     assert str(error.value) == (
         f"cannot read column 'words' of some/data: {reason}. "
-        "Choose a column of texts with --text-column, or save the text to a file."
+        "Choose a column of texts with `column`, or save the text to a file."
     )
 
 
@@ -207,7 +207,7 @@ def test_the_calibration_text_of_a_raw_file_is_the_validation_file_beside_it(tmp
         selection_corpus("calibration", test)
     assert str(error.value) == (
         f"cannot select on the calibration text of 'wikitext2-published:{test.file}': there is no "
-        "other file wiki.valid.raw beside it. Name one with --select-on wikitext2-published:FILE."
+        "other file wiki.valid.raw beside it. Name one with `select_on` wikitext2-published:FILE."
     )
     (tmp_path / "wiki.valid.raw").write_text(" \n Other . \n", encoding="utf-8")
     chosen = selection_corpus("calibration", test)

@@ -13,6 +13,7 @@ import typer
 from pruning_kit import bounds
 from pruning_kit.bounds import settings_of
 from pruning_kit.cli.app import VERBS, app
+from pruning_kit.cli.options import spell_settings
 from pruning_kit.errors import DeviceError, TimingError, WindowError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.search.named import SEARCHES, forms, parse
@@ -130,6 +131,25 @@ def test_settings_that_cannot_be_are_errors_of_their_own_kinds_in_both_words():
         option = words_for(kind, name)[0]
         with pytest.raises(error, match=f"cannot use {option} 0: it needs to be {allowed}."):
             parsed("sweep", [option, "0"])
+
+
+LIBRARY = ("machine", "inputs", "plans", "walk", "search", "kernels", "pruning", "runs", "sweeps")
+SOURCE = Path(sweep_module.__file__).parent.parent
+
+
+def test_errors_of_the_library_name_settings_which_the_command_line_spells_as_options():
+    files = [path for name in LIBRARY for path in (SOURCE / name).rglob("*.py")]
+    names = set()
+    for path in files:
+        for text in re.findall(r'^\s*(?:[\w ]+ )?f?"([^"].*)"', path.read_text(), re.M):
+            assert not re.search(r"--(?!porcelain|output is given)[a-z]", text), (path, text)
+            names |= set(re.findall(r"`([a-z_]+(?:=None)?)`", text)) - {"none"}
+    assert names >= {"output", "resume", "select_on", "max_windows", "column"}
+    for name in names:
+        assert spell_settings(f"Leave out `{name}`.").startswith("Leave out --")
+    assert spell_settings("cannot read `nothing`, use `column`") == (
+        "cannot read `nothing`, use --text-column"
+    )
 
 
 def test_every_search_is_shown_by_the_help():

@@ -203,7 +203,7 @@ def test_a_disk_that_refuses_a_move_leaves_the_run_where_it_was(
         move_under(run.folder, tmp_path / "results")
     assert str(error.value) == (
         f"cannot write {tmp_path / 'results' / 'run'}: no space left on the disk. Free some space, "
-        "then run the same command with --resume."
+        "then run the same with `resume`."
     )
     assert run.is_finished()
     assert list((tmp_path / "results").iterdir()) == []

@@ -72,7 +72,7 @@ def test_a_model_asked_for_never_falls_back(no_hub):
     assert str(error.value) == (
         "cannot load model 'distilgpt2': there is no folder of that name, it is not in the local "
         "cache, and the Hugging Face Hub did not answer within 4 seconds. Check the name or the "
-        "network, or use --model demo."
+        "network, or use `model` demo."
     )
 
 
@@ -90,14 +90,14 @@ def test_a_near_miss_of_a_name_that_the_kit_knows_is_asked_about(no_hub, name, m
         find_model(name)
     assert str(error.value) == (
         f"cannot load model {name!r}: there is no folder of that name, it is not in the local "
-        "cache, and the Hugging Face Hub did not answer within 4 seconds. Did you mean --model "
+        "cache, and the Hugging Face Hub did not answer within 4 seconds. Did you mean `model` "
         f"{meant}?"
     )
 
 
 @pytest.mark.parametrize("name", ["gpt2", "distilbert/distilgpt2", "distilroberta", "model"])
 def test_other_names_are_not_taken_for_near_misses(no_hub, name):
-    with pytest.raises(ModelError, match=r"Check the name or the network, or use --model demo\."):
+    with pytest.raises(ModelError, match=r"Check the name or the network, or use `model` demo\."):
         find_model(name)
 
 
@@ -106,7 +106,7 @@ def test_a_near_miss_that_no_model_on_the_hub_can_have_is_asked_about():
         find_model("démo")
     assert str(error.value) == (
         "cannot load model 'démo': there is no such folder, and no model on the Hub can have that "
-        "name. Did you mean --model demo?"
+        "name. Did you mean `model` demo?"
     )
 
 
@@ -122,7 +122,7 @@ def test_offline_mode_is_named_as_the_reason(monkeypatch):
     assert str(error.value) == (
         "cannot load model 'nobody/nothing': there is no folder of that name, it is not in the "
         "local cache, and HF_HUB_OFFLINE is set, so the Hugging Face Hub is not asked. Check the "
-        "name or the network, or use --model demo."
+        "name or the network, or use `model` demo."
     )
 
 

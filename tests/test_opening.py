@@ -74,28 +74,28 @@ BOTH = {"reported": "a", "selection": "b"}
 @pytest.mark.parametrize(
     ("name", "then", "now", "said"),
     [
-        ("texts_sha256", BOTH, {"reported": "a"}, "with --select-on, this run leaves it out"),
-        ("texts_sha256", {"reported": "a"}, BOTH, "without --select-on, this run uses it"),
-        ("texts_sha256", BOTH, {**BOTH, "reported": "c"}, "with other texts of --dataset"),
-        ("texts_sha256", BOTH, {**BOTH, "selection": "c"}, "with other texts of --select-on"),
+        ("texts_sha256", BOTH, {"reported": "a"}, "with `select_on`, this run leaves it out"),
+        ("texts_sha256", {"reported": "a"}, BOTH, "without `select_on`, this run uses it"),
+        ("texts_sha256", BOTH, {**BOTH, "reported": "c"}, "with other texts of `dataset`"),
+        ("texts_sha256", BOTH, {**BOTH, "selection": "c"}, "with other texts of `select_on`"),
         (
             "texts_sha256",
             BOTH,
             BOTH | {"also-1": "c"},
-            "without --also-on (text 1), this run uses it",
+            "without `also_on` (text 1), this run uses it",
         ),
         (
             "windows",
             BOTH | {"also-1": 4, "also-12": 9},
             BOTH | {"also-1": 4, "also-12": 8},
-            "on 9 windows of the text of --also-on (text 12), this run asks for 8 (--max-windows)",
+            "on 9 windows of the text of `also_on` (text 12), this run asks for 8 (`max_windows`)",
         ),
-        ("tokens_sha256", BOTH, {**BOTH, "reported": "c"}, "with other tokens of --dataset"),
+        ("tokens_sha256", BOTH, {**BOTH, "reported": "c"}, "with other tokens of `dataset`"),
         (
             "windows",
             {"reported": 9},
             {"reported": 2},
-            "on 9 windows of the text of --dataset, this run asks for 2 (--max-windows)",
+            "on 9 windows of the text of `dataset`, this run asks for 2 (`max_windows`)",
         ),
         (
             "versions",
@@ -127,5 +127,5 @@ def test_what_differs_is_told_in_words_with_its_option(tmp_path, name, then, now
         refuse_to_mix(run, {**run.facts.identity, name: now}, {})
     assert str(error.value) == (
         f"cannot resume {run.folder}: it was measured {said}. Ask for the same again, or leave out "
-        "--resume and give another --output to start a new run."
+        "`resume` and give another `output` to start a new run."
     )

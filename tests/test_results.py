@@ -150,7 +150,7 @@ def test_damaged_samples_are_named(tmp_path, content, said):
     (folder / "samples.json").write_text(content)
     with pytest.raises(RunError) as error:
         load_run(folder)
-    again = "Delete the file; --resume with --samples writes it again."
+    again = "Delete the file; `resume` with `samples` writes it again."
     assert str(error.value) == f"{said.format(folder / 'samples.json')} {again}"
 
 

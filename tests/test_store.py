@@ -183,7 +183,7 @@ def test_a_flipped_bit_anywhere_in_a_part_is_found(run):
         flipped = bytearray(whole)
         flipped[place // 8] ^= 1 << place % 8
         path.write_bytes(flipped)
-        with pytest.raises(RunError, match="Delete it and run again with --resume"):
+        with pytest.raises(RunError, match="Delete it and run again with `resume`"):
             run.read_part(0, "reported", 1)
     path.write_bytes(whole)
     run.read_part(0, "reported", 1)
@@ -195,7 +195,7 @@ def test_a_part_whose_sums_do_not_fit_its_checksum_is_named(run):
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     assert said(run.read_part, 0, "reported", 1) == (
         f"cannot use part {path}: it is damaged, since its checksum is not that of what it holds. "
-        "Delete it and run again with --resume."
+        "Delete it and run again with `resume`."
     )
 
 
@@ -212,14 +212,14 @@ def test_a_part_without_a_checksum_is_refused(run):
 def test_a_new_run_never_overwrites_a_folder_with_something_in_it(run):
     assert said(RunFolder.create, run.folder, FACTS) == (
         f"cannot write a new run to {run.folder}: the folder is not empty. Choose another with "
-        "--output, or go on with it by --resume."
+        "`output`, or go on with it by `resume`."
     )
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     assert said(RunFolder.create, tmp_path / "file", FACTS) == (
-        f"cannot write a run to {tmp_path / 'file'}: it is a file. Choose another --output."
+        f"cannot write a run to {tmp_path / 'file'}: it is a file. Choose another `output`."
     )
 
 
@@ -263,8 +263,8 @@ def test_rounds_are_appended_and_never_rewritten(run):
     assert (run.folder / "rounds/000/variants.json").stat().st_mtime_ns == written
     assert said(again.add_round, 1, round_of([Plan((0, 1))])) == (
         f"cannot resume {run.folder}: its round 1 measured other variants, or by other measures, "
-        "than this run asks for. Ask for the same again, or leave out --resume and give another "
-        "--output to start a new run."
+        "than this run asks for. Ask for the same again, or leave out `resume` and give another "
+        "`output` to start a new run."
     )
 
 
@@ -374,7 +374,7 @@ def test_a_run_with_more_rounds_than_its_mark_counts_is_not_finished(run):
 
 def test_an_unfinished_run_says_how_far_it_is(tmp_path):
     run = RunFolder.create(tmp_path / "run", FACTS)
-    end = "Run the same command with --resume."
+    end = "Run the same with `resume`."
 
     def told(done, number):
         return (
@@ -620,7 +620,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     ("number", "message"),
     [
         (errno.ENOSPC, "no space left on the disk. Free some space"),
-        (errno.EACCES, "Permission denied. Choose another place with --output"),
+        (errno.EACCES, "Permission denied. Choose another place with `output`"),
     ],
 )
 def test_a_full_or_forbidden_disk_is_one_sentence_and_leaves_nothing(

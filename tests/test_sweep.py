@@ -185,7 +185,7 @@ def test_a_second_run_never_overwrites_a_first(settings):
         ({"stride": 8}, "stride=16, this run uses 8"),
         (
             {"max_windows": 2},
-            "windows of the text of --dataset, this run asks for 2 (--max-windows). Ask for",
+            "windows of the text of `dataset`, this run asks for 2 (`max_windows`). Ask for",
         ),
         ({"batch_size": 2}, "batch_size=3, this run uses 2"),
         ({"attention": "eager"}, "attention=sdpa, this run uses eager"),
@@ -221,7 +221,7 @@ def test_a_selection_text_is_a_second_split(settings, text_file):
     assert list(frame["split"].unique()) == ["test", "calibration"]
     assert len(frame) == 16
     assert frame.groupby("split")["ppl"].first().nunique() == 2
-    with pytest.raises(RunError, match="measured with --select-on, this run leaves it out"):
+    with pytest.raises(RunError, match="measured with `select_on`, this run leaves it out"):
         begin(settings(resume=True))
 
 
@@ -401,7 +401,7 @@ def test_an_overflow_in_a_short_format_is_computed_again_in_float32(
     [
         ({"model": "./nowhere"}, ModelError, "cannot load model './nowhere': there is no such"),
         ({"dataset": "./nowhere.txt"}, CorpusError, "cannot find text './nowhere.txt'"),
-        ({"context": 64}, WindowError, "reads at most 32 tokens. Choose --context 32"),
+        ({"context": 64}, WindowError, "reads at most 32 tokens. Choose `context` 32"),
         ({"stride": 33}, WindowError, "cannot use stride 33 with context 32"),
         ({"max_windows": 0}, WindowError, "cannot use max_windows 0: it needs to be from 1 to"),
         ({"device": "quantum"}, DeviceError, "cannot use device 'quantum'"),
@@ -508,7 +508,7 @@ def test_a_prompt_that_fills_the_context_is_refused():
         samples.count_new_tokens(8, 8)
     assert str(error.value) == (
         "cannot keep samples: their prompt has 8 tokens, and the model's context is 8. Leave out "
-        "--samples."
+        "`samples`."
     )
 
 

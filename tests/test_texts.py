@@ -232,7 +232,7 @@ def test_bos_is_refused_where_the_tokenizer_has_none(tmp_path):
         prepare_text(own(TEXT), without, bos=True)
     assert str(error.value) == (
         f"cannot begin windows with BOS: the tokenizer of {str(folder)!r} has no such token. "
-        "Leave out --bos."
+        "Leave out `bos`."
     )
 
 

@@ -8,6 +8,7 @@ import traceback
 import typer
 
 from pruning_kit.cli.console import arose_in_printing, notes, out
+from pruning_kit.cli.options import spell_settings
 from pruning_kit.errors import DeviceError, in_words
 from pruning_kit.printable import printable
 
@@ -30,7 +31,8 @@ def explain(error: BaseException, debug: bool) -> int:
         case OSError() if arose_in_printing(error):
             out.failure = error
             return 1
-    sentence = _usage(error) or in_words(error)
+    said = in_words(error)
+    sentence = _usage(error) or (said and spell_settings(said))
     if debug or sentence is None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             notes.show_line(line)

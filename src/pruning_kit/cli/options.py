@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -13,10 +14,10 @@ from pruning_kit import bounds
 from pruning_kit.bounds import MOST_PLANS, Range, Setting, settings_of
 from pruning_kit.cli import request
 from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
-from pruning_kit.inputs.hub_text import WHERE
+from pruning_kit.inputs.hub_text import WHERE, HubText
 from pruning_kit.search.named import forms
-from pruning_kit.speed.protocol import SPEED
-from pruning_kit.sweeps.settings import HOW, RESULT, WHAT, WorkbenchSettings
+from pruning_kit.speed.protocol import SPEED, LatencyProtocol
+from pruning_kit.sweeps.settings import HOW, RESULT, WHAT, SweepSettings, WorkbenchSettings
 
 GROUPS = ("", WHAT, WHERE, HOW, SPEED, RESULT)
 """In their order."""
@@ -27,6 +28,7 @@ SPELLINGS = {
 }
 """Of options that are not spelled like their settings."""
 
+SAID = re.compile(r"`([a-z_]+(=None)?)`")
 Kind = TypeVar("Kind")
 
 
@@ -121,9 +123,27 @@ def settings_from(kind: type[Kind], typed: Mapping[str, Any], **others: Any) -> 
     return kind(**others)
 
 
+def spell_settings(sentence: str) -> str:
+    """A sentence of the library, in which settings stand as `select_on`, for who types options."""
+    return SAID.sub(lambda match: OPTIONS.get(match[1], match[0]), sentence)
+
+
+def _first_spelling(name: str, said: Setting) -> str:
+    spelled = SPELLINGS.get(name, (f"--{(said.name or name).replace('_', '-')}",))
+    return spelled[0].partition("/")[0]
+
+
 def _own(help: str, group: str, *spelled: str) -> Any:
     return option(Setting(help, group), *spelled)
 
+
+OPTIONS = {"timing=None": "--no-speed"} | {
+    name: _first_spelling(name, said)
+    for kind in (SweepSettings, HubText, LatencyProtocol)
+    for name, said in settings_of(kind).items()
+    if said.group
+}
+"""Of each setting that an error may name."""
 
 Model = Annotated[str | None, option_of(WorkbenchSettings, "model")]
 Device = Annotated[str, option_of(WorkbenchSettings, "device")]

@@ -2,7 +2,7 @@
 
 fitting     bridges are solved from it
 tuning      their strengths are chosen on it, and which plans are better with them
-selection   plans are chosen on it, where that is asked for (`--select-on calibration`)
+selection   plans are chosen on it, where that is asked for (`select_on` calibration)
 """
 
 from __future__ import annotations
@@ -50,8 +50,7 @@ def parts_of(corpus: Corpus) -> Parts:
     if corpus.n_bytes < LEAST_BYTES:
         raise CorpusError(
             f"cannot fit bridges on text {corpus.name!r}: it has {corpus.n_bytes:,} bytes, and at "
-            f"least {LEAST_BYTES:,} are needed. Give a longer one with --calibrate-on, or "
-            "--no-bridges."
+            f"least {LEAST_BYTES:,} are needed. Give `calibrate_on` a longer one."
         )
     n_characters = sum(map(len, corpus.read()))
     first = _line_end(corpus, int(n_characters * FITTING))

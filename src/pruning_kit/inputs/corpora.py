@@ -106,7 +106,7 @@ def _lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def find_corpus(name: str | None, model_name: str, hub_text: HubText | None = None) -> Corpus:
-    """Read the text that `--dataset` means.
+    """Read the text that `dataset` means.
 
     Args:
         name: `demo`, `demo-calibration`, `wikitext2`, `wikitext2-published` (either may be
@@ -173,7 +173,7 @@ def _calibration_corpus(corpus: Corpus) -> Corpus:
         return _wikitext(corpus.name, "validation")
     raise CorpusError(
         f"cannot select on the calibration text of {corpus.name!r}: only demo and wikitext2 have "
-        "one. Name a text file with --select-on FILE."
+        "one. Name a text file with `select_on` FILE."
     )
 
 
@@ -210,7 +210,7 @@ def _raw_validation_file(kind: str, test_file: Path) -> Corpus:
     if not file.is_file() or file.samefile(test_file):
         raise CorpusError(
             f"cannot select on the calibration text of {f'{kind}:{test_file}'!r}: there is no "
-            f"other file {file.name} beside it. Name one with --select-on {kind}:FILE."
+            f"other file {file.name} beside it. Name one with `select_on` {kind}:FILE."
         )
     return _raw_file(kind, file, f"{kind}:{file}")
 
@@ -252,7 +252,7 @@ def _hub_rows(repo: str, part: HubText, name: str) -> Callable[[], Iterator[str]
     if part.column not in table.column_names:
         raise CorpusError(
             f"cannot read column {part.column!r} of {repo}: its columns are "
-            f"{', '.join(table.column_names)}. Choose one with --text-column."
+            f"{', '.join(table.column_names)}. Choose one with `column`."
         )
     return partial(_texts, table.select_columns([part.column]), part.column, repo)
 
@@ -265,7 +265,7 @@ def _texts(table: Any, column: str, repo: str) -> Iterator[str]:
             kind = "empty (null)" if row is None else f"no text but {type(row).__name__}"
             raise CorpusError(
                 f"cannot read column {column!r} of {repo}: its row {number} is {kind}. "
-                "Choose a column of texts with --text-column, or save the text to a file."
+                "Choose a column of texts with `column`, or save the text to a file."
             )
         yield row.removeprefix(BYTE_ORDER_MARK)
 

@@ -79,7 +79,7 @@ def context_limit(config: Any) -> int | None:
 
 
 def find_model(name: str | None) -> ModelSource:
-    """Decide what `--model` means: `demo`, a local folder, a Hub id, or nothing (the default).
+    """Decide what `model` means: `demo`, a local folder, a Hub id, or nothing (the default).
 
     Only the default falls back to the embedded demo model; a model asked for never does.
 
@@ -128,7 +128,7 @@ def _near_miss(name: str) -> str:
     if name in DEFAULT_MODEL_ALIASES:
         return ""
     near = difflib.get_close_matches(name.lower(), ("demo", DEFAULT_MODEL), n=1, cutoff=0.7)
-    return f"Did you mean --model {near[0]}?" if near else ""
+    return f"Did you mean `model` {near[0]}?" if near else ""
 
 
 def _hub_model(name: str) -> ModelSource:
@@ -137,7 +137,7 @@ def _hub_model(name: str) -> ModelSource:
         reason = hub.refusal(name)
         if reason:
             _say_why_cached_copy_is_useless(name)
-            remedy = _near_miss(name) or "Check the name or the network, or use --model demo."
+            remedy = _near_miss(name) or "Check the name or the network, or use `model` demo."
             raise ModelError(
                 f"cannot load model {name!r}: there is no folder of that name, it is not in the "
                 f"local cache, and {reason}. {remedy}"
@@ -147,7 +147,7 @@ def _hub_model(name: str) -> ModelSource:
         except OSError as error:
             raise ModelError(
                 f"cannot download model {name!r}: {first_line(error)}. "
-                "Check the network and the disk, or use --model demo."
+                "Check the network and the disk, or use `model` demo."
             ) from error
     return ModelSource(name, folder, folder.name)
 

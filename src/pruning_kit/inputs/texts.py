@@ -105,7 +105,7 @@ def prepare_text(
     """
     context, stride = window_sizes(inputs, context, stride)
     if max_windows is not None and max_windows < 1:
-        raise WindowError(f"cannot score {max_windows} windows: give --max-windows 1 or more.")
+        raise WindowError(f"cannot score {max_windows} windows: give `max_windows` 1 or more.")
     at_most = None if max_windows is None else tokens_read(max_windows, context, stride)
     first = choose_bos(inputs, bos)
     n_before = 0 if first is None else 1
@@ -148,7 +148,7 @@ def choose_bos(inputs: ModelInputs, asked: bool | None) -> int | None:
     if bos is None and asked:
         raise ModelError(
             f"cannot begin windows with BOS: the tokenizer of {inputs.source.name!r} has no such "
-            "token. Leave out --bos."
+            "token. Leave out `bos`."
         )
     if asked is None:
         asked = tokenizer("a", verbose=False)["input_ids"][:1] == [bos]
@@ -186,7 +186,7 @@ def window_sizes(inputs: ModelInputs, context: int | None, stride: int | None) -
     if context is not None and limit is not None and context > limit:
         raise WindowError(
             f"cannot use context {context}: the model {inputs.source.name!r} reads at most "
-            f"{limit} tokens. Choose --context {limit} or less."
+            f"{limit} tokens. Choose `context` {limit} or less."
         )
     context = context or inputs.default_context
     stride = stride or max(1, context // 2)

@@ -14,7 +14,7 @@ from pruning_kit.machine import processor
 
 
 def choose_device(name: str, process: int = 0) -> torch.device:
-    """The device for `--device`: `auto` is a GPU if CUDA has one, else the CPU.
+    """The device for `device`: `auto` is a GPU if CUDA has one, else the CPU.
 
     Args:
         name: what was asked for.
@@ -36,13 +36,13 @@ def choose_device(name: str, process: int = 0) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
-            f"cannot use device {name!r}: {first_line(error)}. Use --device cpu."
+            f"cannot use device {name!r}: {first_line(error)}. Use `device` cpu."
         ) from None
     return device
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format for `--dtype`: `auto` is float16 on CUDA and float32 elsewhere.
+    """The number format for `dtype`: `auto` is float16 on CUDA and float32 elsewhere.
 
     Raises:
         DeviceError: if the format is not one of float32, float16, bfloat16, or float16 on a CPU.
@@ -58,7 +58,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """A number format as `--dtype` and results name it: `float16`."""
+    """A number format as `dtype` and results name it: `float16`."""
     return str(dtype).removeprefix("torch.")
 
 

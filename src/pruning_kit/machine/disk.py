@@ -36,10 +36,10 @@ def disk_errors(what: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
                 f"cannot write {what}: no space left on the disk. "
-                "Free some space, then run the same command with --resume."
+                "Free some space, then run the same with `resume`."
             ) from error
         raise RunError(
-            f"cannot write {what}: {error.strerror or error}. Choose another place with --output."
+            f"cannot write {what}: {error.strerror or error}. Choose another place with `output`."
         ) from error
 
 

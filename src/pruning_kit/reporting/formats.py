@@ -104,7 +104,7 @@ def _refuse_to_destroy(path: Path) -> None:
         )
         raise RunError(
             f"cannot write the report to {path}: there is {found} in its place. Choose another "
-            "place with --output."
+            "place with `output`."
         )
 
 

@@ -18,7 +18,7 @@ from pruning_kit.machine import disk, user_cache
 from pruning_kit.runs import store
 
 RESULTS = Path("results")
-OPTIONS = {"reported": "--dataset", "selection": "--select-on", "also": "--also-on"}
+SETTINGS = {"reported": "`dataset`", "selection": "`select_on`", "also": "`also_on`"}
 """Of each text's role, without its number."""
 MAX_PROPOSAL = 60
 
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
     except OSError as error:
         raise RunError(
             f"cannot keep the run in the user's cache: {first_line(error)}. Choose another place "
-            "with --output."
+            "with `output`."
         ) from None
 
 
@@ -98,7 +98,7 @@ def named_folder(folder: Path, resume: bool) -> Path:
     if is_run and not resume:
         raise RunError(
             f"cannot write a new run to {folder}: a run is already there. "
-            "Choose another with --output, or go on with it by --resume."
+            "Choose another with `output`, or go on with it by `resume`."
         )
     return folder
 
@@ -152,7 +152,7 @@ def move_under(folder: Path, base: Path) -> Path:
     target = base / folder.name
     if target.exists():
         raise RunError(
-            f"cannot move {folder} to {target}: it exists. Go on with either by --output."
+            f"cannot move {folder} to {target}: it exists. Go on with either by `output`."
         )
     with disk.disk_errors(str(target)):
         base.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def refuse_to_mix(
     if difference:
         raise RunError(
             f"cannot resume {run.folder}: it was measured {_in_words(*difference)}. Ask for the "
-            "same again, or leave out --resume and give another --output to start a new run."
+            "same again, or leave out `resume` and give another `output` to start a new run."
         )
 
 
@@ -211,11 +211,13 @@ def _part_in_words(name: str, part: str, then: Any, now: Any) -> str:
     if name == "versions":
         return f"with {part} {then}, this run uses {now}"
     kind, _, number = part.partition("-")
-    option = f"{OPTIONS.get(kind, kind)}{f' (text {number})' * bool(number)}"
+    setting = f"{SETTINGS.get(kind, kind)}{f' (text {number})' * bool(number)}"
     if then is None:
-        return f"without {option}, this run uses it"
+        return f"without {setting}, this run uses it"
     if now is None:
-        return f"with {option}, this run leaves it out"
+        return f"with {setting}, this run leaves it out"
     if name == "windows":
-        return f"on {then} windows of the text of {option}, this run asks for {now} (--max-windows)"
-    return f"with other {name.removesuffix('_sha256')} of {option}"
+        return (
+            f"on {then} windows of the text of {setting}, this run asks for {now} (`max_windows`)"
+        )
+    return f"with other {name.removesuffix('_sha256')} of {setting}"

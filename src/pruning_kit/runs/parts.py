@@ -16,7 +16,7 @@ from pruning_kit.machine import disk
 
 Sums = Mapping[str, np.ndarray]
 """By measure: float64, (variants, windows)."""
-AGAIN = "Delete it and run again with --resume."
+AGAIN = "Delete it and run again with `resume`."
 
 
 def write(path: Path, sums: Sums, facts: Mapping[str, str]) -> None:

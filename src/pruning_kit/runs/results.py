@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LATENCY_FILE = "latency.json"
 SAMPLES_FILE = "samples.json"
-SAMPLE_AGAIN = "Delete the file; --resume with --samples writes it again."
+SAMPLE_AGAIN = "Delete the file; `resume` with `samples` writes it again."
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def _refuse_unfinished(run: RunFolder, n_rounds: int) -> None:
     done, asked = run.count_parts(number) if n_rounds else (0, 0)
     raise RunError(
         f"cannot read run {run.folder}: it is not finished, {done} of {asked} window groups of its "
-        f"round {max(0, number)} are done. Run the same command with --resume."
+        f"round {max(0, number)} are done. Run the same with `resume`."
     )
 
 
@@ -292,7 +292,7 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
     if str(plan) not in rows:
         raise RunError(
             f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "
-            f"Measure it with sweep --try {plan.short}."
+            f"Measure it with a sweep that tries {plan.short}."
         )
     pruned, whole = rows[str(plan)], rows[str(Plan())]
     return {

@@ -71,11 +71,11 @@ class RunFolder:
         if folder.is_dir() and not _is_blank(folder):
             raise RunError(
                 f"cannot write a new run to {folder}: the folder is not empty. "
-                "Choose another with --output, or go on with it by --resume."
+                "Choose another with `output`, or go on with it by `resume`."
             )
         if folder.exists() and not folder.is_dir():
             raise RunError(
-                f"cannot write a run to {folder}: it is a file. Choose another --output."
+                f"cannot write a run to {folder}: it is a file. Choose another `output`."
             )
         existed = folder.is_dir()
         try:
@@ -142,7 +142,7 @@ class RunFolder:
             raise RunError(
                 f"cannot resume {self.folder}: its round {number} measured other variants, or "
                 "by other measures, than this run asks for. Ask for the same again, or leave out "
-                "--resume and give another --output to start a new run."
+                "`resume` and give another `output` to start a new run."
             )
         assert number == len(stored)
         self._check(round_)

@@ -67,7 +67,7 @@ def count_new_tokens(n_prompt: int, context_limit: int | None) -> int:
     if n_prompt >= context_limit:
         raise WindowError(
             f"cannot keep samples: their prompt has {n_prompt} tokens, and the model's context is "
-            f"{context_limit}. Leave out --samples."
+            f"{context_limit}. Leave out `samples`."
         )
     return context_limit - n_prompt
 

@@ -49,7 +49,7 @@ def find_texts(settings: WorkbenchSettings, observer: Observer, inputs: ModelInp
         if selection.sha256 == reported.sha256:
             raise CorpusError(
                 f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
-                "reported on. Give --select-on another text."
+                "reported on. Give `select_on` another text."
             )
         shared = calibration is not None and selection.sha256 == calibration.sha256
         texts["selection"] = parts.selection if shared and parts else selection
@@ -89,8 +89,8 @@ def _refuse_leak(
         if calibration is not None and text.sha256 == calibration.sha256:
             raise CorpusError(
                 f"cannot fit bridges on {settings.calibrate_on or CALIBRATION!r}: it is the text "
-                f"{text.name!r}, on which figures are taken ({role}). Give --calibrate-on another "
-                "text, or --no-bridges."
+                f"{text.name!r}, on which figures are taken ({role}). Give `calibrate_on` "
+                "another text."
             )
 
 

@@ -64,7 +64,7 @@ def refuse_other_timings(run: RunFolder, workbench: Workbench, protocol: Latency
         raise RunError(
             f"cannot keep the timings in {run.folder / LATENCY_FILE}: they were taken with "
             f"{_as_asked_for(name)} {then}, this run asks for {now}. Delete the file to time "
-            "again, or add --no-speed."
+            "again, or set `timing=None`."
         )
 
 
