@@ -4,13 +4,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import Struct, structs
 from scipy import stats
 
 from pruning_kit.errors import TimingError
@@ -22,7 +22,7 @@ from pruning_kit.reporting.words import doubts
 from pruning_kit.reporting.words import speed as verdicts
 from pruning_kit.speed import latency, rounds
 from pruning_kit.speed.depths import compare_depths
-from pruning_kit.speed.stored_timings import StoredTimings, from_json, read, to_json, write
+from pruning_kit.speed.stored_timings import READ, StoredTimings, from_json, read, to_json, write
 from pruning_kit.speed.threads import Trial
 from pruning_kit.speed.timings import (
     BUDGET_ENDED,
@@ -348,18 +348,20 @@ def stored(timings: Timings | None = None) -> dict:
 
 def paths_of(kind, path=()):
     """The path of every fact that stored timings cannot do without, the first of each list."""
-    for fact in structs.fields(kind):
-        if not fact.required:
-            continue
-        yield [*path, fact.name]
-        if isinstance(inner := fact.type, type) and issubclass(inner, Struct):
-            yield from paths_of(inner, (*path, fact.name))
-        for item in getattr(inner, "__args__", ()):
-            if isinstance(item, type) and issubclass(item, Struct) and item is not StoredTimings:
-                yield from paths_of(item, (*path, fact.name, 0))
+    for name, hint in get_type_hints(kind).items():
+        yield [*path, name]
+        for place, inner in [((), hint), *(((0,), item) for item in get_args(hint))]:
+            holds = hasattr(inner, "__struct_fields__") or is_dataclass(inner)
+            if holds and inner is not StoredTimings:
+                yield from paths_of(inner, (*path, name, *place))
+    if name == "reading":
+        yield from ([*path, name, reading] for reading in READ)
 
 
-REQUIRED = [path for path in paths_of(StoredTimings) if path != ["schema"]]
+REQUIRED = [
+    *(path for path in paths_of(StoredTimings) if path != ["schema"]),
+    *(["start", name] for name in READ),
+]
 
 
 @pytest.mark.parametrize("path", REQUIRED, ids=lambda path: ".".join(map(str, path)))

@@ -14,6 +14,8 @@ Count = Annotated[int, Meta(ge=1, le=10**18)]
 Place = Annotated[int, Meta(ge=0, le=10**18)]
 Blocks = Annotated[int, Meta(ge=1, le=10_000)]
 """Of a model; none has more."""
+Seconds = Annotated[float, Meta(ge=1e-12, le=1e12)]
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
 Step = str | int | None
 """Of a path: a name, a place in a list, or the name that msgspec leaves open in a dictionary."""
 

@@ -29,8 +29,14 @@ CLOCK_CHANGE = 0.10
 MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
+class Doubt:
+    """A reason to distrust timings, of any kind."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class TooFewRounds:
+class TooFewRounds(Doubt):
     """The budget ended before there were rounds enough for an interval."""
 
     needed_s: float
@@ -38,7 +44,7 @@ class TooFewRounds:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenConclusion:
+class OpenConclusion(Doubt):
     """Which of two models is faster end to end was asked for and is not known."""
 
     plan: Plan
@@ -51,7 +57,7 @@ class OpenConclusion:
 
 
 @dataclass(frozen=True, slots=True)
-class UnequalWhole:
+class UnequalWhole(Doubt):
     """The whole model timed twice differs from itself by more than the precision asked for."""
 
     quantity: str
@@ -59,7 +65,7 @@ class UnequalWhole:
 
 
 @dataclass(frozen=True, slots=True)
-class UnequalEquals:
+class UnequalEquals(Doubt):
     """Plans that do the same work take different times."""
 
     quantity: str
@@ -67,7 +73,7 @@ class UnequalEquals:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Doubt):
     """The whole model became slower, or faster, from the first round to the last."""
 
     change: float
@@ -75,14 +81,14 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class SlowStart:
+class SlowStart(Doubt):
     """The first round was slower than the median of the others."""
 
     ratio: float
 
 
 @dataclass(frozen=True, slots=True)
-class Outliers:
+class Outliers(Doubt):
     """Samples far above the median of their model."""
 
     quantity: str
@@ -95,7 +101,7 @@ class Outliers:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherPrograms:
+class OtherPrograms(Doubt):
     """Other programs used the processor during the run."""
 
     cores: float
@@ -104,14 +110,14 @@ class OtherPrograms:
 
 
 @dataclass(frozen=True, slots=True)
-class Steal:
+class Steal(Doubt):
     """The host gave the processor to others."""
 
     share: float
 
 
 @dataclass(frozen=True, slots=True)
-class ClockMoved:
+class ClockMoved(Doubt):
     """A clock did not keep its frequency; all in MHz."""
 
     reading: str
@@ -123,25 +129,10 @@ class ClockMoved:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuSlowed:
+class GpuSlowed(Doubt):
     """The GPU held its clock down."""
 
     n_rounds: int
-
-
-Doubt = (
-    TooFewRounds
-    | OpenConclusion
-    | UnequalWhole
-    | UnequalEquals
-    | Drift
-    | SlowStart
-    | Outliers
-    | OtherPrograms
-    | Steal
-    | ClockMoved
-    | GpuSlowed
-)
 
 
 def doubts(timings: Timings) -> list[Doubt]:

@@ -8,21 +8,29 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct, to_builtins
 
 from pruning_kit.errors import TimingError
 from pruning_kit.machine import disk
-from pruning_kit.machine.typed import Blocks, Count, MisfitError, Place, fit
+from pruning_kit.machine.typed import Blocks, Count, MisfitError, Place, Seconds, fit
 from pruning_kit.plans.plan import Plan
 from pruning_kit.speed.threads import Trial
-from pruning_kit.speed.timings import END_TO_END, END_TO_END_PLAIN, SAMPLED, Entry, Round, Timings
+from pruning_kit.speed.timings import (
+    END_TO_END,
+    END_TO_END_PLAIN,
+    SAMPLED,
+    Entry,
+    Reading,
+    Round,
+    Timings,
+)
 
 SCHEMA = 3
 """Versions: 2, calls in turns, further batch sizes; 3, quantities rest, trials of threads."""
 TIME_AGAIN = "Delete the file and resume the sweep to time again."
 
-Seconds = Annotated[float, Meta(ge=1e-12, le=1e12)]
-Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
+READ = ("time_s", "load_average", "cpu_busy_s", "cpu_own_s", "cpu_steal_s")
+"""What every machine offers of its state."""
 PlanText = Annotated[str, Meta(pattern=r"\A(none|[0-9]{1,5}(\+[0-9]{1,5})*)\Z")]
 
 
@@ -49,43 +57,12 @@ class StoredMachine(Struct, frozen=True, kw_only=True):
     device_name: str
 
 
-class StoredReading(Struct, frozen=True, kw_only=True):
-    """The state of the machine; what it does not offer is left out."""
-
-    time_s: Number
-    load_average: Number
-    cpu_busy_s: Number
-    cpu_own_s: Number
-    cpu_steal_s: Number
-    cpu_mhz: Number | UnsetType = UNSET
-    cpu_celsius: Number | UnsetType = UNSET
-    gpu_mhz: Number | UnsetType = UNSET
-    gpu_celsius: Number | UnsetType = UNSET
-    gpu_slowed: Number | UnsetType = UNSET
-
-
-class StoredTrial(Struct, frozen=True, kw_only=True):
-    """Short rounds with a number of threads; see `threads.Trial`."""
-
-    threads: Count
-    decode_s: tuple[tuple[Seconds, ...], ...]
-    round_s: Seconds
-
-
 class StoredEntry(Struct, frozen=True, kw_only=True):
     """A timed plan; see `timings.Entry`."""
 
     plan: PlanText
     pool: Place
     peak_bytes: Place | None
-
-
-class StoredRound(Struct, frozen=True, kw_only=True):
-    """One sample of every entry; see `timings.Round`."""
-
-    order: tuple[Place, ...]
-    samples: dict[str, tuple[Seconds, ...]]
-    reading: StoredReading
 
 
 class StoredTimings(Struct, frozen=True, kw_only=True):
@@ -97,14 +74,18 @@ class StoredTimings(Struct, frozen=True, kw_only=True):
     machine: StoredMachine
     pools: tuple[tuple[PlanText, ...], ...]
     entries: tuple[StoredEntry, ...]
-    start: StoredReading
-    rounds: tuple[StoredRound, ...]
+    start: Reading
+    rounds: tuple[Round, ...]
     stopped_because: str
     elapsed_s: Annotated[float, Meta(ge=0, le=1e12)]
     batches: tuple[StoredTimings, ...]
-    trials: tuple[StoredTrial, ...]
+    trials: tuple[Trial, ...]
 
     def __post_init__(self) -> None:
+        readings = {f"rounds[{at}].reading": turn.reading for at, turn in enumerate(self.rounds)}
+        for path, reading in {"start": self.start, **readings}.items():
+            for lacking in [name for name in READ if name not in reading]:
+                raise MisfitError(f"{path}.{lacking}")
         if not (_pools_fit(self) and _samples_fit(self) and _batches_fit(self)):
             raise MisfitError("", "plans, pools and samples do not fit together")
 
@@ -191,18 +172,11 @@ def to_json(timings: Timings) -> dict[str, Any]:
         "pools": [[str(plan) for plan in pool] for pool in timings.pools],
         "entries": [asdict(entry) | {"plan": str(entry.plan)} for entry in timings.entries],
         "start": dict(timings.start),
-        "rounds": [
-            {
-                "order": list(turn.order),
-                "samples": {name: list(values) for name, values in turn.samples.items()},
-                "reading": dict(turn.reading),
-            }
-            for turn in timings.rounds
-        ],
+        "rounds": to_builtins(timings.rounds),
         "stopped_because": timings.stopped_because,
         "elapsed_s": timings.elapsed_s,
         "batches": [to_json(run) for run in timings.batches],
-        "trials": [asdict(trial) for trial in timings.trials],
+        "trials": to_builtins(timings.trials),
     }
 
 
@@ -235,15 +209,10 @@ def _timings(stored: StoredTimings, data: Mapping[str, Any]) -> Timings:
         entries=tuple(
             Entry(Plan.parse(entry.plan), entry.pool, entry.peak_bytes) for entry in stored.entries
         ),
-        start=data["start"],
-        rounds=tuple(
-            Round(turn.order, turn.samples, raw["reading"])
-            for turn, raw in zip(stored.rounds, data["rounds"], strict=True)
-        ),
+        start=stored.start,
+        rounds=stored.rounds,
         stopped_because=stored.stopped_because,
         elapsed_s=stored.elapsed_s,
         batches=tuple(map(_timings, stored.batches, data["batches"])),
-        trials=tuple(
-            Trial(trial.threads, trial.decode_s, trial.round_s) for trial in stored.trials
-        ),
+        trials=stored.trials,
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pruning_kit.intervals import repeats
+from pruning_kit.machine.typed import Count, Seconds
 
 ROUNDS, FEWEST = 6, 4  # of a trial; fewer than the second tell no noise
 SHARE_OF_ONE, SHARE_OF_ALL = 0.1, 0.25  # of the budget, for one trial and for all
@@ -45,9 +46,9 @@ class Trial:
         round_s: what a round took.
     """
 
-    threads: int
-    decode_s: tuple[tuple[float, ...], ...]
-    round_s: float
+    threads: Count
+    decode_s: tuple[tuple[Seconds, ...], ...]
+    round_s: Seconds
 
     def expected_half_width(self, wanted: Wanted) -> float:
         """The half-width to which a run with this number of threads would know decode ratios.

@@ -24,6 +24,7 @@ import numpy as np
 from pruning_kit.errors import TimingError
 from pruning_kit.intervals import repeats
 from pruning_kit.intervals.repeats import Estimate, Floats, exponential
+from pruning_kit.machine.typed import Number, Place, Seconds
 from pruning_kit.plans.plan import Plan
 from pruning_kit.speed.depths import NULL_PAIR, DepthTest, Fit, NullTest, compare_depths, fit_line
 from pruning_kit.speed.threads import Trial, Wanted
@@ -35,7 +36,7 @@ TARGET_MET, BUDGET_ENDED = "target met", "budget ended"
 SAMPLED = (*QUANTITIES, END_TO_END_PLAIN)
 MOST_BUDGETS = 6
 """So often the budget may be spent to reach the rounds without which there is no interval."""
-Reading = Mapping[str, float]
+Reading = Mapping[str, Number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Round:
     is the state of the machine after the round.
     """
 
-    order: tuple[int, ...]
-    samples: Mapping[str, tuple[float, ...]]
+    order: tuple[Place, ...]
+    samples: Mapping[str, tuple[Seconds, ...]]
     reading: Reading
 
 
