@@ -44,8 +44,13 @@ from tests.synthetic_scores import additive_costs, all_plans, synthetic_nll
 
 WHOLE_M, BLOCK_M = 81_912_576, 7_087_872
 GROUP = 50
-TITLES = {"reported": "WikiText-2 raw, test", "selection": "WikiText-2 raw, valid"}
-HASHES = {"reported": "b1" * 32, "selection": "c2" * 32}
+TITLES = {
+    "reported": "WikiText-2 raw, test",
+    "selection": "WikiText-2 raw, valid",
+    "also-1": "novel.txt",
+    "also-2": "letters-to-an-editor-in-the-year-of-the-comet.txt",
+}
+HASHES = {"reported": "b1" * 32, "selection": "c2" * 32, "also-1": "d3" * 32, "also-2": "e4" * 32}
 
 
 def costs_of(n_blocks: int, steepness: float = 1.0):
@@ -76,6 +81,7 @@ def write_run(
     recomputed: bool = False,
     cost=None,
     selection_cost=None,
+    also_on: Sequence[Any] = (),
     seed: int = 0,
     model: str = "distilgpt2",
     samples: Mapping[Plan, str] | None = None,
@@ -97,6 +103,7 @@ def write_run(
         recomputed: mark the first window group of each text as computed again in float32.
         cost: log PPL increase of a plan; by default that of `costs_of`.
         selection_cost: the same on the text to choose on, where it is another.
+        also_on: the same on each further text.
         seed: of the texts.
         model: its name.
         samples: what plans wrote on from a prompt.
@@ -106,6 +113,7 @@ def write_run(
     plans = all_plans(n_blocks) if plans is None else list(plans)
     cost = cost or costs_of(n_blocks)
     costs = {"reported": cost} | ({"selection": selection_cost or cost} if selection else {})
+    costs |= {f"also-{number}": other for number, other in enumerate(also_on, 1)}
     sums, targets = {}, {}
     for number, role in enumerate(costs):
         sums[role], targets[role] = synthetic_nll(

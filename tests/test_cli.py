@@ -25,6 +25,7 @@ from pruning_kit.cli.options import execution
 from pruning_kit.errors import TimingError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
+from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.runs import ranks
 from pruning_kit.runs.results import COLUMNS
 from pruning_kit.search.named import parse
@@ -95,6 +96,41 @@ def test_baseline_shows_the_whole_model_once(run, asked):
     assert code == 0
     assert len([line for line in out.splitlines() if line.startswith("none ")]) == 1
     assert out.splitlines()[-1] == "Next: --mode sequential, which removes each block alone."
+
+
+def test_further_texts_have_a_table_and_rows_of_their_own(run, asked, tmp_path):
+    for name, text in {"other.txt": TEXT[::-1] * 2, "short.txt": TEXT[5:50]}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    also = ("--also-on", "other.txt", "--also-on", "short.txt")
+    folder = tmp_path / "run"
+    words = ("sweep", "--mode", "sequential", *asked, *also, "--output", folder, "--save_results")
+    code, out, _ = run(*words)
+    assert code == 0
+    lines = [line.rstrip() for line in out.splitlines()]
+    also_on = [line.split(";")[0] for line in lines if line.startswith("Also on: ")]
+    assert also_on == ["Also on: other.txt", "Also on: short.txt"]
+    start = lines.index("Perplexity on other texts")
+    heading = next(line for line in lines[start:] if "Removed" in line)
+    assert heading.split() == ["Removed", "text.txt", "other.txt", "short.txt"]
+    rows = [line.split() for line in lines[start:] if re.match(r"(none|\d)\s", line)]
+    assert [row[0] for row in rows[:1]] == ["none"] and {row[0] for row in rows[1:]} == set("012")
+    with (folder / "results.csv").open(newline="") as stream:
+        stored = list(csv.DictReader(stream))
+    assert [row["split"] for row in stored] == [*["test"] * 4, *["also-1"] * 4, *["also-2"] * 4]
+    whole = [format_ppl(float(row["ppl"])) for row in stored if row["removed"] == "none"]
+    assert rows[0][1:] == whole
+    facts = json.loads((folder / "run.json").read_text())
+    assert [facts["texts"][role]["title"] for role in ("also-1", "also-2")] == [
+        "other.txt",
+        "short.txt",
+    ]
+    code, report, _ = run("report", folder)
+    assert code == 0 and "On other texts" in report and "No cost on other.txt was" in report
+    again = run(*words, "--resume")
+    assert again[0] == 0 and again[1] == out
+    code, _, err = run("sweep", "--mode", "sequential", *asked, "--output", folder, "--resume")
+    assert code == 2
+    assert "measured with --also-on (text 1), this run leaves it out." in " ".join(err.split())
 
 
 def test_save_results_writes_csv_run_file_sums_and_figures(run, asked, tmp_path):

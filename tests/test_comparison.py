@@ -58,6 +58,14 @@ def test_a_run_agrees_with_itself_to_the_last_bit(run):
     assert "Nothing that was recorded." in text
 
 
+def test_further_texts_are_named_where_they_differ(run, run_of):
+    other = run_of("also", also_on=[costs_of(6)])
+    (difference,) = compare_runs(run, other).differences
+    assert (difference.name, difference.first) == ("further texts", "none")
+    assert difference.second == f"novel.txt ({'d3' * 6})"
+    assert compare_runs(other, other).differences == ()
+
+
 def test_a_small_change_on_the_same_windows_is_found_and_no_other(run):
     comparison = compare_runs(run, shifted(run, 0.004, noise=0.002))
     assert {row.plan for row in comparison.rows if row.differs} == {Plan((2,)), Plan((2, 3))}

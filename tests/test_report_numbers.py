@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -11,13 +12,22 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import STRATEGIES, singles, strategy_plan
 from pruning_kit.reporting import formats
 from pruning_kit.reporting.contents import build_document
-from pruning_kit.reporting.words.numbers import change, format_ppl
+from pruning_kit.reporting.words.numbers import change, format_ppl, format_ratio
 from pruning_kit.runs.results import load_run
 from pruning_kit.speed.timings import END_TO_END
 from tests.synthetic_runs import write_run
 from tests.synthetic_scores import additive_costs
 
 RUNS = {
+    "all sets, two further texts": {
+        "n_blocks": 4,
+        "cost": additive_costs((0.9, 0.16, 0.5, 0.12)),
+        "also_on": [
+            additive_costs((0.9, 0.16, 0.5, 0.12)),
+            additive_costs((0.7, 0.16, 0.3, 0.28), {(1, 2): 0.3}),
+        ],
+        "timed": False,
+    },
     "all sets, two texts, all measures": {
         "n_blocks": 5,
         "cost": additive_costs((3.0, 0.08, 0.3, 0.05, 0.9), {(1, 2): 0.4}),
@@ -47,7 +57,7 @@ class Sums:
             role: dict(zip(run.plans, run.nll(role).sum(axis=1), strict=True)) for role in run.roles
         }
         self.tokens = {role: run.targets(role).sum() for role in run.roles}
-        self.chosen_on = run.roles[-1]
+        self.chosen_on = run.facts.choosing_role
         self.plans = [plan for plan in run.plans if plan.size < run.n_blocks]
 
     def ppl(self, plan, role="reported"):
@@ -260,7 +270,7 @@ def test_further_blocks_and_strategies_cost_what_is_said(told):
 
 def test_what_both_texts_say_is_what_their_sums_say(told):
     run, sums, sections = told
-    if run.roles == ("reported",):
+    if sums.chosen_on == "reported":
         assert not said(sections, "both texts")
         return
     sizes = [size for size in range(1, run.n_blocks) if len(sums.of_size(size)) > 1]
@@ -274,6 +284,69 @@ def test_what_both_texts_say_is_what_their_sums_say(told):
         assert Plan.parse(name) == lowest[int(size)]
         gained = sums.ratio(lowest[int(size)]) / sums.ratio(chosen[int(size)])
         assert as_ratio(gain) == pytest.approx(gained, abs=6e-5)
+
+
+def test_further_texts_are_told_of_as_their_sums_are(told):
+    run, sums, sections = told
+    roles = run.facts.further_roles
+    assert ("elsewhere" in sections) == bool(roles)
+    if not roles:
+        return
+    table = sections["elsewhere"].table
+    title = {"test": "reported", "novel.txt": "also-1", "letters-to-…e-comet.txt": "also-2"}
+    title["WikiText-2 raw, test"] = "reported"
+    assert len(table.rows) == 3 * (1 + 2 * 3)  # the whole model and two of each size
+    for name, text, ppl, ratio, bounds, differs in table.rows:
+        plan, role = Plan.parse(name), title[text]
+        assert ppl == format_ppl(sums.ppl(plan, role))
+        if plan == Plan():
+            assert (ratio, bounds, differs) == ("", "", "")
+            continue
+        assert ratio == format_ratio(sums.ratio(plan, role))
+        low, high = (float(end.replace(",", "")) for end in bounds.split(" to "))
+        assert low < sums.ratio(plan, role) < high
+        shift = math.log(sums.ratio(plan, role) / sums.ratio(plan))
+        assert differs in ({"more", "unclear"} if shift > 0 else {"less", "unclear", ""})
+        assert (differs == "") == (role == "reported")
+        if abs(shift) > 0.02:  # five times what noise does
+            assert differs != "unclear"
+    found = said(sections, rf"on (\S+) against .*: ({NAMED}) clearly more, ({NAMED}) clearly less")
+    assert [text for text, *_ in found] == [
+        "novel.txt",
+        "letters-to-an-editor-in-the-year-of-the-comet.txt",
+    ]
+    for role, (_, more, less) in zip(roles, found, strict=True):
+        shifts = [math.log(sums.ratio(plan, role) / sums.ratio(plan)) for plan in sums.plans[1:]]
+        for side, text in ((1, more), (-1, less)):
+            count = 0 if text == "none" else int(text.split(" ")[0])
+            assert (
+                sum(side * x > 0.02 for x in shifts) <= count <= sum(side * x > 0 for x in shifts)
+            )
+            if count:
+                ends = re.findall(CHANGE, text.split(", by ")[1])
+                beyond = [math.exp(x) for x in shifts if side * x > 0.02]
+                assert min(map(as_ratio, ends)) <= min(beyond) + 0.006
+                assert max(map(as_ratio, ends)) >= max(beyond) - 0.006
+    taus = [float(tau) for tau in said(sections, r"Kendall's tau ([\d.]+) \(1 the same")]
+    assert taus == [pytest.approx(tau_of(sums, role), abs=0.006) for role in roles]
+    for size, name in re.findall(
+        r"(\d): ([\d+-]+)", "".join(said(sections, r"another set is best, .*: (.*)\."))
+    ):
+        there = min(sums.of_size(int(size)), key=lambda plan: sums.ratio(plan, "also-2"))
+        assert Plan.parse(name) == there != sums.of_size(int(size))[0]
+
+
+NAMED = r"none|\d+ \([^)]*\)"
+
+
+def tau_of(sums, role):
+    """Kendall's tau, by counting pairs of plans."""
+    pairs = list(combinations(sums.plans[1:], 2))
+    signs = [
+        np.sign(sums.ratio(a) - sums.ratio(b)) * np.sign(sums.ratio(a, role) - sums.ratio(b, role))
+        for a, b in pairs
+    ]
+    return sum(signs) / len(pairs)
 
 
 @pytest.mark.parametrize("form", ["terminal", "md"])

@@ -6,13 +6,14 @@ import re
 import pytest
 from rich.console import Console
 
-from pruning_kit.cli.terminal import sweep_table
+from pruning_kit.cli.terminal import describe_run, sweep_table
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles, subsets
+from pruning_kit.reporting.elsewhere import texts_table
 from pruning_kit.reporting.formats import rich_table
 from pruning_kit.runs.results import load_run
-from tests.synthetic_runs import synthetic_timings, write_run
+from tests.synthetic_runs import costs_of, synthetic_timings, write_run
 
 
 def shown(run, mode):
@@ -98,3 +99,29 @@ def test_milliseconds_of_too_few_rounds_stand_without_a_claim(run_of):
     line = next(line for line in shown(run, "sequential").splitlines() if line.startswith("4"))
     assert line.split()[-1] == "unclear" and "±" not in line
     assert float(line.split()[-2]) == pytest.approx(353, rel=0.05)
+
+
+@pytest.mark.parametrize("n_texts", [1, 2])
+def test_other_texts_have_a_table_of_their_own_with_clear_differences_marked(run_of, n_texts):
+    cost = costs_of(6)
+    dearer = [lambda plan: cost(plan) + 0.2 * (3 in plan.removed), cost][:n_texts]
+    run = run_of([Plan(), *singles(6)], also_on=dearer)
+    analysis = analyse(run)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(rich_table(texts_table(analysis)))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80 and "novel.txt" in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line[:1].isdigit()}
+    assert list(rows) == [
+        str(row.plan) for row in sorted(analysis.rows[1:], key=lambda r: r.selection_ratio)
+    ]
+    assert [block for block, row in rows.items() if "≠" in row] == ["3"]
+    assert "≠ clearly another than on" in " ".join(text.split())
+    assert describe_run(run)[2].startswith("Also on: novel.txt; 61,539 tokens scored")
+
+
+def test_other_texts_without_clear_differences_need_no_mark_explained(run_of):
+    console = Console(file=io.StringIO(), width=80)
+    run = run_of([Plan(), *singles(6)], also_on=[costs_of(6)] * 2)
+    console.print(rich_table(texts_table(analyse(run))))
+    assert "≠" not in console.file.getvalue()

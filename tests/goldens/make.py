@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parent
 FORMATS = {"report.txt": "terminal", "report.md": "md"}
 
 
-def analysis_of(plans, costs, pairs=None, latency=None, selection=None, **options) -> Analysis:
+def analysis_of(plans, costs, pairs=None, latency=None, selection=None, further=None, **options):
     scores = synthetic_scores(plans, additive_costs(costs, pairs), **options)
     chosen_on, title = scores, "Persuasion"
     if selection is not None:
@@ -43,6 +43,10 @@ def analysis_of(plans, costs, pairs=None, latency=None, selection=None, **option
         parameters(plans),
         latency or {},
         titles=("Persuasion", title),
+        further={
+            f"also-{number}": (text, synthetic_scores(plans, additive_costs(other), seed=number))
+            for number, (text, other) in enumerate((further or {}).items(), 1)
+        },
     )
 
 
@@ -71,6 +75,14 @@ ANALYSES = {
     ),
     "two texts": lambda: analysis_of(
         all_plans(4), (1.5, 0.1, 0.3, 0.2), selection=(1.5, 0.15, 0.3, 0.05)
+    ),
+    "further texts": lambda: analysis_of(
+        all_plans(4),
+        (1.5, 0.1, 0.3, 0.2),
+        further={"Emma": (1.5, 0.1, 0.3, 0.2), "letters.txt": (1.2, 0.3, 0.3, 0.15)},
+    ),
+    "further texts, few windows": lambda: analysis_of(
+        [Plan(), *singles(4)], (1.5, 0.1, 0.3, 0.2), further={"Emma": (1, 1, 1, 1)}, n_windows=30
     ),
     "collapse": lambda: analysis_of(
         all_plans(4, empty=False), (2.0, 0.1, 1.2, 1.3), {(1, 2): 0.9, (1, 3): 0.9}

@@ -99,6 +99,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     """Write what was asked for, then print the table and its conclusions."""
     from pruning_kit.cli.terminal import describe_run, sweep_table
     from pruning_kit.findings.analysis import analyse
+    from pruning_kit.reporting.elsewhere import texts_table
     from pruning_kit.reporting.formats import rich_table
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
@@ -118,6 +119,10 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     out.line()
     out.show(rich_table(sweep_table(run, analysis, mode, save_results)))
     out.line()
+    if analysis.elsewhere:
+        out.say("Perplexity on other texts", style="bold")
+        out.show(rich_table(texts_table(analysis)))
+        out.line()
     for sentence in summary_sentences(analysis):
         out.say(sentence)
     if run.timings_note is not None:

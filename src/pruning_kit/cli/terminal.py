@@ -18,6 +18,7 @@ from pruning_kit.reporting.document import Table
 from pruning_kit.reporting.tables import AGREEMENT, UNCLEAR, plans_table
 from pruning_kit.reporting.words.numbers import duration, format_windows
 from pruning_kit.reporting.words.speed import how_timed
+from pruning_kit.runs.facts import Role
 from pruning_kit.runs.results import Run
 from pruning_kit.sweeps.observer import Work
 
@@ -85,18 +86,24 @@ class TerminalObserver:
 def describe_run(run: Run) -> list[str]:
     """What was run, in a line each: model, text, arithmetic, and timing where there was one."""
     facts = run.facts
-    model, text, numerics = facts.model, facts.texts["reported"], facts.numerics
-    part = f", {text.part}" if text.part else ""
-    tokens = int(run.targets().sum())
+    model, numerics = facts.model, facts.numerics
     count = numerics.threads
     threads = f", {count} thread{'s' * (count != 1)}" if numerics.device == "cpu" else ""
     return [
         f"Model: {model.name} ({model.model_type}, {run.n_blocks} blocks, "
         f"weights {model.weights_sha256[:8]})",
-        f"Text: {text.title}{part}; {tokens:,} tokens scored, {format_windows(facts.protocol)}",
+        f"Text: {_scored(run, 'reported')}, {format_windows(facts.protocol)}",
+        *(f"Also on: {_scored(run, role)}" for role in facts.further_roles),
         f"On: {numerics.device_name}, {numerics.dtype}{threads}",
         *([] if run.timings is None else [f"Timed: {how_timed(run.timings)}"]),
     ]
+
+
+def _scored(run: Run, role: Role) -> str:
+    """A text and how much of it was scored."""
+    text, tokens = run.facts.texts[role], int(run.targets(role).sum())
+    part = f", {text.part}" if text.part else ""
+    return f"{text.title}{part}; {tokens:,} tokens scored"
 
 
 def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> Table:

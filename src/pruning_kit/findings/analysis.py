@@ -15,6 +15,7 @@ from pruning_kit.findings.budgets import (
     recommend,
     turning_point,
 )
+from pruning_kit.findings.elsewhere import Elsewhere, elsewhere
 from pruning_kit.findings.evidence import Interval, Scores
 from pruning_kit.findings.importance import (
     Importance,
@@ -64,6 +65,8 @@ class Analysis:
     """Any further interval: `analysis.scores.ppl_ratio(Plan((1,)), Plan((2,)))`."""
     selection_scores: Scores
     """The same on the text chosen on."""
+    elsewhere: tuple[Elsewhere, ...]
+    """What further texts say of the same plans."""
     autocorrelation: float
     """Of neighbouring windows, by the first plan that was measured in full."""
     rows: tuple[PlanRow, ...]
@@ -169,6 +172,11 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         run.parameters,
         latencies(run) if _timed_enough(run) else {},
         titles=(texts["reported"].title, texts[role].title),
+        further={
+            other: (texts[other].title, _scores(run, other, seed))
+            for other in run.facts.further_roles
+            if run.as_cut("nll", other) is not None
+        },
         random_seed=run.facts.proposal.seed,
         timings=run.timings,
     )
@@ -213,17 +221,20 @@ def analyse_scores(
     parameters: Mapping[Plan, int],
     latency: Mapping[Plan, PlanLatency],
     titles: tuple[str, str] = ("the text", "the text"),
+    further: Mapping[Role, tuple[str, Scores]] | None = None,
     random_seed: int = 0,
     timings: Timings | None = None,
 ) -> Analysis:
     """The analysis of plain scores; `selection` is `reported` where there is one text only.
 
-    `random_seed` is that of the strategy `random`.
+    `further` are titles and scores of other texts, `random_seed` is that of the strategy `random`.
     """
     rows = plan_rows(reported, selection, n_blocks, parameters, latency)
     by_size = sizes(reported, selection, n_blocks, parameters, random_seed)
     first = next(iter(reported.place.values()), None)
-    text = _text("reported", titles, reported)
+    others = [titles[1], *(title for title, _ in (further or {}).values())]
+    other = next((title for title in others if title != titles[0]), titles[0])
+    text = _text("reported", (titles[0], other), reported)
     chosen_on = text if selection is reported else _text("selection", titles[::-1], selection)
     return Analysis(
         n_blocks=n_blocks,
@@ -231,6 +242,14 @@ def analyse_scores(
         selection=chosen_on,
         scores=reported,
         selection_scores=selection,
+        elsewhere=elsewhere(
+            reported,
+            [
+                (_text(role, (title, titles[0]), scores), scores)
+                for role, (title, scores) in (further or {}).items()
+            ],
+            n_blocks,
+        ),
         autocorrelation=0.0
         if first is None
         else windows.autocorrelation(reported.nll_PN[first], reported.targets_N),

@@ -14,13 +14,13 @@ from enum import Enum, auto
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from pruning_kit.errors import RunError
 from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.findings.importance import p_values
 from pruning_kit.intervals import MIN_ROUNDS, windows
 from pruning_kit.plans.plan import Plan
+from pruning_kit.runs.facts import TextFacts
 from pruning_kit.runs.results import Run
 from pruning_kit.runs.rows import perplexity
 from pruning_kit.speed import timings
@@ -242,6 +242,8 @@ def order_agreement(first: Sequence[float], second: Sequence[float]) -> float | 
     """Kendall's tau of two orders: 1 the same, 0 unrelated; None where it is not defined."""
     if len(first) < 3:
         return None
+    from scipy.stats import kendalltau  # a second, which reports of one text need not wait for
+
     tau = float(kendalltau(first, second).statistic)
     return None if math.isnan(tau) else tau
 
@@ -265,6 +267,14 @@ def differences(first: Run, second: Run) -> Iterator[Difference]:
             yield Difference(name, str(one), str(other))
 
 
+def _further(run: Run) -> list[TextFacts]:
+    return [run.facts.texts[role] for role in run.facts.further_roles]
+
+
+def _named(text: TextFacts) -> str:
+    return f"{text.title} ({text.sha256[:12]})"
+
+
 def _facts(run: Run) -> list[tuple[str, Any]]:
     facts = run.facts
     model, text, numerics = facts.model, facts.texts["reported"], facts.numerics
@@ -276,6 +286,7 @@ def _facts(run: Run) -> list[tuple[str, Any]]:
         ("text", text.title),
         ("text hash", text.sha256[:12]),
         ("tokens scored", f"{int(run.targets().sum()):,}"),
+        ("further texts", ", ".join(map(_named, _further(run))) or "none"),
         ("context", protocol.context),
         ("stride", protocol.stride),
         ("BOS", "none" if protocol.bos is None else protocol.bos),

@@ -12,6 +12,7 @@ from pruning_kit.plans.variant import Variant
 from pruning_kit.printable import copyable
 from pruning_kit.reporting.commands import prune_command, recommended_command, shapley_command
 from pruning_kit.reporting.document import Document, Sample, Section
+from pruning_kit.reporting.elsewhere import elsewhere_table
 from pruning_kit.reporting.tables import (
     blocks_table,
     provenance_table,
@@ -55,6 +56,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         Section(
             "sizes", "How the cost grows", said["sizes"], strategies_table(analysis), ("sizes",)
         ),
+        Section("elsewhere", "On other texts", said["elsewhere"], elsewhere_table(analysis)),
         *_samples_section(run, analysis),
         speed_section(run),
         Section("uncertainty", "How sure this is", said["uncertainty"]),

@@ -8,7 +8,7 @@ per cent, others as a factor (`3.98×`); square brackets hold the bounds of the 
 from __future__ import annotations
 
 from pruning_kit.findings.analysis import Analysis
-from pruning_kit.reporting.words import sureness
+from pruning_kit.reporting.words import elsewhere, sureness
 from pruning_kit.reporting.words.avoid import to_avoid
 from pruning_kit.reporting.words.front import front
 from pruning_kit.reporting.words.importance import extremes, ranking_sentences, shapley_sentences
@@ -35,6 +35,7 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
         "summary": [
             *recommendation(analysis),
             *sureness.of_the_choice(analysis),
+            *elsewhere.of_the_choice(analysis),
             *_baseline(analysis),
             *to_avoid(analysis),
             *_failed(analysis),
@@ -47,6 +48,7 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
             *strategies(analysis),
             *front(analysis),
         ],
+        "elsewhere": elsewhere.elsewhere_sentences(analysis),
         "uncertainty": [
             *sureness.of_every_size(analysis),
             *sureness.on_both_texts(analysis),
