@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks.books import FILE, PLANS, Book, write
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.texts import prepare_text, window_sizes
+from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.observer import SilentObserver
 from pruning_kit.sweeps.settings import WorkbenchSettings
-from pruning_kit.sweeps.workbench import find, prepare
 
 LIST = Path(__file__).parent.parent / "training" / "corpus.tsv"
 SEPARATOR = "\n\n<|endoftext|>\n\n"

@@ -37,9 +37,9 @@ class Asked:
 
 
 def asked(choice: Proposer | str = "combinatorial", **settings: Any) -> Asked:
-    """What is asked for by a proposer, or its text, and settings."""
+    """What is asked for by a proposer, or its text, and settings; without bridges unless asked."""
     proposer = parse(choice) if isinstance(choice, str) else choice
-    return Asked(SweepSettings(**settings), proposer)
+    return Asked(SweepSettings(**{"bridges": False, **settings}), proposer)
 
 
 @dataclass

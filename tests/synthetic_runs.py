@@ -202,6 +202,7 @@ def facts_of(
         windows={role: _windows([int(n) for n in targets[role]], group) for role in targets},
         versions={"pruning_kit": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
         git_commit="0123456789abcdef0123456789abcdef01234567",
+        unbridged=None,
     )
 
 

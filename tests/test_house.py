@@ -40,7 +40,7 @@ OFFERED = [
     if said.group
 ]
 SAMPLES = {int: "3", float: "0.5", str: "word", Path: "somewhere", tuple: "2,4", Literal: "eager"}
-SPELLED_OTHERWISE = {"bos": "--bos", "save_results": "--save_results"}
+SPELLED_OTHERWISE = {"bos": "--bos", "bridges": "--no-bridges", "save_results": "--save_results"}
 
 
 class AskedError(Exception):
@@ -87,7 +87,9 @@ def test_an_offered_setting_is_an_option_that_reaches_it_with_its_default_and_it
     words, default = words_for(kind, name), getattr(kind(), name)
     assert getattr(part_of(asked(), kind), name) == default
     assert getattr(part_of(asked(*words), kind), name) not in (default, None)
-    (option,) = [p for p in PARSER.commands["sweep"].params if words[0] in p.opts]
+    (option,) = [
+        p for p in PARSER.commands["sweep"].params if words[0] in p.opts + p.secondary_opts
+    ]
     assert (option.default or None) == (default or None)
     assert option.help == settings_of(kind)[name].help
 

@@ -19,7 +19,6 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.opening import find_run, move_under, tidy
 from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
-from pruning_kit.sweeps import workbench
 from tests.sweeping import asked, begin, measured
 from tests.synthetic_runs import round_of
 
@@ -98,8 +97,8 @@ def test_a_sweep_killed_at_any_operation_is_gone_on_with_to_the_bit(tmp_path, mo
         resume=True,
     )
     first = begin(wanted.but(output=tmp_path / "first")).workbench
-    monkeypatch.setattr(workbench.models, "load_model", lambda *_, **__: first.loaded)
-    monkeypatch.setattr(workbench, "choose_kernel", lambda *_: first.kernel)
+    monkeypatch.setattr(building.models, "load_model", lambda *_, **__: first.loaded)
+    monkeypatch.setattr(building, "choose_kernel", lambda *_: first.kernel)
 
     def run(folder):
         write_csv(measured(wanted.but(output=folder)), folder / "results.csv")

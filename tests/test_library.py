@@ -19,7 +19,7 @@ def test_the_page_runs_as_printed(tmp_path, monkeypatch):
     for snippet in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S):
         exec(compile(snippet, "library.md", "exec"), names)
     assert torch.get_num_threads() == threads
-    assert [str(v) for v in names["chosen"].variants] == ["none", "0+1", "1+3"]
+    assert [str(v) for v in names["chosen"].variants] == ["none", "0+1", "1+3", "1+3~bridged"]
     assert list(names["found"].perplexities()) == ["none", "1+3"]
     assert names["analysis"].recommended.size >= 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]

@@ -269,9 +269,9 @@ def test_a_run_on_further_texts_goes_on_with_the_same_ones_only(settings, furthe
     for role in whole.roles:
         np.testing.assert_array_equal(resumed.nll(role), whole.nll(role))
     for texts, said in (
-        ((), r"with --also-on \(text 1\), this run leaves it out"),
-        (further[:1], r"with --also-on \(text 2\), this run leaves it out"),
-        (further[::-1], r"with other texts of --also-on \(text 1\)"),
+        ((), r"with `also_on` \(text 1\), this run leaves it out"),
+        (further[:1], r"with `also_on` \(text 2\), this run leaves it out"),
+        (further[::-1], r"with other texts of `also_on` \(text 1\)"),
     ):
         with pytest.raises(RunError, match=said):
             begin(settings(also_on=texts, resume=True))

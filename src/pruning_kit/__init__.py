@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from pruning_kit.reporting.notebook import show
     from pruning_kit.runs.results import Run, load_run
     from pruning_kit.search.proposer import Proposer
+    from pruning_kit.sweeps.building import open_workbench
     from pruning_kit.sweeps.sweep import sweep
-    from pruning_kit.sweeps.workbench import Workbench, open_workbench
+    from pruning_kit.sweeps.workbench import Workbench
 
 __all__ = [
     "Analysis",
@@ -51,7 +52,8 @@ _HOMES = {
     "runs.results": ("Run", "load_run"),
     "search.proposer": ("Proposer",),
     "sweeps.sweep": ("sweep",),
-    "sweeps.workbench": ("Workbench", "open_workbench"),
+    "sweeps.building": ("open_workbench",),
+    "sweeps.workbench": ("Workbench",),
 }
 
 

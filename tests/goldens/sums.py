@@ -32,7 +32,13 @@ EVERYWHERE = {"device": "cpu", "dtype": "float32", "threads": "2", "batch-size":
 def demo_sums(folder: Path, n_windows: int | None = None) -> np.ndarray:
     """Nats of the demo model's held-out novel, all 64 plans by the windows, (64, windows)."""
     words = [f"--{name}={value}" for name, value in EVERYWHERE.items()]
-    words += ["--model=demo", "--mode=combinatorial", "--no-speed", f"--output={folder}"]
+    words += [
+        "--model=demo",
+        "--mode=combinatorial",
+        "--no-speed",
+        "--no-bridges",
+        f"--output={folder}",
+    ]
     words += [f"--max-windows={n_windows}"] if n_windows else []
     subprocess.run([sys.executable, str(ROOT / "main.py"), *words], check=True)
     return load_run(folder).nll()

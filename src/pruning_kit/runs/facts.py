@@ -124,7 +124,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     windows: dict[Role, WindowFacts]
     versions: dict[str, str]
     git_commit: str | None
-    unbridged: str | None = None
+    unbridged: str | None
     """Why no gap is bridged, as a clause; None where some can be."""
 
     def __post_init__(self) -> None:

@@ -26,12 +26,13 @@ from pruning_kit.search.named import parse
 from pruning_kit.search.proposer import Proposer, next_round
 from pruning_kit.search.together import Together
 from pruning_kit.sweeps.bridges import with_bridges
+from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.observer import Observer, Work
 from pruning_kit.sweeps.opening import open_run
 from pruning_kit.sweeps.samples import check_samples, sample
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.timing import check_timing, refuse_other_timings, time_plans
-from pruning_kit.sweeps.workbench import Workbench, find, prepare
+from pruning_kit.sweeps.workbench import Workbench
 from pruning_kit.walk.measures import MEASURES, NLL, Measure
 
 ALONE = Ranks()

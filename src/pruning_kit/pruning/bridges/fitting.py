@@ -26,7 +26,7 @@ from pruning_kit.walk.batching import sums_within_memory
 from pruning_kit.walk.kernel import Form, Kernel
 from pruning_kit.walk.measures import NLL
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+STRENGTHS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 """From strong to weak."""
 SHORTLISTED = 3
 TOKENS_AT_ONCE = 4096
