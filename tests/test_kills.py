@@ -19,6 +19,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.opening import find_run, move_under, tidy
 from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
+from pruning_kit.sweeps import building
 from tests.sweeping import asked, begin, measured
 from tests.synthetic_runs import round_of
 
