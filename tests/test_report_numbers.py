@@ -310,6 +310,8 @@ def test_further_texts_are_told_of_as_their_sums_are(told):
         assert (differs == "") == (role == "reported")
         if abs(shift) > 0.02:  # five times what noise does
             assert differs != "unclear"
+        elif abs(shift) < 0.005 and role != "reported":
+            assert differs == "unclear"
     found = said(sections, rf"on (\S+) against .*: ({NAMED}) clearly more, ({NAMED}) clearly less")
     assert [text for text, *_ in found] == [
         "novel.txt",
