@@ -16,8 +16,8 @@ import numpy as np
 
 from pruning_kit.machine.typed import fit
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import Variant
-from pruning_kit.runs import store
+from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.runs import recoveries, store
 from pruning_kit.runs.facts import (
     ModelFacts,
     NumericsFacts,
@@ -30,6 +30,7 @@ from pruning_kit.runs.facts import (
     VariantFacts,
     WindowFacts,
 )
+from pruning_kit.runs.recoveries import BridgesFacts, PlanFacts
 from pruning_kit.runs.results import Run, write_samples
 from pruning_kit.speed import stored_timings
 from pruning_kit.speed.timings import (
@@ -81,6 +82,7 @@ def write_run(
     recomputed: bool = False,
     cost=None,
     selection_cost=None,
+    bridged=None,
     also_on: Sequence[Any] = (),
     seed: int = 0,
     model: str = "distilgpt2",
@@ -103,6 +105,7 @@ def write_run(
         recomputed: mark the first window group of each text as computed again in float32.
         cost: log PPL increase of a plan; by default that of `costs_of`.
         selection_cost: the same on the text to choose on, where it is another.
+        bridged: the same of a plan's bridged variant, None where it has none; or by texts.
         also_on: the same on each further text.
         seed: of the texts.
         model: its name.
@@ -114,24 +117,35 @@ def write_run(
     cost = cost or costs_of(n_blocks)
     costs = {"reported": cost} | ({"selection": selection_cost or cost} if selection else {})
     costs |= {f"also-{number}": other for number, other in enumerate(also_on, 1)}
+    bridged = bridged if isinstance(bridged, Mapping) else dict.fromkeys(costs, bridged)
+    helped = [plan for plan in plans if bridged["reported"] and bridged["reported"](plan)]
+    variants = [*map(Variant, plans), *(Variant(plan, BRIDGED) for plan in helped)]
     sums, targets = {}, {}
     for number, role in enumerate(costs):
-        sums[role], targets[role] = synthetic_nll(
-            plans, costs[role], n_windows, seed + 100 * number
-        )
+        text = n_windows, seed + 100 * number
+        sums[role], targets[role] = synthetic_nll(plans, costs[role], *text)
         for plan in failed:
             sums[role][plans.index(plan), n_windows // 2] = np.nan
+        if helped:
+            also, _ = synthetic_nll(helped, bridged[role], *text, form=998)
+            sums[role] = np.concatenate([sums[role], also])
     facts = facts_of(n_blocks, targets, "float16" if recomputed else "float32")
     named = {"model.name": model, "command": facts.command.replace("distilgpt2", model)}
     measured = {
         role: {"nll": nll_PN}
-        | (comparing_sums(plans, costs[role], targets[role]) if comparing else {})
+        | (
+            comparing_sums(_costs(variants, costs, bridged, role), targets[role])
+            if comparing
+            else {}
+        )
         for role, nll_PN in sums.items()
     }
     run = store.RunFolder.create(folder, changed(facts, named | dict(changes or {})))
-    for number, rows in enumerate(np.array_split(np.arange(len(plans)), n_rounds)):
-        _write_round(run, number, [plans[row] for row in rows], measured, rows, recomputed)
+    for number, rows in enumerate(np.array_split(np.arange(len(variants)), n_rounds)):
+        _write_round(run, number, [variants[row] for row in rows], measured, rows, recomputed)
     run.finish()
+    if helped:
+        recoveries.write_facts(folder, bridges_of(plans, helped, n_blocks))
     if samples:
         texts = {Variant(plan): text for plan, text in samples.items()}
         write_samples(folder, Samples.of("It was", 60, texts))
@@ -140,18 +154,41 @@ def write_run(
     return folder
 
 
-def comparing_sums(plans, cost, targets) -> dict[str, np.ndarray]:
+def _costs(variants, costs, bridged, role) -> list[float]:
+    """What each variant costs on a text; the whole model nothing."""
+    by_form = {None: costs[role], BRIDGED: bridged[role]}
+    return [v.plan.size and max(0.0, by_form[v.recovery](v.plan)) for v in variants]
+
+
+def bridges_of(plans, helped, n_blocks) -> BridgesFacts:
+    """Facts of bridges that help some plans; plans without block 0 are judged and not helped."""
+    judged = [plan for plan in plans if 0 < plan.size < n_blocks and plan.removed != (0,)]
+    text = _text("reported", [1000] * 50)
+    return BridgesFacts(
+        fitting=msgspec.structs.replace(text, title="A novel (fitting part)", n_tokens=54_177),
+        tuning=msgspec.structs.replace(text, title="A novel (tuning part)"),
+        dtype="float16",
+        refused={},
+        gaps={},
+        plans={
+            str(plan): PlanFacts(nats_as_cut=4.0, nats=3.5 if plan in helped else 4.5)
+            for plan in judged
+        },
+    )
+
+
+def comparing_sums(costs, targets) -> dict[str, np.ndarray]:
     """KL of 0.8 times the cost and a share of agreement that falls with it, with noise."""
     generator = np.random.default_rng(1)
-    costs_P1 = np.array([[max(0.0, cost(plan))] if plan.size else [0.0] for plan in plans])
-    noise_PN = 1 + 0.1 * generator.standard_normal((len(plans), len(targets)))
+    costs_P1 = np.array([costs], dtype=np.float64).T
+    noise_PN = 1 + 0.1 * generator.standard_normal((len(costs), len(targets)))
     kl_PN = 0.8 * costs_P1 * noise_PN * targets
     return {"kl": kl_PN, "agreement": np.round(np.exp(-costs_P1 * noise_PN) * targets)}
 
 
-def _write_round(run, number, plans, measured, rows, recomputed) -> None:
+def _write_round(run, number, variants, measured, rows, recomputed) -> None:
     measures = tuple(next(iter(measured.values())))
-    run.add_round(number, round_of(plans, texts=tuple(measured), measures=measures))
+    run.add_round(number, round_of(variants, texts=tuple(measured), measures=measures))
     for role, sums in measured.items():
         for group, (first, end) in enumerate(run.facts.windows[role].groups):
             again = {"recomputed": "float32"} if recomputed and group == 0 else {}
@@ -159,13 +196,17 @@ def _write_round(run, number, plans, measured, rows, recomputed) -> None:
             run.write_part(number, role, group, part, {"kernel": "reference"} | again)
 
 
-def round_of(plans: Iterable[Plan], texts=("reported",), measures=("nll",)) -> RoundFacts:
-    """A round of plans as cut."""
+def round_of(asked, texts=("reported",), measures=("nll",)) -> RoundFacts:
+    """A round of variants, or of plans as cut."""
     variants = tuple(
-        VariantFacts(variant=str(plan), parameters=max(1, WHOLE_M - BLOCK_M * plan.size))
-        for plan in plans
+        VariantFacts(variant=str(one), parameters=max(1, WHOLE_M - BLOCK_M * _plan(one).size))
+        for one in asked
     )
     return RoundFacts(variants=variants, measures=measures, texts=texts)
+
+
+def _plan(asked: Plan | Variant) -> Plan:
+    return asked.plan if isinstance(asked, Variant) else asked
 
 
 def facts_of(

@@ -31,7 +31,7 @@ def additive_costs(costs: Iterable[float], pairs: Mapping[tuple[int, int], float
     return cost
 
 
-def synthetic_nll(plans, cost, n_windows=200, seed=0, noise=0.02):
+def synthetic_nll(plans, cost, n_windows=200, seed=0, noise=0.02, form=999):
     """NLL sums (P, N) and targets (N,): a shared text, and noise of each plan's own."""
     generator = np.random.default_rng(seed)
     targets_N = np.full(n_windows, 512)
@@ -39,7 +39,7 @@ def synthetic_nll(plans, cost, n_windows=200, seed=0, noise=0.02):
     shared_N = 3.3 + 0.3 * generator.standard_normal(n_windows)
     own_PN = np.stack(
         [
-            np.random.default_rng([seed, *plan.removed, 999]).standard_normal(n_windows)
+            np.random.default_rng([seed, *plan.removed, form]).standard_normal(n_windows)
             for plan in plans
         ]
     )

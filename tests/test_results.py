@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ from msgspec import structs
 
 from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.findings.analysis import analyse
+from pruning_kit.plans.costs import Cost, judged_by
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles, strategy_plan
 from pruning_kit.plans.variant import Variant
@@ -23,7 +25,7 @@ from pruning_kit.runs import rows
 from pruning_kit.runs.facts import VariantFacts
 from pruning_kit.runs.results import load_run, write_csv
 from pruning_kit.runs.store import RunFolder
-from tests.synthetic_runs import facts_of, round_of, write_run
+from tests.synthetic_runs import costs_of, facts_of, round_of, write_run
 
 PLANS = [Plan(), *singles(6)]
 
@@ -223,6 +225,38 @@ def test_the_csv_is_that_of_earlier_versions(stored_run, tmp_path):
     for row, wanted in zip(written, golden, strict=True):
         assert [getattr(cell, "expected", cell) for cell in row][: len(wanted)] == wanted
     assert written[0][len(golden[0]) :] == ["variant", "kl_nats", "agreement"]
+
+
+def half_of(cost):
+    """What bridges leave of a cost; plans without block 0 have none."""
+    return lambda plan: None if not plan.size or 0 in plan.removed else cost(plan) / 2
+
+
+def test_a_bridged_row_stands_behind_its_row_as_cut_and_is_as_fast(tmp_path):
+    folder = write_run(tmp_path / "run", 3, bridged=half_of(costs_of(3)), selection=True)
+    run = load_run(folder)
+    write_csv(run, folder / "results.csv")
+    with (folder / "results.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    order = ["none", "0", "1", "1~bridged", "2", "2~bridged", "0+1", "0+2", "1+2", "1+2~bridged"]
+    assert [row["variant"] for row in found] == 2 * [*order, "0+1+2"]
+    speed = ["speed_ms", "speed_change_pct", "speed_pooled", "speed_claimed", "decode_ms_per_token"]
+    for cut, bridged in pairwise(found):
+        if bridged["variant"].endswith("~bridged"):
+            assert cut["variant"] == cut["removed"] == bridged["removed"]
+            same = ["mode", "blocks", "params_m", "split", "status", *speed]
+            assert [cut[name] for name in same] == [bridged[name] for name in same]
+            assert float(bridged["speed_ms"]) > 0 and float(bridged["ppl"]) < float(cut["ppl"])
+    assert run.plans == [plan for plan in run.parameters if plan.size < 4]
+
+
+def test_plans_are_judged_bridged_where_they_are_measured_so():
+    variants = list(
+        map(Variant.parse, ["none", "1~bridged", "2", "1", "2~tempered:2", "0~bridged"])
+    )
+    assert list(map(str, judged_by(Cost.as_cut, variants))) == ["none", "1", "2"]
+    bridged = ["none", "0~bridged", "1~bridged", "2"]
+    assert list(map(str, judged_by(Cost.bridged, variants))) == bridged
 
 
 NASTY = [

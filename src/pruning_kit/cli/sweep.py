@@ -155,6 +155,6 @@ def _next_step(program: str, folder: Path, analysis: Analysis) -> str:
 def _exit_if_failed(run: Run) -> None:
     failed = [row for role in run.roles for row in run.rows(role) if row["status"] == "failed"]
     if failed:
-        named = "; ".join(f"{row['removed']} ({row['note']})" for row in failed[:5])
+        named = "; ".join(f"{row['variant']} ({row['note']})" for row in failed[:5])
         notes.say(f"{named}.", f"{len(failed)} rows failed:", "bold red")
         raise typer.Exit(3)

@@ -38,6 +38,10 @@ class Recovery:
         return f"{self.name}:{','.join(self.details)}" if self.details else self.name
 
 
+BRIDGED = Recovery("bridged")
+"""Every gap bridged that is better so."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Variant:
     """A pruned model: `1+3` as cut, `1+3~bridged` recovered. `Variant()` is the whole model."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plans.paths import Path, as_cut
-from pruning_kit.plans.variant import Recovery, Variant
+from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.walk.kernel import Kernel
 
@@ -59,8 +59,6 @@ def bridged(variant: Variant, material: Material) -> Computation:
     bridging.teach(material.kernel, path)
     return Computation(material.kernel, path)
 
-
-BRIDGED = Recovery("bridged")
 
 RECOVERIES: dict[str, Recover] = {BRIDGED.name: bridged}
 """By the name that a variant has after `~`."""

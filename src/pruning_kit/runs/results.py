@@ -16,9 +16,12 @@ import numpy as np
 from pruning_kit.errors import PruningKitError, RunError
 from pruning_kit.machine import disk
 from pruning_kit.machine.typed import MisfitError, fit
+from pruning_kit.plans.costs import Cost, judged_by
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import Variant
+from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.runs import recoveries
 from pruning_kit.runs.facts import NLL, Role, RoundFacts, RunFacts, Samples
+from pruning_kit.runs.recoveries import BridgesFacts
 from pruning_kit.runs.rows import COLUMNS, Row, Scored, mode_of, speed_columns
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.speed import stored_timings
@@ -47,6 +50,8 @@ class Run:
     timings_note: str | None = None
     """Why stored timings are left out, as sentences; None where nothing is left out."""
     samples: Samples | None = None
+    bridges: BridgesFacts | None = None
+    """What bridges were fitted on, and which plans they help; None where none were fitted."""
 
     @cached_property
     def variants(self) -> list[Variant]:
@@ -70,9 +75,9 @@ class Run:
 
     @cached_property
     def parameters(self) -> dict[Plan, int]:
-        """Parameters of each model as cut, tied weights counted once."""
+        """Parameters of each plan's model, tied weights counted once; a bridge adds none."""
         counts = self._parameters
-        return {plan: counts[Variant(plan)] for plan in self.plans}
+        return {variant.plan: counts[variant] for variant in self.judged_by(Cost.bridged)}
 
     @cached_property
     def _parameters(self) -> dict[Variant, int]:
@@ -80,16 +85,28 @@ class Run:
             facts.parsed: facts.parameters for round_ in self.rounds for facts in round_.variants
         }
 
+    def judged_by(self, cost: Cost) -> list[Variant]:
+        """The variant that each plan is judged by, in the order of plans."""
+        return judged_by(cost, self.variants)
+
     def measured(self, measure: str, role: Role = "reported") -> np.ndarray:
         """Sums of a measure on a text, float64, (variants, windows); NaN where nothing is."""
         return self.sums[measure, role]
 
     def as_cut(self, measure: str, role: Role = "reported") -> np.ndarray | None:
         """Sums of a measure for `plans`, (plans, windows); None where no round took it."""
+        return self.sums_of(self.judged_by(Cost.as_cut), measure, role)
+
+    def sums_of(
+        self, variants: Sequence[Variant], measure: str, role: Role = "reported"
+    ) -> np.ndarray | None:
+        """Sums of a measure for some variants, (variants, windows); None where no round took it."""
         sums = self.sums.get((measure, role))
-        if sums is None:
-            return None
-        return sums[[variant.recovery is None for variant in self.variants]]
+        return None if sums is None else sums[[self._place[variant] for variant in variants]]
+
+    @cached_property
+    def _place(self) -> dict[Variant, int]:
+        return {variant: row for row, variant in enumerate(self.variants)}
 
     def nll(self, role: Role = "reported") -> np.ndarray:
         """NLL sums in nats, float64, (variants, windows); NaN where a forward failed."""
@@ -131,7 +148,7 @@ class Run:
         scored = Scored(
             role,
             nll_W=self.nll(role)[index],
-            whole_W=self.nll(role)[self.variants.index(Variant())],
+            whole_W=self.nll(role)[self._place[Variant()]],
             again_W=self.recomputed[role][index],
             kl_W=self._if_measured("kl", role, index),
             agreeing_W=self._if_measured("agreement", role, index),
@@ -139,7 +156,7 @@ class Run:
             n_bytes=self.facts.texts[role].n_bytes,
         )
         speed: Row = {}
-        if self.timings is not None and variant.recovery is None:
+        if self.timings is not None and variant.recovery in (None, BRIDGED):  # the same shape
             speed = speed_columns(self.timings, variant.plan)
         return {
             "mode": mode_of(variant.plan, self.n_blocks),
@@ -191,6 +208,7 @@ def load_run(folder: Path | str) -> Run:
         timings,
         note,
         read_samples(run.folder),
+        recoveries.read_facts(run.folder),
     )
 
 

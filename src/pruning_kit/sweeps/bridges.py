@@ -10,11 +10,10 @@ import torch
 
 from pruning_kit.machine.devices import dtype_name, using_threads
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import Variant
+from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, Judgement
 from pruning_kit.pruning.bridges.fitting import Fit
 from pruning_kit.pruning.bridges.gaps import Gap
-from pruning_kit.pruning.recovery import BRIDGED
 from pruning_kit.runs import provenance, recoveries
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.recoveries import BridgesFacts, GapFacts, PlanFacts

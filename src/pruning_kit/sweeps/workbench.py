@@ -19,9 +19,9 @@ from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import Variant
+from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
-from pruning_kit.pruning.recovery import BRIDGED, Material, computation_of
+from pruning_kit.pruning.recovery import Material, computation_of
 from pruning_kit.runs.facts import Role
 from pruning_kit.speed.workload import PROMPT
 from pruning_kit.sweeps.measured import Measured
