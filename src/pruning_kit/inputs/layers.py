@@ -17,6 +17,11 @@ def is_linear(layer: nn.Module) -> bool:
     return type(layer) in (nn.Linear, Conv1D)
 
 
+def is_linear_kind(layer: nn.Module) -> bool:
+    """Whether it holds its weight as these do; falcon's kind computes the product on its own."""
+    return isinstance(layer, nn.Linear | Conv1D)
+
+
 def weight_and_bias(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     """The weight as (O, I) and the bias of an `nn.Linear` or of GPT-2's transposed `Conv1D`."""
     assert isinstance(layer, nn.Linear | Conv1D)

@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder, Recording
-from pruning_kit.inputs.layers import is_linear, submodule, weight_and_bias
+from pruning_kit.inputs.layers import close, is_linear_kind, submodule, weight_and_bias
 from pruning_kit.walk.kernel import Form
 
 TOLERANCE = 1e-3
@@ -77,14 +78,22 @@ def _look(
 ) -> Socket | str:
     path = decoder.family.projection
     layer = None if path is None else submodule(decoder.stack[block], path)
-    if layer is None or not is_linear(layer):
+    if layer is None or not is_linear_kind(layer):
         return "its MLP has no single output projection"
     moved_BTD = _known_amount(after_BTD)
-    hook = layer.register_forward_hook(lambda _layer, _args, out: out + moved_BTD.view(out.shape))
+    plainly: list[bool] = []
+
+    def move(_layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        plainly.append(close(out, F.linear(args[0], *weight_and_bias(layer))))
+        return out + moved_BTD.view(out.shape)
+
+    hook = layer.register_forward_hook(move)
     try:
         changed_BTD = decoder.run_block(block, hidden_BTD, recording)
     finally:
         hook.remove()
+    if plainly != [True]:
+        return "the output projection of its MLP is no plain linear layer, or is not called once"
     difference_BTD = changed_BTD - after_BTD
     factor = float((difference_BTD * moved_BTD).sum() / moved_BTD.square().sum())
     off = float((difference_BTD - factor * moved_BTD).abs().max() / moved_BTD.abs().max())
