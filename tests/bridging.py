@@ -70,7 +70,9 @@ def bridging(
     texts = (text_of(written_by(model, n, seed)) for n, seed in ((48, 2), (16, 3)))
     found = kernel or reference(model)
     decoder = Decoder(model)
-    return decoder, bridging_of(decoder, change(Calibration(*texts)), found, lambda: found, dtype)
+    return decoder, bridging_of(
+        decoder, change(Calibration(*texts, CONTEXT)), found, lambda: found, dtype
+    )
 
 
 def every_form(

@@ -128,7 +128,7 @@ def test_recovered_variants_stand_in_the_rows_and_not_among_the_plans_that_are_a
     assert len(measured(run)) == 3 and len(run.rows_as_cut()) == 3
     assert len(sweep_table(run, analyse(run), None, False).rows) == 3
     weights = run.facts.model.weights_sha256
-    assert measured_numbers(run, Plan((1,)), weights)["perplexity"] == best("1")
+    assert measured_numbers(run, Variant.parse("1"), weights)["perplexity"] == best("1")
     sample(RunFolder.open(run.folder), bench)
     assert list(map(str, load_run(run.folder).samples.by_variant)) == ["none", min("12", key=best)]
     assert [row.ratio.value for row in compare_runs(run, plain).rows] == [1.0, 1.0, 1.0]

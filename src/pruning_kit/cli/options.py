@@ -137,7 +137,7 @@ def _own(help: str, group: str, *spelled: str) -> Any:
     return option(Setting(help, group), *spelled)
 
 
-OPTIONS = {"timing=None": "--no-speed"} | {
+OPTIONS = {"timing=None": "--no-speed", "bridges=None": "--bridge left out"} | {
     name: _first_spelling(name, said)
     for kind in (SweepSettings, HubText, LatencyProtocol)
     for name, said in settings_of(kind).items()
@@ -146,6 +146,7 @@ OPTIONS = {"timing=None": "--no-speed"} | {
 """Of each setting that an error may name."""
 
 Model = Annotated[str | None, option_of(WorkbenchSettings, "model")]
+CalibrateOn = Annotated[str | None, option_of(WorkbenchSettings, "calibrate_on")]
 Device = Annotated[str, option_of(WorkbenchSettings, "device")]
 Mode = Annotated[
     request.Mode | None,
@@ -198,6 +199,20 @@ def refuse_untimed(ctx: typer.Context) -> None:
             raise TimingError(
                 f"cannot use {param.opts[0]} together with --no-speed: one asks for timings, the "
                 "other for none. Leave one out."
+            )
+
+
+def refuse_unbridged(ctx: typer.Context) -> None:
+    """Refuse to be told how to fit bridges and asked for none.
+
+    Raises:
+        PlanError: naming the option.
+    """
+    for name in ("calibrate_on", "device"):
+        if _is_typed(ctx, name):
+            raise PlanError(
+                f"cannot use --{name.replace('_', '-')} without --bridge: it says how bridges are "
+                "fitted. Give both, or neither."
             )
 
 

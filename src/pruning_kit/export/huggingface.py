@@ -18,13 +18,25 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from pruning_kit.errors import ExportError, PlanError, first_line
-from pruning_kit.export.recipe import CARD_FILE, Number, Recipe, write_card, write_recipe
+from pruning_kit.export.recipe import (
+    CARD_FILE,
+    BridgesRecipe,
+    FittingText,
+    GapRecipe,
+    Number,
+    Recipe,
+    write_card,
+    write_recipe,
+)
 from pruning_kit.export.verification import Check, require, verify_folder
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.inputs.weights import weights_hash
 from pruning_kit.machine.versions import now, versions
 from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.bridges.bridging import Bridges
+from pruning_kit.pruning.bridges.folding import folded, form_sha256
 from pruning_kit.pruning.surgery import count_parameters, predicted_parameters, recut, stored_copy
 
 SPARE_BYTES = 16 * 2**20
@@ -37,6 +49,7 @@ def export(
     folder: Path | str,
     numbers: Mapping[str, Number] | None = None,
     command: str | None = None,
+    bridges: Bridges | None = None,
 ) -> list[Check]:
     """Cut the plan's blocks out, verify the result and save it with tokenizer, card and recipe.
 
@@ -50,24 +63,35 @@ def export(
         folder: a folder that does not exist yet, or an empty one.
         numbers: what was measured, by the names to show in the card.
         command: what the user typed, for card and recipe.
+        bridges: those of the plan, to be folded into the blocks before its gaps.
 
     Returns:
         The checks, all passed.
 
     Raises:
-        PlanError: if the plan is empty or does not fit the model.
+        PlanError: if the plan is empty, does not fit the model, or is not that of the bridges.
         ExportError: if the folder is taken or cannot be written.
         VerificationError: if the saved model is not the one in memory, or does not hold together.
     """
     if not plan.removed:
         raise PlanError("cannot prune by an empty plan: it removes no block. Name blocks: 1,3.")
+    if bridges is not None and bridges.plan != plan:
+        raise PlanError(
+            f"cannot fold the bridges of {bridges.plan.short} into the model without {plan.short}: "
+            "the gaps are others. Give those of this plan."
+        )
     decoder, target = Decoder(loaded.model), Path(folder)
-    recipe = _recipe(loaded, decoder, plan, numbers or {}, command)
+    forms = {} if bridges is None else bridges.forms
+    recipe = _recipe(loaded, decoder, plan, numbers or {}, command, bridges)
     dtype = _torch_dtype(loaded.stored_dtype)
     with _disk_errors_said(target):
         _remove_stale_partials(target)
-        _check_target(target, needed_bytes=recipe.parameters * dtype.itemsize + SPARE_BYTES)
-        with _written_whole(target) as partial, recut(decoder, plan) as model:
+        check_target(target, needed_bytes=recipe.parameters * dtype.itemsize + SPARE_BYTES)
+        with (
+            _written_whole(target) as partial,
+            folded(decoder, forms),
+            recut(decoder, plan) as model,
+        ):
             _save_weights(stored_copy(model, dtype), partial)
             _save_tokenizer(loaded.tokenizer, partial)
             recipe = structs.replace(recipe, weights_sha256=weights_hash(partial))
@@ -99,6 +123,7 @@ def _recipe(
     plan: Plan,
     numbers: Mapping[str, Number],
     command: str | None,
+    bridges: Bridges | None,
 ) -> Recipe:
     """The recipe but for the hash of the weights, which are not written yet."""
     return Recipe(
@@ -117,6 +142,35 @@ def _recipe(
         versions=versions(),
         command=command,
         numbers=dict(numbers),
+        bridges=None if bridges is None else _bridges_recipe(bridges),
+    )
+
+
+def _bridges_recipe(bridges: Bridges) -> BridgesRecipe:
+    fitting, tuning = bridges.calibration.fitting, bridges.calibration.tuning
+    return BridgesRecipe(
+        gaps={
+            str(gap): GapRecipe(strength=fit.strength, sha256=form_sha256(fit.form))
+            for gap, fit in bridges.fits.items()
+            if fit.strength is not None and fit.form is not None
+        },
+        fitting=_fitting_text(fitting),
+        tuning=_fitting_text(tuning),
+        context=fitting.windows[0].context,
+        stride=bridges.calibration.stride,
+        bos=fitting.bos,
+        nats_as_cut=bridges.judgement.nats_as_cut,
+        nats=bridges.judgement.nats,
+    )
+
+
+def _fitting_text(text: PreparedText) -> FittingText:
+    return FittingText(
+        name=text.corpus.name,
+        title=text.corpus.title,
+        sha256=text.corpus.sha256,
+        tokens=len(text.ids),
+        tokens_sha256=text.ids_sha256,
     )
 
 
@@ -150,8 +204,12 @@ def _torch_dtype(name: str) -> torch.dtype:
     )
 
 
-def _check_target(folder: Path, needed_bytes: int) -> None:
-    """Refuse what cannot end well before anything is computed."""
+def check_target(folder: Path, needed_bytes: int = 0) -> None:
+    """Refuse what cannot end well before anything is computed.
+
+    Raises:
+        ExportError: if the folder is taken or the disk has no room for it.
+    """
     if folder.is_dir() and not any(folder.iterdir()):
         pass
     elif folder.exists() or folder.is_symlink():

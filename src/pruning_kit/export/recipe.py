@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec import Meta, Struct, to_builtins
 
-from pruning_kit.errors import ModelError, first_line
+from pruning_kit.errors import ModelError, PlanError, first_line
 from pruning_kit.machine.disk import parse_json
 from pruning_kit.machine.typed import Count, MisfitError, fit
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import copyable, markdown_text
+from pruning_kit.pruning.bridges.gaps import Gap, gaps_of
 
 RECIPE_FILE = "pruning.json"
 CARD_FILE = "README.md"
@@ -23,6 +24,63 @@ SCHEMA = 1
 Number = str | int | float | bool | None
 
 Block = Annotated[int, Meta(ge=0, lt=10_000)]
+
+
+class FittingText(Struct, frozen=True, kw_only=True):
+    """A part of a text that bridges were made of."""
+
+    name: str
+    """As it was asked for."""
+    title: str
+    sha256: str
+    """Hash of the part, in UTF-8."""
+    tokens: Count
+    """That were read of it."""
+    tokens_sha256: str
+    """Hash of these token ids, as little-endian int64."""
+
+
+class GapRecipe(Struct, frozen=True, kw_only=True):
+    """How a gap is bridged: by another output projection of the MLP of the block before it."""
+
+    strength: float
+    """Of the ridge, relative to the mean of the diagonal."""
+    sha256: str
+    """Hash of that projection's weight and bias, as they are saved."""
+
+
+class BridgesRecipe(Struct, frozen=True, kw_only=True):
+    """The bridges of a pruned model, fitted on the base model's states."""
+
+    gaps: dict[str, GapRecipe]
+    """By the kept block before the gap and the one after it, such as `2>4`."""
+    fitting: FittingText
+    """What they are solved from."""
+    tuning: FittingText
+    """What their strengths are chosen on, and whether they help together."""
+    context: Count
+    """Tokens per window."""
+    stride: Count
+    """Tokens that windows of the tuning text advance by."""
+    bos: int | None
+    """Token before each window."""
+    nats_as_cut: float
+    """NLL per token of the tuning text without them."""
+    nats: float
+    """The same with them."""
+
+    def contradictions(self, plan: Plan, n_blocks: int) -> list[str]:
+        """What cannot be true of a plan's bridges."""
+        found = []
+        try:
+            gaps = set(map(Gap.parse, self.gaps))
+        except PlanError as error:
+            return [str(error)]
+        if not gaps or not gaps <= set(gaps_of(plan, n_blocks)):
+            found.append(f"{', '.join(self.gaps) or 'no gap'} is bridged, which the plan lacks")
+        if not self.nats < self.nats_as_cut:
+            found.append("its bridges are said to cost more than none")
+        return found
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
@@ -51,6 +109,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     command: str | None
     numbers: dict[str, Number]
     """What was measured, under the names it is shown by."""
+    bridges: BridgesRecipe | None = None
+    """What was folded into the blocks before the gaps; None: nothing."""
 
     @property
     def plan(self) -> Plan:
@@ -67,6 +127,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
             found.append("the kept blocks are out of order")
         if not 0 < self.parameters <= self.whole_parameters:
             found.append("the pruned model has more parameters than the base model")
+        if self.bridges is not None and not found:
+            found += self.bridges.contradictions(self.plan, n_blocks)
         return found
 
 
@@ -144,7 +206,12 @@ def render_card(recipe: Recipe) -> str:
     )
     environment.filters |= {"words": markdown_text, "cell": _cell, "command": copyable}
     template = environment.get_template("model_card.md.j2")
-    return template.render(recipe=recipe, base_on_hub=recipe.revision is not None)
+    return template.render(
+        recipe=recipe,
+        bridges=recipe.bridges,
+        n_blocks=len(recipe.kept) + len(recipe.removed),
+        base_on_hub=recipe.revision is not None,
+    )
 
 
 def _cell(value: Number) -> str:

@@ -39,6 +39,8 @@ class Calibration:
 
     fitting: PreparedText
     tuning: PreparedText
+    stride: int
+    """Tokens that the windows of the tuning text advance by."""
 
 
 def parts_of(corpus: Corpus) -> Parts:
@@ -107,4 +109,5 @@ def prepare_calibration(
     return Calibration(
         prepare_text(parts.fitting, inputs, context, context, n_windows, bos),
         prepare_text(parts.tuning, inputs, context, stride, TUNING_WINDOWS, bos),
+        stride,
     )

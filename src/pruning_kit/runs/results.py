@@ -293,11 +293,11 @@ def write_csv(run: Run, path: Path) -> None:
     disk.write_file(path, run.frame().to_csv(index=False))
 
 
-def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any]:
-    """What a run measured for a plan, by the names that a model card shows.
+def measured_numbers(run: Run, variant: Variant, weights_sha256: str) -> dict[str, Any]:
+    """What a run measured for a variant, by the names that a model card shows.
 
     Raises:
-        RunError: if the run is of another model or did not measure the plan.
+        RunError: if the run is of another model or did not measure the variant.
     """
     model, text, protocol = run.facts.model, run.facts.texts["reported"], run.facts.protocol
     if model.weights_sha256 != weights_sha256:
@@ -305,20 +305,22 @@ def measured_numbers(run: Run, plan: Plan, weights_sha256: str) -> dict[str, Any
             f"cannot take numbers from {run.folder}: it measured {model.name!r} "
             "with other weights. Give a run of the model that is pruned."
         )
-    plan.check(run.n_blocks)
-    rows = {row["removed"]: row for row in run.rows_as_cut()}
-    if str(plan) not in rows:
+    plan = variant.plan.check(run.n_blocks)
+    rows = {row["variant"]: row for row in run.rows()}
+    if str(variant) not in rows:
+        what = f"plan {plan.short}" if variant.recovery is None else str(variant)
         raise RunError(
-            f"cannot take numbers from {run.folder}: it did not measure plan {plan.short}. "
-            f"Measure it with a sweep that tries {plan.short}."
+            f"cannot take numbers from {run.folder}: it did not measure {what}. "
+            f"Measure it with sweep --try {plan.short}."
         )
-    pruned, whole = rows[str(plan)], rows[str(Plan())]
+    pruned, as_cut, whole = (rows[str(one)] for one in (variant, Variant(plan), Variant()))
     return {
         "text": text.title + (f", {text.part}" if text.part else ""),
         "context and stride": f"{protocol.context} and {protocol.stride}",
         **({} if protocol.bos is None else {"first token of each window": "BOS"}),
         "tokens scored": pruned["tokens"],
         "perplexity": pruned["ppl"],
+        **({} if variant.recovery is None else {"perplexity as cut": as_cut["ppl"]}),
         "perplexity of the whole model": whole["ppl"],
         "bits per byte": pruned["bits_per_byte"],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, Judgement
 from pruning_kit.pruning.bridges.fitting import Fit
+from pruning_kit.pruning.bridges.folding import form_sha256
 from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.runs import provenance, recoveries
 from pruning_kit.runs.ranks import Ranks
@@ -123,7 +123,7 @@ def _restored(run: RunFolder, gap: Gap, facts: GapFacts) -> Fit | None:
         if weights is None:
             return None
         form = _form(weights)
-        if _sha256(form) != facts.sha256:
+        if form_sha256(form) != facts.sha256:
             return None
     return Fit(gap, facts.strength, facts.nats_as_cut, facts.nats, form)
 
@@ -137,14 +137,6 @@ def _form(weights: Mapping[str, np.ndarray]) -> Form:
 def _arrays(form: Form) -> dict[str, np.ndarray]:
     pairs = zip(NAMES, form, strict=True)
     return {name: tensor.numpy() for name, tensor in pairs if tensor is not None}
-
-
-def _sha256(form: Form) -> str:
-    digest = hashlib.sha256()
-    for name, array in _arrays(form).items():
-        digest.update(f"{name} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def describe(bridging: Bridging, workbench: Workbench) -> BridgesFacts:
@@ -167,5 +159,5 @@ def _describe_fit(fit: Fit) -> GapFacts:
         strength=fit.strength,
         nats_as_cut=fit.nats_as_cut,
         nats=fit.nats,
-        sha256=None if fit.form is None else _sha256(fit.form),
+        sha256=None if fit.form is None else form_sha256(fit.form),
     )

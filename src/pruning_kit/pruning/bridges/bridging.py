@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.plans.paths import Path, as_cut
@@ -29,6 +30,24 @@ class Judgement:
     def helps(self) -> bool:
         """Whether the plan is better with them."""
         return self.nats < self.nats_as_cut
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bridges:
+    """The bridges of one plan, which is better with them: what is folded into a cut model."""
+
+    plan: Plan
+    gaps: Sequence[Gap]
+    """All of the plan's that a block stands before."""
+    fits: Mapping[Gap, Fit]
+    """Of those that are bridged."""
+    judgement: Judgement
+    calibration: Calibration
+
+    @property
+    def forms(self) -> dict[Gap, Form]:
+        """What stands in place of the output projections of the blocks before the gaps."""
+        return {gap: fit.form for gap, fit in self.fits.items() if fit.form is not None}
 
 
 LOOK_TOKENS = 16
@@ -90,6 +109,43 @@ class Bridging:
     def helps(self, plan: Plan) -> bool:
         """Whether a judged plan is better with its bridges; never where it has none."""
         return plan in self.judged and self.judged[plan].helps
+
+    def bridges(self, plan: Plan) -> Bridges:
+        """Fit and judge the bridges of one plan.
+
+        Raises:
+            PlanError: if the model has no such plan, nothing can be bridged in it, or the plan is
+                better as cut.
+        """
+        gaps = list(gaps_of(plan.check(self.n_blocks), self.n_blocks))
+        for _ in self.fit([plan]):
+            pass
+        self.judge([plan])
+        if not self.helps(plan):
+            raise PlanError(
+                f"cannot bridge the gaps of {plan.short}: {self._why_not(plan, gaps)}. Prune with "
+                "`bridges=None`."
+            )
+        fits = {gap: self.fits[gap] for gap in gaps if gap in self.forms}
+        return Bridges(plan, gaps, fits, self.judged[plan], self.calibration)
+
+    def _why_not(self, plan: Plan, gaps: Sequence[Gap]) -> str:
+        """Why a plan has no bridges, as a clause."""
+        title = self.calibration.tuning.corpus.title
+        if plan in self.judged:
+            found = self.judged[plan]
+            return (
+                f"{found.nats:.4f} nats per token of {title} with bridges, "
+                f"{found.nats_as_cut:.4f} as cut"
+            )
+        reasons = [
+            f"into block {gap.block}, {self.refused[gap.block]}"
+            if gap.block in self.refused
+            else f"no bridge over {gap} takes down the {self.fits[gap].nats_as_cut:.4f} nats per "
+            f"token of {title}"
+            for gap in gaps
+        ]
+        return "; ".join(reasons) or "no kept block stands before a removed one"
 
     def teach(self, kernel: Kernel, path: Path) -> None:
         """Let a kernel know the forms that a path asks for."""

@@ -7,6 +7,9 @@ and so does a factor on what is added (granite's residual_multiplier).
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning_kit.inputs.architectures import Decoder, Recording
-from pruning_kit.inputs.layers import close, is_linear_kind, submodule, weight_and_bias
+from pruning_kit.inputs.layers import (
+    close,
+    is_linear_kind,
+    layer_like,
+    submodule,
+    weight_and_bias,
+)
+from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.walk.kernel import Form
 
 TOLERANCE = 1e-3
@@ -106,3 +116,46 @@ def _known_amount(like_BTD: Tensor) -> Tensor:
     """A random amount as large as the stream at each token, the same for each call."""
     drawn = torch.randn(like_BTD.shape, generator=torch.Generator().manual_seed(0))
     return drawn.to(like_BTD) * like_BTD.square().mean(dim=-1, keepdim=True).sqrt()
+
+
+@contextmanager
+def folded(decoder: Decoder, forms: Mapping[Gap, Form]) -> Iterator[None]:
+    """Lend the decoder's model with forms in place of its own projections, one for each block.
+
+    Afterwards, also after an exception, it has its own again. A form is rounded to the format that
+    the model computes in.
+    """
+    path = decoder.family.projection
+    assert path is not None or not forms, "families without it have no bridges"
+    assert len({gap.block for gap in forms}) == len(forms), "a block has one form at a time"
+    own = {gap: decoder.stack[gap.block].get_submodule(path or "") for gap in forms}
+    try:
+        for gap, form in forms.items():
+            _put(decoder.stack[gap.block], path or "", layer_like(own[gap], *form))
+        yield
+    finally:
+        for gap, layer in own.items():
+            _put(decoder.stack[gap.block], path or "", layer)
+
+
+def _put(block: nn.Module, path: str, layer: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(block.get_submodule(parent), name, layer)
+
+
+def form_of(layer: nn.Module) -> Form:
+    """The form that a layer holds: a copy, float32 on the host."""
+    weight_OI, bias_O = weight_and_bias(layer)
+    if bias_O is not None:
+        bias_O = bias_O.to("cpu", torch.float32, copy=True)
+    return Form(weight_OI.to("cpu", torch.float32, copy=True), bias_O)
+
+
+def form_sha256(form: Form) -> str:
+    """Hash of a form's numbers as float32, with names and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in zip(("weight", "bias"), form, strict=True):
+        if tensor is not None:
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""Refitting: the bridges of one plan outside of a sweep, as a sweep or a recipe has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from pruning_kit.errors import CorpusError, PlanError
+from pruning_kit.export.recipe import BridgesRecipe
+from pruning_kit.inputs.corpora import Corpus
+from pruning_kit.machine.devices import using_threads
+from pruning_kit.plans.plan import Plan
+from pruning_kit.pruning.bridges.bridging import Bridges
+from pruning_kit.runs.facts import RunFacts
+from pruning_kit.runs.recoveries import BridgesFacts
+from pruning_kit.sweeps.workbench import Workbench
+
+
+def bridges_of(plan: Plan, workbench: Workbench) -> Bridges:
+    """The bridges of one plan, fitted and judged as in a sweep on this workbench.
+
+    Raises:
+        PlanError: if the model has no such plan, nothing can be bridged in it, or the plan is
+            better as cut.
+    """
+    bridging = workbench.bridging
+    if isinstance(bridging, str):
+        raise PlanError(
+            f"cannot bridge the gaps of {plan.short}: {bridging}. Prune with `bridges=None`."
+        )
+    gaps = bridging.gaps_to_fit([plan.check(workbench.n_blocks)])
+    with using_threads(workbench.threads):
+        with workbench.observer.track("bridges, gap by gap", len(gaps)) as advance:
+            for _ in bridging.fit([plan]):
+                advance(1)
+        return bridging.bridges(plan)
+
+
+def settings_of_run(facts: RunFacts, bridges: BridgesFacts) -> dict[str, Any]:
+    """Of a workbench that fits the bridges of a run again; its texts are yet to be compared."""
+    return {
+        "dataset": facts.texts["reported"].name,
+        "calibrate_on": _file(bridges.fitting.name),
+        "context": facts.protocol.context,
+        "stride": facts.protocol.stride,
+        "bos": facts.protocol.bos is not None,
+    }
+
+
+def settings_of_recipe(bridges: BridgesRecipe) -> dict[str, Any]:
+    """Of a workbench that fits the bridges of a folder again; as `settings_of_run`."""
+    return {
+        "calibrate_on": _file(bridges.fitting.name),
+        "context": bridges.context,
+        "stride": bridges.stride,
+        "bos": bridges.bos is not None,
+    }
+
+
+def _file(name: str) -> str | None:
+    """A text by its name, if that is a file's; others belong to the reported text."""
+    return name if os.path.isfile(name) else None  # noqa: PTH113 - raises for very long names
+
+
+class Named(Protocol):
+    """What a run or a recipe says of a text."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
+def refuse_other_text(fitted: Named, found: Corpus) -> None:
+    """Refuse to fit on another text what is to be as it was.
+
+    Raises:
+        CorpusError: if the hash of the one that was found is another.
+    """
+    if found.sha256 != fitted.sha256:
+        raise CorpusError(
+            f"cannot fit the same bridges again: they were fitted on {fitted.title} (hash "
+            f"{fitted.sha256[:8]}), and this is {found.title} (hash {found.sha256[:8]}). Give that "
+            "text with `calibrate_on`."
+        )
+
+
+def other_strengths(bridges: Bridges, stored: Mapping[str, float | None]) -> list[str]:
+    """Gaps of a plan that were bridged with another strength elsewhere, in words.
+
+    Args:
+        bridges: those of the plan fitted here.
+        stored: the strengths of all gaps there, None where one is not bridged.
+    """
+    here = {
+        gap: bridges.fits[gap].strength if gap in bridges.fits else None for gap in bridges.gaps
+    }
+    return [
+        f"{gap} with {_strength(stored.get(str(gap)))} and not, as here, {_strength(strength)}"
+        for gap, strength in here.items()
+        if stored.get(str(gap)) != strength
+    ]
+
+
+def _strength(value: float | None) -> str:
+    return "no bridge" if value is None else f"strength {value:g}"
