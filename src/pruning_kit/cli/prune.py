@@ -52,8 +52,7 @@ def prune(
         opt.refuse_unbridged(ctx)
     from pruning_kit.export.huggingface import check_target, export
     from pruning_kit.inputs.models import find_model, load_model
-    from pruning_kit.plans.variant import Variant
-    from pruning_kit.pruning.recovery import BRIDGED
+    from pruning_kit.plans.variant import BRIDGED, Variant
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
@@ -86,8 +85,8 @@ def _bridged(
     from pruning_kit.cli.terminal import TerminalObserver
     from pruning_kit.runs.recoveries import read_facts
     from pruning_kit.sweeps import refitting
+    from pruning_kit.sweeps.building import find, prepare
     from pruning_kit.sweeps.settings import WorkbenchSettings
-    from pruning_kit.sweeps.workbench import find, prepare
 
     stored = read_facts(run.folder) if run else None
     if run and stored is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.calibration import Calibration
-from pruning_kit.plans.paths import Path, as_cut
+from pruning_kit.plans.paths import Call, Path, as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.bridges.fitting import Fit, Fitter
 from pruning_kit.pruning.bridges.folding import Socket, find_sockets
@@ -67,6 +68,7 @@ class Bridging:
     fits: dict[Gap, Fit] = field(default_factory=dict)
     judged: dict[Plan, Judgement] = field(default_factory=dict)
     _fitter: Fitter | None = None
+    _taught: WeakKeyDictionary[Kernel, set[Call]] = field(default_factory=WeakKeyDictionary)
 
     @property
     def fitter(self) -> Fitter:
@@ -100,7 +102,11 @@ class Bridging:
         """See which plans are better with their bridges, on text that none was fitted on."""
         paths = {plan: self.path(plan) for plan in plans if plan not in self.judged}
         cut = {plan: as_cut(plan, self.n_blocks) for plan in paths}
-        todo = [plan for plan in paths if paths[plan] != cut[plan]]
+        for gap, fit in self.fits.items():  # judged where nothing else is removed
+            if fit.form is not None and paths.get(gap.plan) == self.path(gap.plan):
+                self.judged[gap.plan] = Judgement(fit.nats_as_cut, fit.nats)
+        changed = (plan for plan in paths if paths[plan] != cut[plan])
+        todo = [plan for plan in changed if plan not in self.judged]
         nats = self.fitter.nats([*(cut[p] for p in todo), *(paths[p] for p in todo)])
         before, after = nats[: len(todo)], nats[len(todo) :]
         for plan, *both in zip(todo, before, after, strict=True):
@@ -149,9 +155,11 @@ class Bridging:
 
     def teach(self, kernel: Kernel, path: Path) -> None:
         """Let a kernel know the forms that a path asks for."""
+        known = self._taught.setdefault(kernel, set())
         for call in path:
-            if call.to is not None:
+            if call.to is not None and call not in known:
                 kernel.learn(call, self.forms[Gap(call.block, call.to)])
+                known.add(call)
 
 
 def bridging_of(
@@ -181,7 +189,7 @@ def bridging_of(
         window = calibration.tuning.typical_window()
         return Fitter(
             kernel,
-            kernel if kernel.dtype == torch.float32 else make_exact(),
+            (lambda: kernel) if kernel.dtype == torch.float32 else make_exact,
             {block: one for block, one in sockets.items() if isinstance(one, Socket)},
             calibration,
             decoder.n_blocks,

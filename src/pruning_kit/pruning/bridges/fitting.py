@@ -7,7 +7,7 @@ between these and no bridge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -15,13 +15,14 @@ from operator import attrgetter
 import torch
 from torch import Tensor
 
+from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.pruning.bridges.folding import Socket
 from pruning_kit.pruning.bridges.gaps import Gap, bridged_path
 from pruning_kit.pruning.bridges.moments import Inputs, Moments, Rows, add_up, rows_of
-from pruning_kit.pruning.bridges.ridge import errors, solve
+from pruning_kit.pruning.bridges.ridge import error_of, solve
 from pruning_kit.walk.batching import sums_within_memory
 from pruning_kit.walk.kernel import Form, Kernel
 from pruning_kit.walk.measures import NLL
@@ -29,6 +30,7 @@ from pruning_kit.walk.measures import NLL
 STRENGTHS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 """From strong to weak."""
 SHORTLISTED = 3
+MOST_RISES = 2
 TOKENS_AT_ONCE = 4096
 UNFITTED_TOKENS = 4096
 """On which the error of a solution is taken."""
@@ -67,8 +69,8 @@ class Fitter:
 
     kernel: Kernel
     """Decides by NLL: the one that the sweep is measured with."""
-    exact: Kernel
-    """Gives states and activations, in float32."""
+    make_exact: Callable[[], Kernel]
+    """Makes what gives states and activations, in float32; it is kept while gaps are fitted."""
     sockets: Mapping[int, Socket]
     calibration: Calibration
     n_blocks: int
@@ -78,9 +80,32 @@ class Fitter:
     """Windows at a time, for the NLL."""
 
     def fit(self, gaps: Sequence[Gap]) -> Iterator[Fit]:
-        """Fit gaps, as many of them at a time as memory is meant for."""
+        """Fit gaps, as many of them at a time as memory is meant for.
+
+        Raises:
+            DeviceError: if the device has no room for a single one.
+        """
+        exact = self.make_exact()
         for group in self._groups(sorted(gaps)):
-            yield from self._choose(group, self._shortlists(group))
+            yield from self._choose(group, self._within_memory(exact, group))
+
+    def _within_memory(self, exact: Kernel, group: Sequence[Gap]) -> dict[Gap, list[Candidate]]:
+        """Solutions of a group, by halves of it as often as the device runs out of memory."""
+        try:
+            return self._shortlists(exact, group)
+        except torch.OutOfMemoryError:
+            pass  # gone on with outside: the traceback holds the tensors
+        torch.cuda.empty_cache()
+        if len(group) == 1:
+            raise DeviceError(
+                f"cannot fit the bridge over {group[0]} on {exact.device}: its memory is full. "
+                "Choose another `device`, or leave out `bridges`."
+            )
+        half = len(group) // 2
+        return {
+            **self._within_memory(exact, group[:half]),
+            **self._within_memory(exact, group[half:]),
+        }
 
     def _groups(self, gaps: Sequence[Gap]) -> Iterator[list[Gap]]:
         """Gaps whose sums and solutions are alive at once, those of a block together."""
@@ -106,14 +131,12 @@ class Fitter:
         assert isinstance(weight, Tensor)
         return weight.numel() // socket.n_inputs
 
-    def _shortlists(self, group: Sequence[Gap]) -> dict[Gap, list[Candidate]]:
+    def _shortlists(self, exact: Kernel, group: Sequence[Gap]) -> dict[Gap, list[Candidate]]:
         """Solutions of each gap, the one of the least error first."""
         by_block = {b: list(gaps) for b, gaps in groupby(group, key=attrgetter("block"))}
         most = self._windows_at_once(by_block)
-        moments = add_up(
-            self.exact, inputs_of(self.calibration.fitting, most), by_block, self.sockets
-        )
-        unfitted = self._unfitted_rows(by_block, most)
+        moments = add_up(exact, inputs_of(self.calibration.fitting, most), by_block, self.sockets)
+        unfitted = self._unfitted_rows(exact, by_block, most)
         found: dict[Gap, list[Candidate]] = {}
         for block, gaps in by_block.items():
             found |= self._solutions(moments.pop(block), unfitted.pop(block), gaps)
@@ -124,12 +147,14 @@ class Fitter:
         n_tokens = min(TOKENS_AT_ONCE, ACTIVATION_BYTES // (4 * n_inputs))
         return max(1, n_tokens // self.calibration.fitting.windows[0].n_inputs)
 
-    def _unfitted_rows(self, by_block: Mapping[int, list[Gap]], most: int) -> dict[int, Rows]:
+    def _unfitted_rows(
+        self, exact: Kernel, by_block: Mapping[int, list[Gap]], most: int
+    ) -> dict[int, Rows]:
         """Rows of the tuning text, as many tokens as the error is taken on."""
         pieces: dict[int, list[Rows]] = {block: [] for block in by_block}
         n_tokens = 0
         for inputs in inputs_of(self.calibration.tuning, most):
-            for block, rows in rows_of(self.exact, inputs, by_block, self.sockets):
+            for block, rows in rows_of(exact, inputs, by_block, self.sockets):
                 pieces[block].append(rows)
             n_tokens += inputs[0].numel()
             if n_tokens >= UNFITTED_TOKENS:
@@ -145,20 +170,25 @@ class Fitter:
     def _solutions(
         self, moments: Moments, unfitted: Rows, gaps: Sequence[Gap]
     ) -> dict[Gap, list[Candidate]]:
-        """The best solutions for the gaps of a block; none where the sums are of no use."""
+        """The best solutions for the gaps of a block; none where the sums are of no use.
+
+        Of a gap whose error has risen twice no weaker solution is looked at.
+        """
         socket = self.sockets[gaps[0].block]
         found: dict[Gap, list[Candidate]] = {gap: [] for gap in gaps}
+        rises = dict.fromkeys(gaps, 0)
         for strength in STRENGTHS:
-            maps_GHD = solve(moments, strength, socket.has_bias)
+            alive = [place for place, gap in enumerate(gaps) if rises[gap] < MOST_RISES]
+            maps_GHD = solve(moments, strength, socket.has_bias, alive) if alive else None
             if maps_GHD is None:
                 continue
-            for gap, map_HD, error in zip(gaps, maps_GHD, errors(maps_GHD, unfitted), strict=True):
-                candidates = found[gap]
-                if len(candidates) < SHORTLISTED or error < candidates[-1].error:
-                    form = socket.fold(map_HD, self.dtype)
-                    candidates.append(Candidate(strength, error, form))
-                    candidates.sort(key=attrgetter("error"))
-                    del candidates[SHORTLISTED:]
+            for place, map_HD in zip(alive, maps_GHD, strict=True):
+                gap = gaps[place]
+                error = error_of(map_HD, unfitted, place)
+                rises[gap] += bool(found[gap]) and not error < found[gap][0].error
+                candidate = Candidate(strength, error, socket.fold(map_HD, self.dtype))
+                found[gap] = sorted([*found[gap], candidate], key=attrgetter("error"))
+                del found[gap][SHORTLISTED:]
         return found
 
     def _choose(
