@@ -154,7 +154,7 @@ def test_strong_autocorrelation_is_said(run_of):
     scores = Scores.of(plans, nll, np.full(200, 100))
     found = analyse_scores(scores, scores, 4, parameters(plans), {})
     assert found.autocorrelation > 0.9
-    assert "beyond the 0.5 up to which the intervals were checked" in of_the_intervals(found)[1]
+    assert "beyond the 0.75 up to which the intervals were checked" in of_the_intervals(found)[1]
     assert len(of_the_intervals(analyse(run_of(all_plans(4))))) == 1
 
 

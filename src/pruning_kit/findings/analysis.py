@@ -35,7 +35,7 @@ from pruning_kit.speed.timings import END_TO_END, Timings
 if TYPE_CHECKING:
     from pruning_kit.runs.results import Run
 
-CHECKED_AUTOCORRELATION = 0.5
+CHECKED_AUTOCORRELATION = 0.75
 COLLAPSE_RATIO = 10.0
 
 
@@ -91,7 +91,7 @@ class Analysis:
     @property
     def tested(self) -> bool:
         """Whether there are windows enough on the text chosen on to tell plans apart."""
-        return self.selection_scores.resampling is not None
+        return self.selection_scores.has_intervals
 
     @cached_property
     def row(self) -> Mapping[Plan, PlanRow]:
@@ -160,11 +160,11 @@ class Analysis:
         return self.scores.difference(plan, other)
 
 
-def analyse(run: Run, seed: int = 0) -> Analysis:
-    """Analyse what a stored run measured as cut; the seed repeats the resamples."""
+def analyse(run: Run) -> Analysis:
+    """Analyse what a stored run measured as cut."""
     role, texts = run.facts.choosing_role, run.facts.texts
-    reported = _scores(run, "reported", seed)
-    selection = reported if role == "reported" else _scores(run, role, seed)
+    reported = _scores(run, "reported")
+    selection = reported if role == "reported" else _scores(run, role)
     return analyse_scores(
         reported,
         selection,
@@ -173,7 +173,7 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
         latencies(run) if _timed_enough(run) else {},
         titles=(texts["reported"].title, texts[role].title),
         further={
-            other: (texts[other].title, _scores(run, other, seed))
+            other: (texts[other].title, _scores(run, other))
             for other in run.facts.further_roles
             if run.as_cut("nll", other) is not None
         },
@@ -182,11 +182,11 @@ def analyse(run: Run, seed: int = 0) -> Analysis:
     )
 
 
-def _scores(run: Run, role: Role, seed: int) -> Scores:
+def _scores(run: Run, role: Role) -> Scores:
     """The sums of a run's plans as cut on a text."""
     found = {name: run.as_cut(name, role) for name in ("kl", "agreement")}
     others = {name: sums for name, sums in found.items() if sums is not None}
-    return Scores.of(run.plans, run.nll_as_cut(role), run.targets(role), seed=seed, others=others)
+    return Scores.of(run.plans, run.nll_as_cut(role), run.targets(role), others=others)
 
 
 def _timed_enough(run: Run) -> bool:

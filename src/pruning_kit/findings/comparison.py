@@ -19,6 +19,7 @@ from pruning_kit.errors import RunError
 from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.findings.importance import p_values
 from pruning_kit.intervals import MIN_ROUNDS, windows
+from pruning_kit.intervals.memory import Array
 from pruning_kit.plans.plan import Plan
 from pruning_kit.runs.facts import TextFacts
 from pruning_kit.runs.results import Run
@@ -161,7 +162,7 @@ def measured_plans(run: Run) -> list[Plan]:
     ]
 
 
-def _sums(run: Run, plans: Sequence[Plan]) -> windows.Array:
+def _sums(run: Run, plans: Sequence[Plan]) -> Array:
     return run.nll_as_cut()[_places(run, plans)]
 
 

@@ -1,7 +1,7 @@
 """Elsewhere: whether what the reported text says of plans holds on further texts.
 
 A plan's ratio to the whole model has a value on each text. Two texts are independent, so that the
-difference of their logarithms has the variance of both.
+difference of their logarithms has the errors of both.
 
 Shapes: P plans that were measured in full on both texts.
 """
@@ -13,18 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from scipy.special import stdtr, stdtridf  # scipy.stats takes a second to import
 
 from pruning_kit.findings.comparison import order_agreement
 from pruning_kit.findings.evidence import Interval, Scores, exp
-from pruning_kit.intervals.windows import LEVEL, Array, Estimates
+from pruning_kit.intervals.memory import Array
+from pruning_kit.intervals.windows import LEVEL, Estimates
 from pruning_kit.plans.plan import Plan
 
 if TYPE_CHECKING:
     from pruning_kit.findings.analysis import Text
 
-NORMAL = 1.97
-"""A quantile of Student's t so near to the normal one belongs to 237 degrees of freedom."""
 Key = TypeVar("Key")
 
 
@@ -111,25 +109,11 @@ def _relative_to_whole(scores: Scores, plans: Sequence[Plan]) -> Estimates:
 
 
 def _p_values(first: Estimates, second: Estimates) -> Array:
-    """Two-sided tests of equal values on two independent texts, (P,); NaN where windows are few.
-
-    Source: Welch (1947), with the degrees of freedom that each text's own intervals have.
-    """
-    variances_2P = np.square([first.standard_error_C, second.standard_error_C])
-    degrees_2P = np.array([_degrees(first), _degrees(second)])
-    difference_P, variance_P = np.abs(second.value_C - first.value_C), variances_2P.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t_P = difference_P / np.sqrt(variance_P)
-        degrees_P = np.square(variance_P) / (np.square(variances_2P) / degrees_2P).sum(axis=0)
-        p_P = 2 * stdtr(degrees_P, -t_P)
-    return np.where(variance_P == 0, np.where(difference_P > 0, 0.0, 1.0), p_P)
-
-
-def _degrees(estimates: Estimates) -> Array:
-    """Degrees of freedom of the t distribution that has half an interval for its quantile, (P,)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        quantile_P = estimates.half_width_C / estimates.standard_error_C
-    return np.asarray(stdtridf((1 + LEVEL) / 2, np.fmax(quantile_P, NORMAL)))
+    """Two-sided tests of equal values on two independent texts, (P,); NaN where windows are few."""
+    if first.errors is None or second.errors is None:
+        return np.full(len(first.value_C), np.nan)
+    errors = first.errors.and_independent(second.errors)
+    return 2 * errors.beyond(np.abs(second.value_C - first.value_C))
 
 
 def _holm(alone: Mapping[Key, float]) -> dict[Key, float]:

@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from pruning_kit.intervals import windows
-from pruning_kit.intervals.windows import Array, Estimates, Resampling
+from pruning_kit.intervals.memory import Array
+from pruning_kit.intervals.windows import MIN_WINDOWS, Estimates
 from pruning_kit.plans.plan import Plan
 
 
@@ -47,7 +48,6 @@ class Scores:
     plans: tuple[Plan, ...]
     nll_PN: Array
     targets_N: Array
-    resampling: Resampling | None
     others: Mapping[str, Array]
     """Sums of further measures, in the form of `nll_PN`."""
 
@@ -57,16 +57,13 @@ class Scores:
         plans: Sequence[Plan],
         nll_PN: Array,
         targets_N: np.ndarray,
-        n_resamples: int = windows.N_RESAMPLES,
-        seed: int = 0,
         others: Mapping[str, Array] | None = None,
     ) -> Scores:
-        """Scores with freshly drawn resamples (none below 50 windows)."""
+        """Scores of arrays of any kind of number."""
         targets = np.asarray(targets_N, dtype=np.float64)
         assert nll_PN.shape == (len(plans), len(targets))
-        resampling = windows.draw_resampling(len(targets), n_resamples, seed)
         nll = np.asarray(nll_PN, dtype=np.float64)
-        return cls(tuple(plans), nll, targets, resampling, others or {})
+        return cls(tuple(plans), nll, targets, others or {})
 
     @cached_property
     def place(self) -> dict[Plan, int]:
@@ -79,6 +76,11 @@ class Scores:
         """Windows of the text."""
         return len(self.targets_N)
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there are windows enough for intervals and tests."""
+        return self.n_windows >= MIN_WINDOWS
+
     def series(self, plans: Iterable[Plan]) -> Array:
         """The NLL of these plans, one row each."""
         return self.nll_PN[[self.place[plan] for plan in plans]]
@@ -88,13 +90,13 @@ class Scores:
         return float(windows.ratio(self.series([plan]), self.targets_N)[0])
 
     def estimate(self, series_CN: Array, one_sided: bool = False) -> Estimates:
-        """Estimates for sums of NLL rows, all on the same resamples, hence paired."""
-        return windows.estimate(series_CN, self.targets_N, self.resampling, one_sided)
+        """Estimates for sums of NLL rows, window by window, hence paired."""
+        return windows.estimate(series_CN, self.targets_N, one_sided)
 
     def intervals(self, estimates: Estimates) -> list[Interval]:
         """The estimates as values with bounds, where there are enough windows."""
         pairs = zip(estimates.value_C.tolist(), estimates.half_width_C.tolist(), strict=True)
-        if self.resampling is None:
+        if not self.has_intervals:
             return [Interval(value) for value, _ in pairs]
         return [Interval(value, value - half, value + half) for value, half in pairs]
 

@@ -1,7 +1,7 @@
 """Who matters: leave-one-out importance, Shapley values, interactions, and honest rankings.
 
 All of these are weighted sums of log perplexities on one text, so their intervals are those of
-`statistics.estimate`. log PPL is in nats per token throughout.
+`intervals.windows.estimate`. log PPL is in nats per token throughout.
 
 Shapes: L blocks, P plans, C contrasts, N windows, M pairs of permutations.
 """
@@ -17,7 +17,8 @@ from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from pruning_kit.bounds import MOST_PERMUTATIONS
 from pruning_kit.findings.evidence import Interval, Scores, exp
-from pruning_kit.intervals.windows import LEVEL, Array
+from pruning_kit.intervals.memory import Array
+from pruning_kit.intervals.windows import LEVEL
 from pruning_kit.plans.permutations import prefix_plans, shapley_permutations
 from pruning_kit.plans.plan import Plan
 from pruning_kit.search.shapley import permutations_to_sample
@@ -136,7 +137,7 @@ def rank(scores: Scores, blocks: list[int], series_CN: Array) -> Ranking:
     values = scores.estimate(series_CN).value_C
     order = sorted(range(len(blocks)), key=lambda index: (-values[index], blocks[index]))
     ranked = tuple(blocks[index] for index in order)
-    if scores.resampling is None:
+    if not scores.has_intervals:
         return Ranking(ranked, None, ranked[:1], ranked[-1:])
     places = list(combinations(range(len(order)), 2))
     series_in_order = series_CN[order]

@@ -17,6 +17,7 @@ import numpy as np
 from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.findings.importance import membership, p_values
 from pruning_kit.intervals import windows
+from pruning_kit.intervals.memory import Array
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import STRATEGIES, strategy_plan
 
@@ -233,7 +234,7 @@ def _size(
     rows_PN = selection.series(plans)
     costs = windows.ratio(rows_PN, selection.targets_N) - selection.log_ppl(Plan())
     order = np.argsort(costs, kind="stable").tolist()
-    in_group = windows.not_worse_than_best(rows_PN, selection.targets_N, selection.resampling)
+    in_group = windows.not_worse_than_best(rows_PN, selection.targets_N)
     best = plans[order[0]]
     increase = reported.difference(best, Plan())
     seen = windows.ratio(reported.series(plans), reported.targets_N)
@@ -311,7 +312,7 @@ def avoid(selection: Scores, n_blocks: int) -> tuple[Avoid, ...]:
     return tuple(found)
 
 
-def _excess(selection: Scores, plans: list[Plan]) -> windows.Array:
+def _excess(selection: Scores, plans: list[Plan]) -> Array:
     """log PPL above the best of these plans."""
     log_ppl_P = windows.ratio(selection.series(plans), selection.targets_N)
     return log_ppl_P - log_ppl_P.min()

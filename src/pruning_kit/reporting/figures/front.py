@@ -136,7 +136,7 @@ def _speed_notes(run: Run, analysis: Analysis) -> list[str]:
     found = []
     if analysis.front:
         ringed = f"Ringed: the front over {what_is_the_front(analysis)}."
-        lines = ["Lines: 95 % intervals."] * (analysis.scores.resampling is not None)
+        lines = ["Lines: 95 % intervals."] * analysis.scores.has_intervals
         found.append(" ".join([ringed, *front_note(analysis), *lines]))
     timed = [row for row in analysis.rows if row.latency is not None and row.plan != Plan()]
     if timed and run.timings is not None and any(len(pool) > 1 for pool in run.timings.pools):

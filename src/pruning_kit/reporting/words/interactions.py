@@ -14,7 +14,7 @@ def interaction_sentences(analysis: Analysis) -> list[str]:
     pairs = analysis.interactions
     if not pairs:
         return []
-    if analysis.scores.resampling is None:
+    if not analysis.scores.has_intervals:
         why = few_windows(analysis.scores.n_windows)
         return [f"None of the {len(pairs)} pairs was tested against its two single costs ({why})."]
     clear = sorted((pair for pair in pairs if pair.is_clear), key=lambda pair: pair.excess.value)

@@ -58,8 +58,7 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
 
 
 def _few_windows(analysis: Analysis) -> list[str]:
-    enough = analysis.scores.resampling is not None
-    return [] if enough else sureness.of_the_intervals(analysis)
+    return [] if analysis.scores.has_intervals else sureness.of_the_intervals(analysis)
 
 
 def _baseline(analysis: Analysis) -> list[str]:

@@ -29,10 +29,13 @@ def few_windows(n_windows: int) -> str:
 
 def of_the_intervals(analysis: Analysis) -> list[str]:
     """What intervals cover and what not, or why there are none."""
-    if analysis.scores.resampling is None:
+    if not analysis.scores.has_intervals:
         return [f"{few_windows(analysis.scores.n_windows).capitalize()}."]
     text = analysis.reported.short if analysis.two_texts else "this text"
-    found = [f"95 % intervals cover the choice of passages from {text} and nothing else."]
+    found = [
+        f"95 % intervals cover the choice of passages from {text}, its chapters included; what "
+        "another book or author would give, one text cannot tell."
+    ]
     if analysis.autocorrelation > CHECKED_AUTOCORRELATION:
         found.append(
             f"Neighbouring windows correlate by {analysis.autocorrelation:.2f}, beyond the "
