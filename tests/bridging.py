@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from families import random_tokens, tiny_model
+from families import random_tokens
 from transformers import PreTrainedModel
 
 from pruning_kit.inputs.architectures import Decoder
@@ -58,21 +57,24 @@ def reference(model: PreTrainedModel) -> ReferenceKernel:
     return ReferenceKernel(decoder, decoder.head_is_exact(random_tokens(), slice(None)))
 
 
-def bridging(
-    name: str = "gpt2",
+def calibration_of(model: PreTrainedModel) -> Calibration:
+    """Texts that a model wrote itself, so that the whole model knows them best."""
+    fitting, tuning = (text_of(written_by(model, n, seed)) for n, seed in ((48, 2), (16, 3)))
+    return Calibration(fitting, tuning, CONTEXT)
+
+
+def bridging_over(
+    model: PreTrainedModel,
     dtype: torch.dtype = torch.float32,
-    change: Callable[[Calibration], Calibration] = lambda calibration: calibration,
+    calibration: Calibration | None = None,
     kernel: Kernel | None = None,
-    **changes: Any,
-) -> tuple[Decoder, Bridging | str]:
-    """A tiny model, and its bridges on text that it wrote itself."""
-    model = tiny_model(name, **changes)
-    texts = (text_of(written_by(model, n, seed)) for n, seed in ((48, 2), (16, 3)))
+) -> Bridging:
+    """The bridges of a model that can have some, on text that it wrote itself."""
     found = kernel or reference(model)
-    decoder = Decoder(model)
-    return decoder, bridging_of(
-        decoder, change(Calibration(*texts, CONTEXT)), found, lambda: found, dtype
-    )
+    texts = calibration or calibration_of(model)
+    made = bridging_of(Decoder(model), texts, found, lambda: found, dtype, batch_size=8)
+    assert isinstance(made, Bridging), made
+    return made
 
 
 def every_form(
