@@ -76,8 +76,10 @@ class BridgesRecipe(Struct, frozen=True, kw_only=True):
             gaps = set(map(Gap.parse, self.gaps))
         except PlanError as error:
             return [str(error)]
-        if not gaps or not gaps <= set(gaps_of(plan, n_blocks)):
-            found.append(f"{', '.join(self.gaps) or 'no gap'} is bridged, which the plan lacks")
+        if not gaps:
+            found.append("no gap is bridged, and the recipe has bridges")
+        if others := gaps - set(gaps_of(plan, n_blocks)):
+            found.append(f"{', '.join(map(str, others))} is bridged, which is no gap of the plan")
         if not self.nats < self.nats_as_cut:
             found.append("its bridges are said to cost more than none")
         return found

@@ -55,8 +55,9 @@ def parts_of(corpus: Corpus) -> Parts:
             f"least {LEAST_BYTES:,} are needed. Give `calibrate_on` a longer one."
         )
     n_characters = sum(map(len, corpus.read()))
-    first = _line_end(corpus, int(n_characters * FITTING))
-    second = _line_end(corpus, int(n_characters * (FITTING + TUNING)))
+    within = int(n_characters * TUNING / 2)  # lest one line be all of a part
+    first = _line_end(corpus, int(n_characters * FITTING), within)
+    second = _line_end(corpus, int(n_characters * (FITTING + TUNING)), within)
     return Parts(
         _part(corpus, "fitting", 0, first),
         _part(corpus, "tuning", first, second),
@@ -81,9 +82,9 @@ def _slice(corpus: Corpus, start: int, stop: int) -> Iterator[str]:
         start, stop = start - len(piece), stop - len(piece)
 
 
-def _line_end(corpus: Corpus, near: int) -> int:
+def _line_end(corpus: Corpus, near: int, within: int) -> int:
     """The place behind the first line end from a place on; the place itself if none is near."""
-    head = "".join(_slice(corpus, near, near + 10_000))
+    head = "".join(_slice(corpus, near, near + min(within, 10_000)))
     return near + head.find("\n") + 1
 
 
