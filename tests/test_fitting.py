@@ -12,7 +12,7 @@ from families import N_BLOCKS, random_tokens, tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruning_kit.errors import PlanError
+from pruning_kit.errors import DeviceError, PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
@@ -24,7 +24,7 @@ from pruning_kit.pruning.bridges.fitting import STRENGTHS, inputs_of
 from pruning_kit.pruning.bridges.folding import find_sockets
 from pruning_kit.pruning.bridges.gaps import Gap, bridged_path, gaps_of
 from pruning_kit.pruning.bridges.moments import Moments, Rows, add_up, rows_of
-from pruning_kit.pruning.bridges.ridge import errors, solve
+from pruning_kit.pruning.bridges.ridge import error_of, solve
 from pruning_kit.walk.walk import walk
 
 CPU = torch.device("cpu")
@@ -140,12 +140,19 @@ def test_moments_are_the_sums_over_all_tokens_in_panels_and_in_pieces(monkeypatc
     torch.testing.assert_close(moments.sides_GHD, sides, rtol=1e-5, atol=1e-5)
 
 
-def test_errors_are_mean_squares_of_what_a_map_leaves():
+def test_an_error_is_the_mean_square_of_what_a_map_leaves():
     some = rows(20, 4, 2, False)
     maps_GHD = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    left = torch.stack([some.inputs_NH @ one.float() for one in maps_GHD], dim=1) - some.targets_NGD
-    expected = left.square().mean(dim=(0, 2))
-    assert errors(maps_GHD, some) == pytest.approx(expected.tolist(), rel=1e-5)
+    for place, map_HD in enumerate(maps_GHD):
+        left_ND = some.inputs_NH @ map_HD.float() - some.targets_NGD[:, place]
+        expected = float(left_ND.square().mean())
+        assert error_of(map_HD, some, place) == pytest.approx(expected, rel=1e-5)
+
+
+def test_some_gaps_of_a_block_are_solved_as_among_all():
+    moments = moments_of(rows(40, 7, 3, True))
+    every, some = solve(moments, 1e-3, True), solve(moments, 1e-3, True, places=[2, 0])
+    torch.testing.assert_close(some, every[[2, 0]])
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "falcon"])
@@ -356,6 +363,48 @@ def test_a_fitting_text_of_few_tokens_is_fitted_without_harm(model):
     found = bridging_over(model, calibration=few)
     for fit in found.fit([Plan((1,)), Plan((2, 3))]):
         assert fit.nats <= fit.nats_as_cut
+
+
+def test_a_device_without_room_for_many_gaps_fits_fewer_at_a_time(model, fitted, monkeypatch):
+    tried = out_of_memory_above(monkeypatch, most=2)
+    found = bridging_over(model)
+    for fit in found.fit([Plan((1,)), Plan((2,)), Plan((3,)), Plan((1, 2))]):
+        assert fit.strength == fitted.fits[fit.gap].strength
+    assert tried == [4, 2, 2]
+
+
+def test_a_device_without_room_for_a_single_gap_is_said(model, monkeypatch):
+    out_of_memory_above(monkeypatch, most=0)
+    with pytest.raises(DeviceError) as refused:
+        list(bridging_over(model).fit([Plan((1,)), Plan((2,))]))
+    assert str(refused.value) == (
+        "cannot fit the bridge over 0>2 on cpu: its memory is full. Choose another `device`, or "
+        "leave out `bridges`."
+    )
+
+
+def out_of_memory_above(monkeypatch, most):
+    """Lets no more gaps be summed at a time; returns how many were tried."""
+    tried, plainly = [], fitting_module.add_up
+
+    def add_up_few(kernel, text, gaps, sockets):
+        tried.append(sum(map(len, gaps.values())))
+        if tried[-1] > most:
+            raise torch.OutOfMemoryError("full")
+        return plainly(kernel, text, gaps, sockets)
+
+    monkeypatch.setattr(fitting_module, "add_up", add_up_few)
+    return tried
+
+
+def test_bridges_that_were_fitted_elsewhere_are_judged_too(model, fitted):
+    """As after a run was read back: the kernel has not seen the forms yet."""
+    plan = Plan((1, 3))
+    again = bridging_over(model)
+    again.fits.update(fitted.fits)
+    again.judge([plan, Plan((2, 3))])
+    for one in (plan, Plan((2, 3))):
+        assert again.judged[one].nats == pytest.approx(fitted.judged[one].nats, rel=1e-6)
 
 
 def test_rows_of_a_gap_do_not_depend_on_which_others_are_asked_for(model):

@@ -107,6 +107,8 @@ class Bridging:
                 self.judged[gap.plan] = Judgement(fit.nats_as_cut, fit.nats)
         changed = (plan for plan in paths if paths[plan] != cut[plan])
         todo = [plan for plan in changed if plan not in self.judged]
+        for plan in todo:
+            self.teach(self.fitter.kernel, paths[plan])
         nats = self.fitter.nats([*(cut[p] for p in todo), *(paths[p] for p in todo)])
         before, after = nats[: len(todo)], nats[len(todo) :]
         for plan, *both in zip(todo, before, after, strict=True):
