@@ -311,7 +311,7 @@ def measured_numbers(run: Run, variant: Variant, weights_sha256: str) -> dict[st
         what = f"plan {plan.short}" if variant.recovery is None else str(variant)
         raise RunError(
             f"cannot take numbers from {run.folder}: it did not measure {what}. "
-            f"Measure it with sweep --try {plan.short}."
+            f"Measure it with a sweep that tries {plan.short}."
         )
     pruned, as_cut, whole = (rows[str(one)] for one in (variant, Variant(plan), Variant()))
     return {
