@@ -16,6 +16,7 @@ from pruning_kit.reporting.figures import (
     interaction_matrix,
     pair_heatmap,
     perplexity_bars,
+    perplexity_bridged,
     perplexity_by_removed_block,
     perplexity_by_size,
     save_figures,
@@ -26,6 +27,7 @@ from pruning_kit.reporting.figures import (
 from pruning_kit.reporting.figures.canvas import image
 from pruning_kit.reporting.figures.catalogue import FIGURES, draw_all
 from pruning_kit.reporting.figures.front import colour_scale, quantities_across
+from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, write_run
 
@@ -48,6 +50,17 @@ def full(run_of):
 @pytest.fixture(scope="module")
 def analysis(full):
     return analyse(full)
+
+
+@pytest.fixture(scope="module")
+def bridged(run_of):
+    """Bridges leave a third of each cost, and next to nothing of that of the last block."""
+
+    def left(plan):
+        kept = Plan(tuple(block for block in plan.removed if block != 5))
+        return costs_of(6)(kept) / 3 + 0.01 if plan.size and 0 not in plan.removed else None
+
+    return run_of(bridged=left)
 
 
 def lengths(figure):
@@ -265,10 +278,51 @@ def test_extreme_runs_are_drawn_without_a_warning(run_of, options):
     assert all(len(image(figure, "png")) > 1000 for figure in drawn)
 
 
-def test_a_full_run_has_every_figure_and_a_bare_one_none(full, analysis, run_of):
-    assert list(draw_all(full, analysis)) == list(FIGURES)
+def test_a_full_run_has_every_figure_and_a_bare_one_none(full, analysis, bridged, run_of):
+    assert list(draw_all(bridged, analyse(bridged))) == list(FIGURES)
+    assert set(FIGURES) - draw_all(full, analysis).keys() == {"bridging"}
     bare = run_of(plans=[Plan()], timed=False)
     assert draw_all(bare, analyse(bare)) == {}
+
+
+def test_what_bridging_changes_is_drawn_from_as_cut_to_bridged_with_both_numbers(bridged):
+    analysis = analyse(bridged)
+    figure = perplexity_bridged(bridged, analysis)
+    axes = figure.axes[0]
+    sizes = analysis.bridging.sizes
+    names = ["5", *(size.best.short for size in sizes[1:])]
+    assert ticks(axes.yaxis)[0] == "5" and ticks(axes.yaxis)[5:] == names[1:]
+    assert set(ticks(axes.yaxis)[:5]) == set("12345")
+    circles, dots = (points.get_offsets()[:, 0] for points in axes.collections[1:])
+    frame = bridged.frame().set_index("variant")["ppl"]
+    for name, cut, after, label in zip(
+        ticks(axes.yaxis), circles, dots, labels(figure), strict=False
+    ):
+        plan = Plan.parse(name)
+        assert cut == pytest.approx(frame[str(plan)])
+        assert after == pytest.approx(frame[f"{plan}~bridged"])
+        assert label.startswith(f"{format_ppl(cut)} → {format_ppl(after)}")
+    assert labels(figure)[0].endswith(", rank 5 → 1")
+    assert labels(figure)[-1] == f"whole model {format_ppl(frame['none'])}"
+    assert axes.get_xscale() == "log"
+
+
+def test_figures_of_bridged_plans_say_so_and_bars_that_they_are_as_cut(bridged):
+    analysis = analyse(bridged)
+    assert perplexity_bars(bridged).get_suptitle().endswith(", as cut")
+    for name, figure in draw_all(bridged, analysis).items():
+        said = "Gaps are bridged where that helps." in caption(figure)
+        assert said == (name not in ("perplexity", "bridging")), name
+    heights = [
+        patch.get_height()
+        for patch in perplexity_by_removed_block(bridged, analysis).axes[0].patches
+    ]
+    whole = analysis.row[Plan()].ppl.value
+    assert heights[5] + whole == pytest.approx(
+        bridged.frame().set_index("variant")["ppl"]["5~bridged"]
+    )
+    as_cut = analyse(bridged, cost="as cut")
+    assert "bridged" not in caption(perplexity_by_removed_block(bridged, as_cut))
 
 
 def test_single_removals_are_drawn_with_their_intervals(full, analysis):

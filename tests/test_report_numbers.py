@@ -18,6 +18,12 @@ from pruning_kit.speed.timings import END_TO_END
 from tests.synthetic_runs import write_run
 from tests.synthetic_scores import additive_costs
 
+def without_block_0(costs, pairs=None):
+    """What is left of costs by bridges; a set with block 0 has none."""
+    left = additive_costs((0.0, *costs), pairs)
+    return lambda plan: left(plan) if plan.size and 0 not in plan.removed else None
+
+
 RUNS = {
     "all sets, two further texts": {
         "n_blocks": 4,
@@ -40,6 +46,16 @@ RUNS = {
         "cost": additive_costs((0.9, 0.35, 1.2, 0.3), {(1, 3): -0.2}),
         "timed": False,
     },
+    "all sets, bridged, two texts": {
+        "n_blocks": 5,
+        "cost": additive_costs((3.0, 0.3, 0.25, 0.4, 0.9), {(1, 2): 0.4}),
+        "bridged": {
+            "reported": without_block_0((0.11, 0.09, 0.3, 0.06), {(1, 2): 0.2}),
+            "selection": without_block_0((0.11, 0.12, 0.3, 0.05), {(1, 2): 0.2}),
+        },
+        "selection": True,
+        "comparing": True,
+    },
     "single blocks and a pair, few windows": {
         "plans": [Plan(), *singles(6), Plan((1, 3))],
         "n_windows": 30,
@@ -53,9 +69,12 @@ class Sums:
 
     def __init__(self, run):
         self.run, self.n_blocks = run, run.n_blocks
-        self.nats = {
-            role: dict(zip(run.plans, run.nll(role).sum(axis=1), strict=True)) for role in run.roles
-        }
+        rows = [list(zip(run.variants, run.nll(role).sum(axis=1), strict=True)) for role in run.roles]
+        # a bridged variant stands behind its plan as cut, whose place it takes
+        self.nats = {role: {v.plan: x for v, x in of} for role, of in zip(run.roles, rows, strict=True)}
+        self.as_cut = {v.plan: x for v, x in rows[0] if v.recovery is None}
+        self.bridged = [v.plan for v in run.variants if v.recovery is not None]
+        self.place = {v.plan: index for index, v in enumerate(run.variants)}
         self.tokens = {role: run.targets(role).sum() for role in run.roles}
         self.chosen_on = run.facts.choosing_role
         self.plans = [plan for plan in run.plans if plan.size < run.n_blocks]
@@ -72,7 +91,7 @@ class Sums:
         return sorted(found, key=lambda plan: self.ratio(plan, self.chosen_on))
 
     def mean(self, measure, plan):
-        row = self.run.as_cut(measure)[self.run.plans.index(plan)]
+        row = self.run.measured(measure)[self.place[plan]]
         return row.sum() / self.tokens["reported"]
 
     def ms(self, plan):
@@ -160,10 +179,15 @@ def test_the_best_sets_are_the_best_and_the_table_holds_their_numbers(told):
     plans = [Plan.parse(name.removesuffix(" *")) for name in columns["Removed"]]
     sizes = sorted({plan.size for plan in sums.plans})
     assert plans == [sums.of_size(size)[0] for size in sizes]
-    assert list(columns["PPL"]) == [format_ppl(sums.ppl(plan)) for plan in plans]
+    costs = [math.exp(sums.as_cut[plan] / sums.tokens["reported"]) for plan in plans]
+    assert list(columns["PPL"]) == list(map(format_ppl, costs))
+    assert ("Bridged" in columns) == bool(sums.bridged)
+    for plan, ppl in zip(plans, columns.get("Bridged", ()), strict=False):
+        assert ppl == (format_ppl(sums.ppl(plan)) if plan in sums.bridged else "")
     params = [f"{run.parameters[plan] / 1e6:.2f}" for plan in plans]
     assert list(columns["Params"]) == params
-    assert ("KL" in columns) == ("Agree" in columns) == (run.as_cut("kl") is not None)
+    assert ("KL" in columns) == (run.as_cut("kl") is not None)
+    assert ("Agree" in columns) == ("KL" in columns and not sums.bridged)
     for plan, kl, agree in zip(
         plans, columns.get("KL", ()), columns.get("Agree", ()), strict=False
     ):
@@ -216,7 +240,8 @@ def test_shapley_values_are_averages_over_all_orders(told):
         for at, block in enumerate(order):
             before, after = (Plan(tuple(sorted(order[:end]))) for end in (at, at + 1))
             values[block] += (log_ppl[after] - log_ppl[before]) / len(orders)
-    shown = [float(row[4]) for row in sections["importance"].table.rows]
+    at = sections["importance"].table.headings.index("Shapley")
+    shown = [float(row[at]) for row in sections["importance"].table.rows]
     assert shown == pytest.approx(values, abs=6e-4)
 
 

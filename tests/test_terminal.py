@@ -12,6 +12,8 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles, subsets
 from pruning_kit.reporting.elsewhere import texts_table
 from pruning_kit.reporting.formats import rich_table
+from pruning_kit.reporting.words.bridging import how_bridged
+from pruning_kit.runs.facts import NO_TEXT
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import costs_of, synthetic_timings, write_run
 
@@ -85,10 +87,64 @@ def test_what_a_plan_costs_stands_in_its_row_also_against_the_whole_model(run_of
     assert f" {1 + row['speed_change_pct'] / 100:.3f}" == line[-6:]
 
 
-def test_a_wide_table_keeps_to_80_columns(run_of):
+def left_by_bridges(plan):
+    """Of block 5 next to nothing, of others a third; sets without block 0 have no bridge."""
+    kept = Plan(tuple(block for block in plan.removed if block != 5))
+    return costs_of(6)(kept) / 3 + 0.01 if plan.size and 0 not in plan.removed else None
+
+
+def test_the_bridged_perplexity_stands_beside_the_one_as_cut_and_ratios_are_its(run_of):
+    run = run_of([Plan(), *singles(6)], comparing=True, bridged=left_by_bridges)
+    text = shown(run, "sequential")
+    heading = next(line for line in text.splitlines() if line.startswith("Removed"))
+    assert heading.split()[:4] == ["Removed", "PPL", "Bridged", "Ratio"]
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert names(text) == ["0", "1", "2", "3", "4", "5 *"]
+    frame = run.frame().set_index("variant")
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line[:1].isdigit()}
+    cells = lines["5"][2:]
+    assert cells[:2] == [f"{frame.loc[v, 'ppl']:.2f}" for v in ("5", "5~bridged")]
+    assert cells[2] == f"{1 + frame.loc['5~bridged', 'ppl_change_pct'] / 100:.3f}"
+    assert cells[6] == f"{frame.loc['5~bridged', 'kl_nats']:.3f}"
+    assert lines["0"][1:3] == [f"{frame.loc['0', 'ppl']:.0f}", lines["0"][2]]
+    assert float(lines["0"][2]) == pytest.approx(
+        1 + frame.loc["0", "ppl_change_pct"] / 100, rel=1e-3
+    )
+    assert "of the bridged model where there is one" in " ".join(text.split())
+
+
+def test_what_bridges_were_fitted_on_and_why_there_are_none_is_a_line(run_of):
+    plans = [Plan(), *singles(6), Plan((1, 2))]
+    (line,) = how_bridged(run_of(plans, bridged=left_by_bridges))
+    assert line == (
+        "Bridges are fitted on A novel (fitting part), 54,177 tokens; 1 of 7 sets has no bridged "
+        "row (1 with no block before a gap to bear it)."
+    )
+    partly = {plan: left_by_bridges(plan) for plan in (Plan((1,)), Plan((1, 2)))}
+    (line,) = how_bridged(run_of(plans, bridged=partly.get))
+    assert line.endswith(
+        "; 5 of 7 sets have no bridged row (4 would not be better with it, 1 with no block before "
+        "a gap to bear it)."
+    )
+    why = NO_TEXT.format("WikiText-2 raw, test")
+    (line,) = how_bridged(run_of(plans, changes={"unbridged": why}))
+    assert line == (
+        "Gaps are not bridged: no text to fit bridges on belongs to WikiText-2 raw, test. For "
+        "bridges name a text to fit them on, which is never reported: `--calibrate-on TEXT`."
+    )
+    (line,) = how_bridged(run_of(plans, changes={"unbridged": "it was not asked for"}))
+    assert line == "Gaps are not bridged: it was not asked for."
+    assert how_bridged(run_of(plans)) == []
+
+
+@pytest.mark.parametrize("bridges", [False, True])
+def test_a_wide_table_keeps_to_80_columns(run_of, bridges):
     plans = [Plan(), *singles(48), Plan((0, 3, 5, 9, 20)), Plan(tuple(range(1, 48, 2)))]
     cost = dict(zip(plans, [0, *range(1, 49), 60, 90], strict=True))
-    run = run_of(plans, n_blocks=48, comparing=True, cost=lambda plan: cost[plan] / 10)
+    bridged = {plan: cost[plan] / 11 for plan in plans[2:]}.get if bridges else None
+    run = run_of(
+        plans, n_blocks=48, comparing=True, cost=lambda plan: cost[plan] / 10, bridged=bridged
+    )
     text = shown(run, "combinatorial")
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
 

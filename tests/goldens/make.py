@@ -10,7 +10,7 @@ import math
 import tempfile
 from pathlib import Path
 
-from pruning_kit.findings.analysis import Analysis, analyse_scores
+from pruning_kit.findings.analysis import Analysis, analyse, analyse_scores
 from pruning_kit.findings.evidence import Scores
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
@@ -27,6 +27,7 @@ from tests.synthetic_scores import (
 )
 
 FOLDER = Path(__file__).parent
+COST = additive_costs((1.5, 0.1, 0.3, 0.4), {(1, 2): 0.2})
 FORMATS = {"report.txt": "terminal", "report.md": "md"}
 
 
@@ -56,6 +57,22 @@ def with_failures() -> Analysis:
     nll[2:4, 7] = math.nan
     scores = Scores.of(plans, nll, targets)
     return analyse_scores(scores, scores, 4, parameters(plans), {})
+
+
+def analysis_of_run(**options) -> Analysis:
+    with tempfile.TemporaryDirectory() as scratch:
+        return analyse(load_run(write_run(Path(scratch) / "run", **options)))
+
+
+def half_bridged(cost):
+    """Costs of which bridges leave half, of block 3 a tenth; sets without block 0 have none."""
+
+    def bridged(plan: Plan) -> float | None:
+        kept = [block for block in plan.removed if block != 3]
+        rest = 0.5 * cost(Plan(tuple(kept))) + 0.1 * cost(Plan((3,))) * (3 in plan.removed)
+        return rest if plan.size and 0 not in plan.removed else None
+
+    return bridged
 
 
 ANALYSES = {
@@ -89,6 +106,17 @@ ANALYSES = {
     ),
     "failures": with_failures,
     "one block": lambda: analysis_of([Plan(), Plan((0,))], (4.0,)),
+    "bridged, two texts": lambda: analysis_of_run(
+        n_blocks=4, cost=COST, bridged=half_bridged(COST), selection=True, timed=False
+    ),
+    "bridged, few windows": lambda: analysis_of_run(
+        n_blocks=4,
+        plans=[Plan(), *singles(4)],
+        cost=COST,
+        bridged=half_bridged(COST),
+        n_windows=30,
+        timed=False,
+    ),
     "no whole model": lambda: analysis_of([Plan((1,)), Plan((2,))], (1, 1, 1, 1)),
 }
 

@@ -26,6 +26,9 @@ def report(
     figures: Annotated[
         bool, typer.Option("--figures", help="Also write every figure as PNG and SVG into RUN.")
     ] = False,
+    as_cut: Annotated[
+        bool, typer.Option("--as-cut", help="Judge every plan as cut, also where it is bridged.")
+    ] = False,
     max_latency: Annotated[
         float | None, typer.Option(help="Budget: milliseconds end to end, such as 300.")
     ] = None,
@@ -47,6 +50,7 @@ def report(
     """
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.findings.budgets import Budget
+    from pruning_kit.plans.costs import Cost
     from pruning_kit.reporting.formats import terminal_report, write_report
     from pruning_kit.runs.results import load_run
 
@@ -63,7 +67,7 @@ def report(
             "md or --format html."
         )
     run = load_run(run_folder)
-    analysis = analyse(run)
+    analysis = analyse(run, cost=Cost.as_cut if as_cut else Cost.bridged)
     file = None if form == "terminal" else output or run_folder / f"report.{form}"
     if file:
         write_report(run, file, form, asked, analysis)

@@ -101,6 +101,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.elsewhere import texts_table
     from pruning_kit.reporting.formats import rich_table
+    from pruning_kit.reporting.words.bridging import how_bridged
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
     from pruning_kit.runs.results import load_run, write_csv
@@ -118,6 +119,8 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
         out.say(line)
     out.line()
     out.show(rich_table(sweep_table(run, analysis, mode, save_results)))
+    for sentence in how_bridged(run):
+        out.say(sentence, style="dim")
     out.line()
     if analysis.elsewhere:
         out.say("Perplexity on other texts", style="bold")

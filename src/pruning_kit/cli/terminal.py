@@ -15,7 +15,7 @@ from pruning_kit.findings.analysis import Analysis, latencies
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import printable
 from pruning_kit.reporting.document import Table
-from pruning_kit.reporting.tables import AGREEMENT, UNCLEAR, plans_table
+from pruning_kit.reporting.tables import AGREEMENT, UNCLEAR, of_bridged, plans_table
 from pruning_kit.reporting.words.numbers import duration, format_windows
 from pruning_kit.reporting.words.speed import how_timed
 from pruning_kit.runs.facts import Role
@@ -137,7 +137,10 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
 
 def _notes(analysis: Analysis, table: Table) -> Iterator[str]:
     """What cells mean."""
-    yield "Ratios are to the whole model, KL in nats a token, parameters in millions"
+    yield (
+        f"Ratios are to the whole model{of_bridged(table)}, KL in nats a token, parameters in "
+        "millions"
+    )
     if analysis.offers_choice:
         where = f" on {analysis.selection.title}, which plans are chosen on" * analysis.two_texts
         yield f"* lowest perplexity of its size{where}"

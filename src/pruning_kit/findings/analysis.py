@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pruning_kit.findings.bridging import Both, Bridging, bridging
 from pruning_kit.findings.budgets import (
     CHEAP_RATIO,
     Budget,
@@ -28,8 +29,10 @@ from pruning_kit.findings.importance import (
 )
 from pruning_kit.findings.sizes import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
 from pruning_kit.intervals import MIN_ROUNDS, windows
+from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.plan import Plan
-from pruning_kit.runs.facts import Role
+from pruning_kit.plans.variant import Variant
+from pruning_kit.runs.facts import NLL, Role
 from pruning_kit.speed.timings import END_TO_END, Timings
 
 if TYPE_CHECKING:
@@ -82,11 +85,18 @@ class Analysis:
     """What to remove where no limit is set; the empty plan keeps the whole model."""
     timings: Timings | None
     """What milliseconds come from; None where nothing was timed."""
+    bridging: Bridging | None = None
+    """What bridging changes, by whichever cost plans are judged; None where none is bridged."""
 
     @property
     def two_texts(self) -> bool:
         """Whether plans are chosen on another text than the reported one."""
         return self.selection != self.reported
+
+    @property
+    def judged_bridged(self) -> bool:
+        """Whether plans are judged as bridged where they are, by all that is said."""
+        return bool(self.scores.bridged)
 
     @property
     def tested(self) -> bool:
@@ -160,33 +170,58 @@ class Analysis:
         return self.scores.difference(plan, other)
 
 
-def analyse(run: Run) -> Analysis:
-    """Analyse what a stored run measured as cut."""
-    role, texts = run.facts.choosing_role, run.facts.texts
-    reported = _scores(run, "reported")
-    selection = reported if role == "reported" else _scores(run, role)
-    return analyse_scores(
-        reported,
-        selection,
+def analyse(run: Run, cost: Cost | str = Cost.bridged) -> Analysis:
+    """Analyse what a stored run measured.
+
+    Args:
+        run: the run.
+        cost: what plans are judged by: `bridged` where they are, or all of them `as cut`.
+
+    Raises:
+        PlanError: if the cost is none.
+    """
+    role, texts, cost = run.facts.choosing_role, run.facts.texts, Cost(cost)
+    further = [other for other in run.facts.further_roles if run.as_cut("nll", other) is not None]
+    both = {one: _both(run, one) for one in dict.fromkeys(("reported", role, *further))}
+    scores = {one: found.by(cost) for one, found in both.items()}
+    found = analyse_scores(
+        scores["reported"],
+        scores[role],
         run.n_blocks,
         run.parameters,
         latencies(run) if _timed_enough(run) else {},
         titles=(texts["reported"].title, texts[role].title),
-        further={
-            other: (texts[other].title, _scores(run, other))
-            for other in run.facts.further_roles
-            if run.as_cut("nll", other) is not None
-        },
+        further={other: (texts[other].title, scores[other]) for other in further},
         random_seed=run.facts.proposal.seed,
         timings=run.timings,
+        as_cut=both["reported"].as_cut,
     )
+    compared = [found.reported, *(one.text for one in found.elsewhere)]
+    on_texts = [(text, both[text.role]) for text in compared]
+    return replace(found, bridging=bridging(both["reported"], both[role], on_texts, run.n_blocks))
 
 
-def _scores(run: Run, role: Role) -> Scores:
-    """The sums of a run's plans as cut on a text."""
-    found = {name: run.as_cut(name, role) for name in ("kl", "agreement")}
-    others = {name: sums for name, sums in found.items() if sums is not None}
-    return Scores.of(run.plans, run.nll_as_cut(role), run.targets(role), others=others)
+def _both(run: Run, role: Role) -> Both:
+    """The sums of a run's plans on a text, by either cost."""
+    by_cost = {cost: run.judged_by(cost) for cost in Cost}
+    as_cut = _scores(run, by_cost[Cost.as_cut], role)
+    if by_cost[Cost.bridged] == by_cost[Cost.as_cut]:
+        return Both(as_cut, as_cut)
+    return Both(as_cut, _scores(run, by_cost[Cost.bridged], role))
+
+
+def _scores(run: Run, variants: Sequence[Variant], role: Role) -> Scores:
+    """The sums of variants on a text, one of each plan."""
+    nll_PN = run.sums_of(variants, NLL, role)
+    assert nll_PN is not None, "every round takes it"
+    others = {name: run.sums_of(variants, name, role) for name in ("kl", "agreement")}
+    return Scores.of(
+        [variant.plan for variant in variants],
+        nll_PN,
+        run.targets(role),
+        others={name: sums for name, sums in others.items() if sums is not None},
+        bridged=(variant.plan for variant in variants if variant.recovery),
+    )
 
 
 def _timed_enough(run: Run) -> bool:
@@ -224,12 +259,14 @@ def analyse_scores(
     further: Mapping[Role, tuple[str, Scores]] | None = None,
     random_seed: int = 0,
     timings: Timings | None = None,
+    as_cut: Scores | None = None,
 ) -> Analysis:
     """The analysis of plain scores; `selection` is `reported` where there is one text only.
 
-    `further` are titles and scores of other texts, `random_seed` is that of the strategy `random`.
+    `further` are titles and scores of other texts, `random_seed` is that of the strategy `random`,
+    and `as_cut` are the reported scores of plans as cut, where they are judged bridged.
     """
-    rows = plan_rows(reported, selection, n_blocks, parameters, latency)
+    rows = plan_rows(reported, selection, n_blocks, parameters, latency, as_cut)
     by_size = sizes(reported, selection, n_blocks, parameters, random_seed)
     first = next(iter(reported.place.values()), None)
     others = [titles[1], *(title for title, _ in (further or {}).values())]

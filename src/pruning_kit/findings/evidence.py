@@ -50,6 +50,8 @@ class Scores:
     targets_N: Array
     others: Mapping[str, Array]
     """Sums of further measures, in the form of `nll_PN`."""
+    bridged: frozenset[Plan] = frozenset()
+    """Plans whose sums are those of their bridged variant; those of others are as cut."""
 
     @classmethod
     def of(
@@ -58,12 +60,13 @@ class Scores:
         nll_PN: Array,
         targets_N: np.ndarray,
         others: Mapping[str, Array] | None = None,
+        bridged: Iterable[Plan] = (),
     ) -> Scores:
         """Scores of arrays of any kind of number."""
         targets = np.asarray(targets_N, dtype=np.float64)
         assert nll_PN.shape == (len(plans), len(targets))
         nll = np.asarray(nll_PN, dtype=np.float64)
-        return cls(tuple(plans), nll, targets, others or {})
+        return cls(tuple(plans), nll, targets, others or {}, frozenset(bridged))
 
     @cached_property
     def place(self) -> dict[Plan, int]:

@@ -40,7 +40,7 @@ class PlanLatency:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One plan with everything known of it.
+    """One plan with everything known of it, in the form that it is judged by.
 
     `ppl_ratio` is relative to the whole model and paired with it; `adjusted_p` tests the
     difference from the whole model for all plans of the run at once. `selection_ratio` is the
@@ -50,6 +50,10 @@ class PlanRow:
     plan: Plan
     blocks: int
     parameters: int | None
+    bridged: bool
+    """Whether that form is its bridged variant; else it is as cut."""
+    as_cut: Interval | None
+    """Perplexity as cut, NaN where that failed; None where it was not measured."""
     ppl: Interval
     ppl_ratio: Interval
     adjusted_p: float | None
@@ -119,12 +123,16 @@ def plan_rows(
     n_blocks: int,
     parameters: Mapping[Plan, int],
     latency: Mapping[Plan, PlanLatency],
+    as_cut: Scores | None = None,
 ) -> tuple[PlanRow, ...]:
-    """One row per plan, smaller sets first; the stack without any block is left out."""
+    """One row per plan, smaller sets first; the stack without any block is left out.
+
+    `as_cut` are the reported scores of plans as cut, where `reported` are others.
+    """
     plans = sorted({plan for plan in reported.plans if plan.size < n_blocks})
     good = [plan for plan in plans if plan in reported.place]
-    rows_PN = reported.series(good)
-    ppl = dict(zip(good, reported.intervals(reported.estimate(rows_PN)), strict=True))
+    ppl = _perplexities(reported)
+    cut = ppl if as_cut is None else _perplexities(as_cut)
     ratios, adjusted = _ratios(reported, good)
     chosen_on = selection_ratios(selection, good)
     front = pareto_plans(good, chosen_on, parameters, latency)
@@ -135,18 +143,27 @@ def plan_rows(
             plan=plan,
             blocks=n_blocks - plan.size,
             parameters=parameters.get(plan),
-            ppl=ppl[plan].map(exp) if plan in ppl else unknown,
+            bridged=plan in reported.bridged,
+            as_cut=cut.get(plan),
+            ppl=ppl[plan],
             ppl_ratio=ratios.get(plan, unknown),
             adjusted_p=adjusted.get(plan),
             selection_ratio=chosen_on.get(plan, math.nan),
             latency=latency.get(plan),
             on_front=plan in front,
-            failed=plan not in ppl,
+            failed=plan not in reported.place,
             kl=kl.get(plan),
             agreement=agreement.get(plan),
         )
         for plan in plans
     )
+
+
+def _perplexities(scores: Scores) -> dict[Plan, Interval]:
+    """Of every plan, NaN where it failed."""
+    intervals = scores.intervals(scores.estimate(scores.series(scores.place)))
+    known = {plan: one.map(exp) for plan, one in zip(scores.place, intervals, strict=True)}
+    return dict.fromkeys(scores.plans, Interval(math.nan)) | known
 
 
 def _ratios(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
+from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 
@@ -15,6 +16,11 @@ class Cost(StrEnum):
     as_cut = "as cut"
     bridged = "bridged"
     """Bridged where it was measured so, that is where bridges help it; else as cut."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Cost:
+        known = " or ".join(repr(cost.value) for cost in cls)
+        raise PlanError(f"cannot judge plans by {value!r:.60}: choose {known}.")
 
 
 def judged_by(cost: Cost, variants: Iterable[Variant]) -> list[Variant]:

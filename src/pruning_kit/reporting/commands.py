@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.importance import NotAvailable
@@ -22,6 +23,7 @@ PLAN_OPTIONS = (
 )
 """What says which plans a sweep measures, and where they go."""
 PLACE_FLAGS = ("--resume",)
+CALIBRATE_ON = "--calibrate-on"
 
 
 def recommended_command(run: Run, analysis: Analysis) -> str:
@@ -29,13 +31,25 @@ def recommended_command(run: Run, analysis: Analysis) -> str:
     plan = analysis.recommended
     if plan == Plan():
         return ""
-    return f"# makes the model without {name_blocks(plan)}\n{prune_command(run, plan.short)}"
+    command = prune_command(run, plan.short, analysis.row[plan].bridged)
+    return f"# makes the model without {name_blocks(plan)}\n{command}"
 
 
-def prune_command(run: Run, plan: str) -> str:
+def prune_command(run: Run, plan: str, bridged: bool = False) -> str:
     """The command that cuts a plan, in its short form, out of the model and saves it."""
-    model = quoted(run.facts.model.name)
-    return f"pruning-kit prune --model {model} --remove {plan} --out pruned-{plan}"
+    model, bridge = quoted(run.facts.model.name), ""
+    if bridged:
+        bridge = " --bridge" + "".join(
+            f" {CALIBRATE_ON} {quoted(text)}" for text in values_of(run.facts.command, CALIBRATE_ON)
+        )
+    return f"pruning-kit prune --model {model} --remove {plan}{bridge} --out pruned-{plan}"
+
+
+def values_of(command: str, option: str) -> list[str]:
+    """What an option was given in a command."""
+    words = shlex.split(command)
+    joined = [word.removeprefix(f"{option}=") for word in words if word.startswith(f"{option}=")]
+    return joined + [value for name, value in pairwise(words) if name == option]
 
 
 def shapley_command(run: Run, analysis: Analysis) -> str:

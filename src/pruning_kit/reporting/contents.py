@@ -8,21 +8,25 @@ from dataclasses import replace
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.budgets import Budget
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import Variant
+from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.printable import copyable
+from pruning_kit.reporting.bridging import bridging_table
 from pruning_kit.reporting.commands import prune_command, recommended_command, shapley_command
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.elsewhere import elsewhere_table
 from pruning_kit.reporting.tables import (
+    as_cut_text,
     blocks_table,
+    bridged_text,
     provenance_table,
     sizes_table,
     speed_table,
     strategies_table,
 )
 from pruning_kit.reporting.words import doubts, speed
+from pruning_kit.reporting.words.bridging import how_bridged
 from pruning_kit.reporting.words.budget import budget_sentences
-from pruning_kit.reporting.words.numbers import format_bos, format_ppl, name_blocks
+from pruning_kit.reporting.words.numbers import format_bos, name_blocks
 from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.results import Run
 
@@ -56,6 +60,13 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         Section(
             "sizes", "How the cost grows", said["sizes"], strategies_table(analysis), ("sizes",)
         ),
+        Section(
+            "bridging",
+            "What bridging changes",
+            (*how_bridged(run), *said["bridging"]),
+            bridging_table(analysis),
+            ("bridging",),
+        ),
         Section("elsewhere", "On other texts", said["elsewhere"], elsewhere_table(analysis)),
         *_samples_section(run, analysis),
         speed_section(run),
@@ -81,7 +92,10 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
 def _what_was_measured(analysis: Analysis) -> str:
     """How many sets of blocks were removed, and whether from a measured whole model."""
     count = sum(row.plan != Plan() for row in analysis.rows)
-    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed, nothing retrained,"
+    how = "nothing retrained" + " or bridged" * (analysis.bridging is not None)
+    if analysis.judged_bridged:
+        how = "gaps bridged where that helps, nothing retrained"
+    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed, {how},"
     if analysis.baseline is None:
         return sets
     return f"The whole model and {sets}" if count else "The whole model"
@@ -133,7 +147,8 @@ def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list
         return []
     choice = analysis.choose(budget)
     plan = None if choice.row is None else choice.row.plan
-    command = "" if plan is None or plan == Plan() else prune_command(run, plan.short)
+    bridged = choice.row is not None and choice.row.bridged
+    command = "" if plan is None or plan == Plan() else prune_command(run, plan.short, bridged)
     said = tuple(budget_sentences(analysis, choice))
     return [Section("budget", "Within your budget", said, code=command)]
 
@@ -165,8 +180,10 @@ def _title_of(variant: Variant) -> str:
 
 
 def _ppl_of(variant: Variant, analysis: Analysis) -> str:
-    row = analysis.row.get(variant.plan) if variant.recovery is None else None
-    return "" if row is None else format_ppl(row.ppl.value)
+    row = analysis.row.get(variant.plan)
+    if row is None:
+        return ""
+    return {None: as_cut_text, BRIDGED: bridged_text}.get(variant.recovery, lambda _: "")(row)
 
 
 def speed_section(run: Run) -> Section:

@@ -28,7 +28,7 @@ from pruning_kit.reporting.document import Document
 from pruning_kit.reporting.figures.canvas import image
 from pruning_kit.reporting.figures.catalogue import FIGURES, draw_all
 from pruning_kit.reporting.figures.front import front_note, quantities_across
-from pruning_kit.reporting.tables import format_params, latency_text
+from pruning_kit.reporting.tables import as_cut_text, format_params, latency_text
 from pruning_kit.reporting.words.front import what_is_the_front
 from pruning_kit.reporting.words.numbers import format_change, format_ppl
 from pruning_kit.runs.results import Run
@@ -99,13 +99,16 @@ def _data(run: Run, analysis: Analysis) -> dict[str, Any]:
     return {
         "nBlocks": run.n_blocks,
         "compared": any(row.kl is not None for row in analysis.rows),
+        "bridged": analysis.judged_bridged,
         "timed": any(row.latency is not None for row in analysis.rows),
         "across": [[quantity.name, quantity.label] for quantity in quantities_across(analysis)],
         "recommended": analysis.recommended.short,
-        "command": prune_command(run, PLAN_MARK),
+        "commands": [prune_command(run, PLAN_MARK, bridged) for bridged in (False, True)],
         "planMark": PLAN_MARK,
         "longName": LONG_NAME,
-        "plans": {field: list(map(write, analysis.rows)) for field, write in FIELDS.items()},
+        "plans": {
+            field: list(map(write, analysis.rows)) for field, write in _fields(analysis).items()
+        },
     }
 
 
@@ -161,3 +164,16 @@ FIELDS: Mapping[str, Callable[[PlanRow], Any]] = {
     "chosenBy": lambda row: _rounded(row.selection_ratio),
 }
 """What the script knows of a plan, by the names that it uses; a column each, which is shortest."""
+
+OF_BRIDGED: Mapping[str, Callable[[PlanRow], Any]] = {
+    "isBridged": lambda row: int(row.bridged),
+    "asCut": lambda row: _value(row.as_cut),
+    "asCutText": as_cut_text,
+    "bridged": lambda row: _rounded(row.ppl.value) if row.bridged else None,
+    "bridgedText": lambda row: _ppl_text(row) if row.bridged else "",
+}
+"""And of one that is judged bridged, where there are such."""
+
+
+def _fields(analysis: Analysis) -> Mapping[str, Callable[[PlanRow], Any]]:
+    return {**FIELDS, **(OF_BRIDGED if analysis.judged_bridged else {})}

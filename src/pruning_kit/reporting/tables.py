@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
+from pruning_kit.findings.bridging import Ranks
 from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.sizes import PlanRow, Size
@@ -34,7 +35,7 @@ from pruning_kit.speed.timings import DECODE, END_TO_END, PREFILL, Timings
 INTERVAL = "95 % interval"
 UNCLEAR = "unclear"
 AGREEMENT = "Agree"
-COMPARED = "KL (nats a token), agree (same likeliest token): with the whole model."
+BRIDGED = "Bridged"
 MAX_SIZES, MIN_SIZES = 16, 6
 DIGITS = 12
 MIN_DEPTHS = 3  # fewer fit any line
@@ -54,12 +55,12 @@ def sizes_table(analysis: Analysis) -> Table | None:
     rows = [analysis.row[Plan()], *(analysis.row[size.best] for size in shown)]
     starred = [number for number, row in enumerate(rows) if row.plan == analysis.recommended]
     names = [f"{row.plan.short}{' *' * (number in starred)}" for number, row in enumerate(rows)]
-    table = plans_table(rows, names)
+    table = plans_table(rows, names, AGREEMENT if analysis.judged_bridged else "")
     return replace(
         table,
-        caption=f"{_best_sets(analysis)}; ratios: to the whole model"
+        caption=f"{_best_sets(analysis)}; ratios: to the whole model{of_bridged(table)}"
         + f"{'; *: recommended' * bool(starred)}.{left_out}"
-        + f" {COMPARED}" * ("KL" in table.headings)
+        + f" {_compared(table)}" * ("KL" in table.headings)
         + " Params: millions."
         + "".join(_latency_notes(analysis, rows)),
         bold=tuple(starred),
@@ -76,12 +77,32 @@ def plans_table(rows: Sequence[PlanRow], names: Sequence[str], without: str = ""
     return Table(headings, tuple(zip(names, *(cells for _, cells in known), strict=True)))
 
 
+def of_bridged(table: Table) -> str:
+    """Which form what stands beside both perplexities is of, for a caption."""
+    return ", of the bridged model where there is one" * (BRIDGED in table.headings)
+
+
+def _compared(table: Table) -> str:
+    agree = ", agree (same likeliest token)" * (AGREEMENT in table.headings)
+    return f"KL (nats a token){agree}: with the whole model."
+
+
 def _ratio(row: PlanRow) -> str:
     return split_ratio(row.ppl_ratio, row.plan)[0]
 
 
 def _ratio_bounds(row: PlanRow) -> str:
     return split_ratio(row.ppl_ratio, row.plan)[1]
+
+
+def as_cut_text(row: PlanRow) -> str:
+    """Perplexity as cut; empty where it was not measured."""
+    return "" if row.as_cut is None else format_ppl(row.as_cut.value)
+
+
+def bridged_text(row: PlanRow) -> str:
+    """Perplexity bridged; empty where a plan is judged as cut."""
+    return format_ppl(row.ppl.value) if row.bridged else ""
 
 
 def _mean(measured: Interval | None) -> str:
@@ -147,7 +168,8 @@ def latency_text(row: PlanRow) -> str:
 
 
 COLUMNS: Sequence[tuple[str, Callable[[PlanRow], str]]] = (
-    ("PPL", lambda row: format_ppl(row.ppl.value)),
+    ("PPL", as_cut_text),
+    (BRIDGED, bridged_text),
     ("Ratio", _ratio),
     (INTERVAL, _ratio_bounds),
     ("KL", lambda row: _mean(row.kl)),
@@ -156,38 +178,57 @@ COLUMNS: Sequence[tuple[str, Callable[[PlanRow], str]]] = (
     ("ms", latency_text),
     ("Ratio", _latency_ratio),
 )
-"""The columns of tables of plans behind their names, in order."""
+"""The columns of tables of plans behind their names, in order; PPL is as cut."""
 
 
 def blocks_table(analysis: Analysis) -> Table | None:
-    """Each block: perplexity without it, and its Shapley value."""
+    """Each block: perplexity without it, also bridged with both ranks, and its Shapley value."""
     single = {item.block: item for item in analysis.importance.items}
     shapley = analysis.shapley.values if isinstance(analysis.shapley, Shapley) else None
     if not single and shapley is None:
         return None
+    ranks = _ranks_of_blocks(analysis)
     rows = []
     for block in range(analysis.n_blocks):
         item = single.get(block)
-        row = analysis.row.get(Plan((block,)))
-        cells = [str(block), "not measured" if row is None else format_ppl(row.ppl.value)]
+        cells = [str(block), *_without_block(analysis, block, ranks)]
         cells += ("", "") if item is None else split_ratio(item.ppl_ratio)
         if shapley is not None:
             value, _, bounds = format_nats(shapley[block]).partition(" [")
             cells += [value, bounds.rstrip("]")]
         rows.append(tuple(cells))
+    both = ("As cut", "Rank", BRIDGED, "Rank") if ranks else ("PPL without",)
+    notes = ["Perplexity without each block; rank 1 costs least; ratios are bridged"] * bool(ranks)
+    notes += ["Shapley: mean cost over all orders of removal, nats per token (0.1: +10.5 %)"] * (
+        shapley is not None
+    )
     return Table(
-        (
-            "Block",
-            "PPL without",
-            "Ratio",
-            INTERVAL,
-            *(("Shapley", INTERVAL) if shapley is not None else ()),
-        ),
+        ("Block", *both, "Ratio", INTERVAL, *(("Shapley", INTERVAL) if shapley else ())),
         tuple(rows),
-        "Shapley: mean cost over all orders of removal, nats per token (0.1: +10.5 %)."
-        * (shapley is not None),
+        f"{'. '.join(notes)}." * bool(notes),
         analysis.importance.ranking.most[:1],
     )
+
+
+def _ranks_of_blocks(analysis: Analysis) -> dict[int, Ranks]:
+    """The places of single blocks by either cost; empty where plans are judged as cut."""
+    if analysis.bridging is None or not analysis.judged_bridged:
+        return {}
+    singles = [size for size in analysis.bridging.sizes if size.n_removed == 1]
+    return {ranks.plan.removed[0]: ranks for size in singles for ranks in size.ranks}
+
+
+def _without_block(analysis: Analysis, block: int, ranks: Mapping[int, Ranks]) -> Iterable[str]:
+    """Perplexity without a block; where blocks have ranks, as cut and bridged with both."""
+    row = analysis.row.get(Plan((block,)))
+    if not ranks:
+        yield "not measured" if row is None else format_ppl(row.ppl.value)
+        return
+    places = ranks.get(block)
+    yield "not measured" if row is None else as_cut_text(row)
+    yield "" if places is None else str(places.as_cut)
+    yield "" if row is None else bridged_text(row)
+    yield "" if places is None else str(places.bridged)
 
 
 def strategies_table(analysis: Analysis) -> Table | None:

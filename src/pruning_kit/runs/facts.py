@@ -28,6 +28,9 @@ SPLITS = {"reported": "test", "selection": "calibration"}
 NLL = "nll"
 """The measure that every round takes, in nats."""
 
+NO_TEXT = "no text to fit bridges on belongs to {}"
+"""Why no gap is bridged, where another choice of texts would mend it."""
+
 Group = tuple[Place, Place]
 """Windows that are computed together: the first, and the one after the last."""
 
@@ -146,6 +149,11 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     def further_roles(self) -> tuple[Role, ...]:
         """The texts that all was measured on too, in the order in which they were named."""
         return tuple(role for role in self.texts if role not in SPLITS)
+
+
+def lacks_text(facts: RunFacts) -> bool:
+    """Whether no gap is bridged because nobody said what to fit bridges on."""
+    return facts.unbridged == NO_TEXT.format(facts.texts["reported"].title)
 
 
 class VariantFacts(Struct, frozen=True, kw_only=True, dict=True):

@@ -11,7 +11,7 @@ from pruning_kit.inputs.calibration import Parts, parts_of
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.models import ModelInputs
 from pruning_kit.inputs.texts import PreparedText, prepare_text, window_sizes
-from pruning_kit.runs.facts import Role
+from pruning_kit.runs.facts import NO_TEXT, Role
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
 
@@ -78,7 +78,7 @@ def _find_calibration(
     except CorpusError:
         if settings.calibrate_on:
             raise
-        return None, f"no text to fit bridges on belongs to {reported.title}"
+        return None, NO_TEXT.format(reported.title)
 
 
 def _refuse_leak(

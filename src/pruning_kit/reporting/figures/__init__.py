@@ -1,6 +1,7 @@
 """Figures of a stored run, for print, for the page and for notebooks; None where there is nothing.
 
-perplexity_bars              every plan, or of many the best
+perplexity_bars              every plan as cut, or of many the best
+perplexity_bridged           what bridging changes: plans as cut and bridged
 speed_against_perplexity     what plans win against what they cost, and the front
 perplexity_by_removed_block  each single block
 pair_heatmap                 each pair of blocks
@@ -12,6 +13,7 @@ save_figures                 any of these as files
 
 from pruning_kit.reporting.figures.bars import perplexity_bars
 from pruning_kit.reporting.figures.blocks import perplexity_by_removed_block, shapley_values
+from pruning_kit.reporting.figures.bridging import perplexity_bridged
 from pruning_kit.reporting.figures.catalogue import OF_EVERY_SWEEP, save_figures
 from pruning_kit.reporting.figures.front import speed_against_perplexity
 from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
@@ -22,6 +24,7 @@ __all__ = [
     "interaction_matrix",
     "pair_heatmap",
     "perplexity_bars",
+    "perplexity_bridged",
     "perplexity_by_removed_block",
     "perplexity_by_size",
     "save_figures",

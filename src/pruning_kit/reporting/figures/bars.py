@@ -64,7 +64,8 @@ def perplexity_bars(run: Run) -> Figure | None:
     panels = [SINGLES_IN] * (shown.singles is not None)
     if shown.singles is None or (shown.rows["blocks"] < run.n_blocks - 1).any():
         panels.append(1.0 + rows_height_in(shown.rows))
-    figure, axes = new_panels(panels, "Perplexity by removed blocks")
+    as_cut = ", as cut" * (run.bridges is not None)
+    figure, axes = new_panels(panels, f"Perplexity by removed blocks{as_cut}")
     logarithmic = []
     if shown.singles is not None:
         logarithmic.append(_draw_singles(axes.pop(0), shown.singles, base))

@@ -36,7 +36,9 @@ def perplexity_by_removed_block(run: Run, analysis: Analysis) -> Figure | None:
     logarithmic = block_bars(axes, blocks, values, base, tops, labelled)
     _error_bars(axes, blocks, ppl, "y")
     notes = ["Bars start at the whole model: their height is the cost."] * logarithmic
-    add_caption(figure, [*caption(run), *notes, _interval_note(ppl[0])])
+    add_caption(
+        figure, [*caption(run, bridged=analysis.judged_bridged), *notes, _interval_note(ppl[0])]
+    )
     return figure
 
 
@@ -68,7 +70,10 @@ def shapley_values(run: Run, analysis: Analysis) -> Figure | None:
     axes.set_ylabel("Block")
     axes.set_xlabel("Log perplexity, averaged over all orders of removal (nats per token)")
     how = "Exact, from all plans." if shapley.n_permutations is None else _sampled(shapley)
-    add_caption(figure, [*caption(run), f"{how} {_interval_note(values[0])}"])
+    add_caption(
+        figure,
+        [*caption(run, bridged=analysis.judged_bridged), f"{how} {_interval_note(values[0])}"],
+    )
     return figure
 
 

@@ -59,8 +59,8 @@ def new_panels(heights_in: Sequence[float], title: str) -> tuple[Figure, list[Ax
     return figure, axes
 
 
-def caption(run: Run, role: Role = "reported") -> list[str]:
-    """Model, text and protocol of a figure, and what was substituted."""
+def caption(run: Run, role: Role = "reported", bridged: bool = False) -> list[str]:
+    """Model, text and protocol of a figure, what was substituted, and whether plans are bridged."""
     model, text = run.facts.model, run.facts.texts[role]
     part = f", {text.part}" if text.part else ""
     lines = [
@@ -70,6 +70,8 @@ def caption(run: Run, role: Role = "reported") -> list[str]:
     ]
     if model.name == "demo":
         lines.append("This is the kit's small embedded demo model, not distilgpt2.")
+    if bridged:
+        lines.append("Gaps are bridged where that helps.")
     if text.note:
         lines.append("The embedded text was scored in place of the one asked for.")
     return lines

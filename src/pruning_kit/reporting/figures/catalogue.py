@@ -16,6 +16,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.machine import disk
 from pruning_kit.reporting.figures.bars import perplexity_bars
 from pruning_kit.reporting.figures.blocks import perplexity_by_removed_block, shapley_values
+from pruning_kit.reporting.figures.bridging import perplexity_bridged
 from pruning_kit.reporting.figures.canvas import image
 from pruning_kit.reporting.figures.front import speed_against_perplexity
 from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
@@ -37,6 +38,9 @@ class Entry:
 
 FIGURES = {
     "perplexity": Entry(lambda run, _: perplexity_bars(run), "Bars: perplexity of each plan"),
+    "bridging": Entry(
+        perplexity_bridged, "Dots: perplexity of plans as cut and bridged, and the whole model's"
+    ),
     "speed": Entry(
         speed_against_perplexity, "Scatter of all plans: speed or parameters against perplexity"
     ),
@@ -53,7 +57,7 @@ FIGURES = {
     ),
 }
 """By the names of their files, which the sections of a report call them by."""
-OF_EVERY_SWEEP = ("perplexity", "speed")
+OF_EVERY_SWEEP = ("perplexity", "bridging", "speed")
 
 
 def draw_all(run: Run, analysis: Analysis, names: Iterable[str] = FIGURES) -> dict[str, Figure]:

@@ -104,7 +104,9 @@ def speed_against_perplexity(run: Run, analysis: Analysis) -> Figure | None:
     _draw_front(axes, x[front], y[front], [_point_label(row.plan) for row in on_front])
     axes.set_xlabel(across.label)
     axes.set_ylabel(f"Perplexity{' (logarithmic axis)' if logarithmic else ''}")
-    add_caption(figure, [*caption(run), *_speed_notes(run, analysis)])
+    add_caption(
+        figure, [*caption(run, bridged=analysis.judged_bridged), *_speed_notes(run, analysis)]
+    )
     return figure
 
 

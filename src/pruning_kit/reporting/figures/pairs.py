@@ -40,7 +40,7 @@ def pair_heatmap(run: Run, analysis: Analysis) -> Figure | None:
     low, high = float(finite.min()), float(finite.max())
     norm = LogNorm(low, high) if explodes(finite) else Normalize(low, high)
     _draw_matrix(figure, axes, ppl_LL, norm, "cividis_r", "Perplexity", format_ppl)
-    add_caption(figure, [*caption(run), _blank_note(ppl_LL)])
+    add_caption(figure, [*caption(run, bridged=analysis.judged_bridged), _blank_note(ppl_LL)])
     return figure
 
 
@@ -115,7 +115,10 @@ def interaction_matrix(run: Run, analysis: Analysis) -> Figure | None:
             _grey_out(axes, pair, run.n_blocks)
         elif pair.is_clear:
             axes.add_patch(_cell(pair, 0.92, fill=False, edgecolor="black", linewidth=1))
-    add_caption(figure, [*caption(run), *_interaction_notes(analysis, usable[0])])
+    add_caption(
+        figure,
+        [*caption(run, bridged=analysis.judged_bridged), *_interaction_notes(analysis, usable[0])],
+    )
     return figure
 
 

@@ -68,7 +68,10 @@ def perplexity_by_size(run: Run, analysis: Analysis) -> Figure | None:
     axes.margins(x=0.1)
     axes.set_xlabel("Blocks removed")
     axes.set_ylabel(f"Relative to the whole model{' (logarithmic axis)' if logarithmic else ''}")
-    add_caption(figure, [*caption(run, analysis.selection.role), *_size_notes(analysis)])
+    add_caption(
+        figure,
+        [*caption(run, analysis.selection.role, analysis.judged_bridged), *_size_notes(analysis)],
+    )
     return figure
 
 

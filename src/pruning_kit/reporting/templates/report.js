@@ -42,14 +42,16 @@
     ["Removed", "order", (plan) => title(plan)],
     ["Front", "front", (plan) => plan.front ? "●" : ""],
     ["Count", "size", (plan) => String(plan.size)],
-    ["Perplexity [95 %]", "ppl", (plan) => plan.pplText],
+    ...(data.bridged ? [["As cut", "asCut", (plan) => plan.asCutText],
+      ["Bridged [95 %]", "bridged", (plan) => plan.bridgedText]]
+      : [["Perplexity [95 %]", "ppl", (plan) => plan.pplText]]),
     ["Change [95 %]", "ratio", (plan) => plan.changeText],
     ...(data.compared ? [["KL nats", "kl", (plan) => plan.klText],
       ["Agreement", "agreement", (plan) => plan.agreementText]] : []),
     ["Params M", "parameters", (plan) => plan.paramsText],
     ...(data.timed ? [["Latency ms", "latency", (plan) => plan.latencyText]] : []),
   ];
-  const table = { key: "ppl", down: false, shown: PAGE_ROWS, rows: [] };
+  const table = { key: data.bridged ? "ratio" : "ppl", down: false, shown: PAGE_ROWS, rows: [] };
 
   function wanted(text) {
     const remove = [], keep = [];
@@ -179,13 +181,13 @@
     make(box, "p", {}, facts(plan).join("; "));
     if (plan.size > 0) {
       const line = make(box, "p", {}, "To make it: ");
-      make(line, "code", {}, data.command.replaceAll(data.planMark, plan.name));
+      make(line, "code", {}, data.commands[plan.isBridged ? 1 : 0].replaceAll(data.planMark, plan.name));
     }
   }
 
   function facts(plan) {
     return [
-      `perplexity ${plan.pplText}`,
+      `perplexity ${plan.pplText}${plan.isBridged ? ` bridged, ${plan.asCutText} as cut` : ""}`,
       ...(plan.changeText ? [plan.changeText] : []),
       ...(plan.klText ? [`KL ${plan.klText} nats, ${plan.agreementText} the same most likely token`] : []),
       ...(plan.paramsText ? [`${plan.paramsText} M parameters`] : []),

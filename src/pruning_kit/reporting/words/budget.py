@@ -93,7 +93,7 @@ def _named(row: PlanRow) -> str:
 def _facts(row: PlanRow) -> str:
     """Perplexity, parameters and time of a plan, beside the whole model's where it is another."""
     against = "" if row.plan == Plan() else f" ({format_change(row.ppl_ratio)})"
-    facts = [f"perplexity {format_ppl(row.ppl.value)}{against}"]
+    facts = [f"perplexity {format_ppl(row.ppl.value)}{against}{' bridged' * row.bridged}"]
     if row.parameters is not None:
         facts.append(f"{row.parameters / 1e6:.2f} M parameters")
     if row.latency is not None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.sizes import PlanLatency, PlanRow
 from pruning_kit.plans.plan import Plan
+from pruning_kit.reporting.words.bridging import judged
 from pruning_kit.reporting.words.numbers import format_change, format_share, significant
 
 
 def plan_facts(analysis: Analysis, plan: Plan) -> str:
     """Perplexity, parameters and time of a plan against the whole model."""
     row, base = analysis.row[plan], analysis.row[Plan()]
-    facts = [f"perplexity {format_change(row.ppl_ratio)}"]
+    facts = [f"perplexity {format_change(row.ppl_ratio)}{judged(analysis, plan)}"]
     if row.agreement is not None:
         facts.append(f"agreement {format_share(row.agreement)}")
     if base.parameters and row.parameters is not None:

@@ -8,6 +8,7 @@ from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.importance import MAX_EXACT_BLOCKS, NotAvailable, Ranking, Shapley
 from pruning_kit.plans.plan import Plan
+from pruning_kit.reporting.words.bridging import bridged
 from pruning_kit.reporting.words.numbers import first_few, format_change, format_nats, listed
 
 LEGEND = " (> clear, ≈ not told apart)"
@@ -26,7 +27,7 @@ def extremes(analysis: Analysis) -> list[str]:
     scope = "" if importance.complete else f" of the {len(ratio)} measured"
     most, least = importance.ranking.most, importance.ranking.least
     first = (
-        f"Removed alone, block {most[0]}{scope} matters most "
+        f"Removed alone{bridged(analysis)}, block {most[0]}{scope} matters most "
         f"(perplexity {format_change(ratio[most[0]])})"
     )
     if len(most) == len(ratio):
@@ -43,7 +44,9 @@ def ranking_sentences(analysis: Analysis) -> list[str]:
     if len(importance.items) < 2:
         return []
     scope = "" if importance.complete else f", of the {len(importance.items)} measured"
-    return [f"Most costly alone first{scope}: {_order(importance.ranking, True)}."]
+    return [
+        f"Most costly alone first{scope}{bridged(analysis)}: {_order(importance.ranking, True)}."
+    ]
 
 
 def shapley_sentences(analysis: Analysis) -> list[str]:
@@ -55,7 +58,7 @@ def shapley_sentences(analysis: Analysis) -> list[str]:
         return [f"The only block carries all {format_nats(shapley.total)} nats per token."]
     legend = len(analysis.importance.items) < 2
     return [
-        f"By Shapley value ({_how(shapley)}): {_order(shapley.ranking, legend)}."
+        f"By Shapley value ({_how(shapley)}{bridged(analysis)}): {_order(shapley.ranking, legend)}."
         f"{_which_to_trust(analysis, shapley)}"
     ]
 

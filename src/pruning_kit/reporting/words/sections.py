@@ -10,6 +10,7 @@ from __future__ import annotations
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.reporting.words import elsewhere, sureness
 from pruning_kit.reporting.words.avoid import to_avoid
+from pruning_kit.reporting.words.bridging import bridging_sentences
 from pruning_kit.reporting.words.front import front
 from pruning_kit.reporting.words.importance import extremes, ranking_sentences, shapley_sentences
 from pruning_kit.reporting.words.interactions import interaction_sentences
@@ -48,6 +49,7 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
             *strategies(analysis),
             *front(analysis),
         ],
+        "bridging": bridging_sentences(analysis),
         "elsewhere": elsewhere.elsewhere_sentences(analysis),
         "uncertainty": [
             *sureness.of_every_size(analysis),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
 from pruning_kit.findings.evidence import exp
 from pruning_kit.findings.sizes import Size
+from pruning_kit.reporting.words.bridging import bridged
 from pruning_kit.reporting.words.numbers import (
     change,
     count_blocks,
@@ -42,10 +43,10 @@ def best_of_each_size(analysis: Analysis) -> list[str]:
 def _scope(analysis: Analysis) -> str:
     """What the sets named are, and on which text they were chosen if they were."""
     if not analysis.offers_choice:
-        return "Measured sets"
+        return f"Measured sets{bridged(analysis)}"
     complete = all(size.complete for size in analysis.sizes)
     best = "Best set of each size" if complete else "Best measured set of each size"
-    return f"{best}, {chosen_on(analysis)}"
+    return f"{best}{bridged(analysis)}, {chosen_on(analysis)}"
 
 
 def _ties(size: Size) -> str:
