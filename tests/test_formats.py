@@ -16,10 +16,11 @@ from pruning_kit.plans.permutations import shapley_plans
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.reporting import formats, page
+from pruning_kit.reporting.blocks import blocks_table
 from pruning_kit.reporting.contents import build_document, notes
 from pruning_kit.reporting.document import Document, Section, Table
 from pruning_kit.reporting.notebook import show
-from pruning_kit.reporting.tables import blocks_table, sizes_table, strategies_table
+from pruning_kit.reporting.tables import sizes_table, strategies_table
 from pruning_kit.runs.results import load_run
 from pruning_kit.speed.stored_timings import from_json, to_json
 from tests.goldens import make

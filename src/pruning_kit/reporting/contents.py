@@ -10,13 +10,13 @@ from pruning_kit.findings.budgets import Budget
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.printable import copyable
+from pruning_kit.reporting.blocks import blocks_table
 from pruning_kit.reporting.bridging import bridging_table
 from pruning_kit.reporting.commands import prune_command, recommended_command, shapley_command
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.elsewhere import elsewhere_table
 from pruning_kit.reporting.tables import (
     as_cut_text,
-    blocks_table,
     bridged_text,
     provenance_table,
     sizes_table,
@@ -183,7 +183,9 @@ def _ppl_of(variant: Variant, analysis: Analysis) -> str:
     row = analysis.row.get(variant.plan)
     if row is None:
         return ""
-    return {None: as_cut_text, BRIDGED: bridged_text}.get(variant.recovery, lambda _: "")(row)
+    if variant.recovery is None:
+        return as_cut_text(row)
+    return bridged_text(row) if variant.recovery == BRIDGED else ""
 
 
 def speed_section(run: Run) -> Section:

@@ -1,25 +1,22 @@
-"""Tables of a report: the best sets, single blocks, strategies, and what a run was made with."""
+"""Tables of a report: the best sets, strategies, times, and what a run was made with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pruning_kit.findings.analysis import COLLAPSE_RATIO, Analysis
-from pruning_kit.findings.bridging import Ranks
 from pruning_kit.findings.evidence import Interval
-from pruning_kit.findings.importance import Shapley
 from pruning_kit.findings.sizes import PlanRow, Size
 from pruning_kit.intervals import MIN_ROUNDS
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import STRATEGIES
 from pruning_kit.reporting.document import Table
 from pruning_kit.reporting.words.numbers import (
-    format_nats,
     format_ppl,
     format_ratio,
     format_windows,
@@ -179,56 +176,6 @@ COLUMNS: Sequence[tuple[str, Callable[[PlanRow], str]]] = (
     ("Ratio", _latency_ratio),
 )
 """The columns of tables of plans behind their names, in order; PPL is as cut."""
-
-
-def blocks_table(analysis: Analysis) -> Table | None:
-    """Each block: perplexity without it, also bridged with both ranks, and its Shapley value."""
-    single = {item.block: item for item in analysis.importance.items}
-    shapley = analysis.shapley.values if isinstance(analysis.shapley, Shapley) else None
-    if not single and shapley is None:
-        return None
-    ranks = _ranks_of_blocks(analysis)
-    rows = []
-    for block in range(analysis.n_blocks):
-        item = single.get(block)
-        cells = [str(block), *_without_block(analysis, block, ranks)]
-        cells += ("", "") if item is None else split_ratio(item.ppl_ratio)
-        if shapley is not None:
-            value, _, bounds = format_nats(shapley[block]).partition(" [")
-            cells += [value, bounds.rstrip("]")]
-        rows.append(tuple(cells))
-    both = ("As cut", "Rank", BRIDGED, "Rank") if ranks else ("PPL without",)
-    notes = ["Perplexity without each block; rank 1 costs least; ratios are bridged"] * bool(ranks)
-    notes += ["Shapley: mean cost over all orders of removal, nats per token (0.1: +10.5 %)"] * (
-        shapley is not None
-    )
-    return Table(
-        ("Block", *both, "Ratio", INTERVAL, *(("Shapley", INTERVAL) if shapley else ())),
-        tuple(rows),
-        f"{'. '.join(notes)}." * bool(notes),
-        analysis.importance.ranking.most[:1],
-    )
-
-
-def _ranks_of_blocks(analysis: Analysis) -> dict[int, Ranks]:
-    """The places of single blocks by either cost; empty where plans are judged as cut."""
-    if analysis.bridging is None or not analysis.judged_bridged:
-        return {}
-    singles = [size for size in analysis.bridging.sizes if size.n_removed == 1]
-    return {ranks.plan.removed[0]: ranks for size in singles for ranks in size.ranks}
-
-
-def _without_block(analysis: Analysis, block: int, ranks: Mapping[int, Ranks]) -> Iterable[str]:
-    """Perplexity without a block; where blocks have ranks, as cut and bridged with both."""
-    row = analysis.row.get(Plan((block,)))
-    if not ranks:
-        yield "not measured" if row is None else format_ppl(row.ppl.value)
-        return
-    places = ranks.get(block)
-    yield "not measured" if row is None else as_cut_text(row)
-    yield "" if places is None else str(places.as_cut)
-    yield "" if row is None else bridged_text(row)
-    yield "" if places is None else str(places.bridged)
 
 
 def strategies_table(analysis: Analysis) -> Table | None:

@@ -77,7 +77,7 @@ def _draw(axes: Axes, both: Both, shown: Sequence[Ranks], at: Sequence[float]) -
     drawn = np.array([*cut, *bridged, base])
     drawn = drawn[np.isfinite(drawn)]
     logarithmic = scale_perplexity(axes, drawn, "x")
-    colours = np.where(bridged <= cut, BLUE, ORANGE)
+    colours = [BLUE if better else ORANGE for better in bridged <= cut]
     axes.hlines(at, cut, bridged, colors=colours, linewidth=2.5, alpha=0.45)
     axes.scatter(cut, at, s=36, facecolors="white", edgecolors=GREY, zorder=3)
     axes.scatter(bridged, at, s=40, c=colours, zorder=3)
