@@ -18,6 +18,7 @@ from pruning_kit.speed.timings import END_TO_END
 from tests.synthetic_runs import write_run
 from tests.synthetic_scores import additive_costs
 
+
 def without_block_0(costs, pairs=None):
     """What is left of costs by bridges; a set with block 0 has none."""
     left = additive_costs((0.0, *costs), pairs)
@@ -69,9 +70,13 @@ class Sums:
 
     def __init__(self, run):
         self.run, self.n_blocks = run, run.n_blocks
-        rows = [list(zip(run.variants, run.nll(role).sum(axis=1), strict=True)) for role in run.roles]
+        rows = [
+            list(zip(run.variants, run.nll(role).sum(axis=1), strict=True)) for role in run.roles
+        ]
         # a bridged variant stands behind its plan as cut, whose place it takes
-        self.nats = {role: {v.plan: x for v, x in of} for role, of in zip(run.roles, rows, strict=True)}
+        self.nats = {
+            role: {v.plan: x for v, x in of} for role, of in zip(run.roles, rows, strict=True)
+        }
         self.as_cut = {v.plan: x for v, x in rows[0] if v.recovery is None}
         self.bridged = [v.plan for v in run.variants if v.recovery is not None]
         self.place = {v.plan: index for index, v in enumerate(run.variants)}

@@ -88,9 +88,8 @@ def _prepare(
         return
     with using_threads(workbench.threads):
         with workbench.observer.track("bridges, gap by gap", len(gaps)) as advance:
-            for fit in bridging.fit(plans):
+            for fit in bridging.fit(plans, advance):
                 _keep(run, fit)
-                advance(1)
         if is_new:
             bridging.judge(todo)
     recoveries.write_facts(run.folder, describe(bridging, workbench))

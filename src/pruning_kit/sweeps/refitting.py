@@ -32,8 +32,8 @@ def bridges_of(plan: Plan, workbench: Workbench) -> Bridges:
     gaps = bridging.gaps_to_fit([plan.check(workbench.n_blocks)])
     with using_threads(workbench.threads):
         with workbench.observer.track("bridges, gap by gap", len(gaps)) as advance:
-            for _ in bridging.fit([plan]):
-                advance(1)
+            for _ in bridging.fit([plan], advance):
+                pass
         return bridging.bridges(plan)
 
 

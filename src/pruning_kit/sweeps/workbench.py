@@ -194,8 +194,8 @@ class Workbench:
             return
         gaps = self.bridging.gaps_to_fit(plans)
         with using_threads(self.threads), self.observer.track("bridges", len(gaps)) as advance:
-            for _ in self.bridging.fit(plans):
-                advance(1)
+            for _ in self.bridging.fit(plans, advance):
+                pass
 
     def paths(self, variants: Iterable[Variant]) -> list[Path]:
         """The calls that each variant makes, once it is fitted."""

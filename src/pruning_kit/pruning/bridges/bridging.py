@@ -13,7 +13,7 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.plans.paths import Call, Path, as_cut
 from pruning_kit.plans.plan import Plan
-from pruning_kit.pruning.bridges.fitting import Fit, Fitter
+from pruning_kit.pruning.bridges.fitting import Advance, Fit, Fitter, nowhere
 from pruning_kit.pruning.bridges.folding import Socket, find_sockets
 from pruning_kit.pruning.bridges.gaps import Gap, bridged_path, gaps_of
 from pruning_kit.walk.batching import choose_batch_size
@@ -82,10 +82,10 @@ class Bridging:
         asked = {gap for plan in plans for gap in gaps_of(plan, self.n_blocks)}
         return sorted(gap for gap in asked - self.fits.keys() if gap.block not in self.refused)
 
-    def fit(self, plans: Iterable[Plan]) -> Iterator[Fit]:
-        """Fit what is missing for plans, one gap after the other."""
+    def fit(self, plans: Iterable[Plan], advance: Advance = nowhere) -> Iterator[Fit]:
+        """Fit what is missing for plans, one gap after the other; `gaps_to_fit` counts them."""
         if gaps := self.gaps_to_fit(plans):
-            for fit in self.fitter.fit(gaps):
+            for fit in self.fitter.fit(gaps, advance):
                 self.fits[fit.gap] = fit
                 yield fit
 

@@ -29,14 +29,23 @@ from pruning_kit.walk.measures import NLL
 
 STRENGTHS = (1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 """From strong to weak."""
-SHORTLISTED = 3
+SHORTLISTED = 2
 MOST_RISES = 2
+SHARE_OF_SUMS = 0.7
+"""Of the time that gaps take, for progress."""
 TOKENS_AT_ONCE = 4096
 UNFITTED_TOKENS = 4096
 """On which the error of a solution is taken."""
 ACTIVATION_BYTES = 2**28
 GROUP_BYTES = 2**30
 """Of the sums and solutions that are alive at once; more gaps take further passes."""
+
+
+Advance = Callable[[float], object]
+
+
+def nowhere(_step: float) -> None:
+    """Tell nobody of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +88,28 @@ class Fitter:
     batch_size: int
     """Windows at a time, for the NLL."""
 
-    def fit(self, gaps: Sequence[Gap]) -> Iterator[Fit]:
+    def fit(self, gaps: Sequence[Gap], advance: Advance = nowhere) -> Iterator[Fit]:
         """Fit gaps, as many of them at a time as memory is meant for.
+
+        Args:
+            gaps: each once.
+            advance: is told of progress, which adds up to the number of gaps.
 
         Raises:
             DeviceError: if the device has no room for a single one.
         """
         exact = self.make_exact()
         for group in self._groups(sorted(gaps)):
-            yield from self._choose(group, self._within_memory(exact, group))
+            shortlists = self._within_memory(exact, group, advance)
+            advance(len(group) * (1 - SHARE_OF_SUMS))
+            yield from self._choose(group, shortlists)
 
-    def _within_memory(self, exact: Kernel, group: Sequence[Gap]) -> dict[Gap, list[Candidate]]:
+    def _within_memory(
+        self, exact: Kernel, group: Sequence[Gap], advance: Advance
+    ) -> dict[Gap, list[Candidate]]:
         """Solutions of a group, by halves of it as often as the device runs out of memory."""
         try:
-            return self._shortlists(exact, group)
+            return self._shortlists(exact, group, advance)
         except torch.OutOfMemoryError:
             pass  # gone on with outside: the traceback holds the tensors
         torch.cuda.empty_cache()
@@ -103,8 +120,8 @@ class Fitter:
             )
         half = len(group) // 2
         return {
-            **self._within_memory(exact, group[:half]),
-            **self._within_memory(exact, group[half:]),
+            **self._within_memory(exact, group[:half], advance),
+            **self._within_memory(exact, group[half:], advance),
         }
 
     def _groups(self, gaps: Sequence[Gap]) -> Iterator[list[Gap]]:
@@ -131,11 +148,21 @@ class Fitter:
         assert isinstance(weight, Tensor)
         return weight.numel() // socket.n_inputs
 
-    def _shortlists(self, exact: Kernel, group: Sequence[Gap]) -> dict[Gap, list[Candidate]]:
+    def _shortlists(
+        self, exact: Kernel, group: Sequence[Gap], advance: Advance
+    ) -> dict[Gap, list[Candidate]]:
         """Solutions of each gap, the one of the least error first."""
         by_block = {b: list(gaps) for b, gaps in groupby(group, key=attrgetter("block"))}
         most = self._windows_at_once(by_block)
-        moments = add_up(exact, inputs_of(self.calibration.fitting, most), by_block, self.sockets)
+        fitting = self.calibration.fitting
+        step = len(group) * SHARE_OF_SUMS / len(fitting.groups(most))
+
+        def text() -> Iterator[Inputs]:
+            for inputs in inputs_of(fitting, most):
+                yield inputs
+                advance(step)
+
+        moments = add_up(exact, text(), by_block, self.sockets)
         unfitted = self._unfitted_rows(exact, by_block, most)
         found: dict[Gap, list[Candidate]] = {}
         for block, gaps in by_block.items():
