@@ -247,7 +247,7 @@ def test_plans_without_a_bridge_are_not_judged_and_never_better_bridged(fitted):
 
 
 def test_groups_of_gaps_within_little_memory_give_the_same_fits(model, fitted, monkeypatch):
-    monkeypatch.setattr(fitting_module, "GROUP_BYTES", 1)
+    monkeypatch.setattr(fitting_module, "CPU_GROUP_BYTES", 1)
     alone = bridging_over(model)
     plans = [*subsets(N_BLOCKS, range(1, N_BLOCKS))]
     assert [len(group) for group in alone.fitter._groups(alone.gaps_to_fit(plans))] == [1] * 6

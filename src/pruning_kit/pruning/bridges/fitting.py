@@ -37,7 +37,7 @@ TOKENS_AT_ONCE = 4096
 UNFITTED_TOKENS = 4096
 """On which the error of a solution is taken."""
 ACTIVATION_BYTES = 2**28
-GROUP_BYTES = 2**30
+CPU_GROUP_BYTES, GPU_GROUP_BYTES = 2**30, 2**32
 """Of the sums and solutions that are alive at once; more gaps take further passes."""
 
 
@@ -126,6 +126,7 @@ class Fitter:
 
     def _groups(self, gaps: Sequence[Gap]) -> Iterator[list[Gap]]:
         """Gaps whose sums and solutions are alive at once, those of a block together."""
+        most = CPU_GROUP_BYTES if self.kernel.device.type == "cpu" else GPU_GROUP_BYTES
         group: list[Gap] = []
         used, blocks = 0, set[int]()
         for gap in gaps:
@@ -133,7 +134,7 @@ class Fitter:
             n_inputs, width = socket.n_inputs, self._width(socket)
             bytes_of_gap = n_inputs * width * (8 + 8 + 4 * SHORTLISTED)
             needed = bytes_of_gap + (gap.block not in blocks) * n_inputs**2 * 8
-            if group and used + needed > GROUP_BYTES:
+            if group and used + needed > most:
                 yield group
                 group, used, blocks = [], 0, set()
                 needed = bytes_of_gap + n_inputs**2 * 8
