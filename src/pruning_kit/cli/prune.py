@@ -83,12 +83,11 @@ def _bridged(
         PlanError: if there are none that help.
     """
     from pruning_kit.cli.terminal import TerminalObserver
-    from pruning_kit.runs.recoveries import read_facts
     from pruning_kit.sweeps import refitting
     from pruning_kit.sweeps.building import find, prepare
     from pruning_kit.sweeps.settings import WorkbenchSettings
 
-    stored = read_facts(run.folder) if run else None
+    stored = run.bridges if run else None
     if run and stored is None:
         raise RunError(
             f"cannot take the bridges of {run.folder}: it has none. Leave out --run, or --bridge."

@@ -36,7 +36,7 @@ from pruning_kit.inputs.weights import weights_hash
 from pruning_kit.machine.versions import now, versions
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.bridges.bridging import Bridges
-from pruning_kit.pruning.bridges.folding import folded, form_sha256
+from pruning_kit.pruning.bridges.folding import folded
 from pruning_kit.pruning.surgery import count_parameters, predicted_parameters, recut, stored_copy
 
 SPARE_BYTES = 16 * 2**20
@@ -150,9 +150,9 @@ def _bridges_recipe(bridges: Bridges) -> BridgesRecipe:
     fitting, tuning = bridges.calibration.fitting, bridges.calibration.tuning
     return BridgesRecipe(
         gaps={
-            str(gap): GapRecipe(strength=fit.strength, sha256=form_sha256(fit.form))
+            str(gap): GapRecipe(strength=fit.strength, sha256=fit.sha256)
             for gap, fit in bridges.fits.items()
-            if fit.strength is not None and fit.form is not None
+            if fit.strength is not None and fit.sha256 is not None
         },
         fitting=_fitting_text(fitting),
         tuning=_fitting_text(tuning),

@@ -14,9 +14,9 @@ from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
 from pruning_kit.machine.typed import MisfitError, fit
 from pruning_kit.runs.facts import TextFacts
-from pruning_kit.runs.store import RESTORE
+from pruning_kit.runs.store import RECOVERIES, RESTORE
 
-FOLDER, FACTS_FILE = "recoveries", "bridges.json"
+FACTS_FILE = "bridges.json"
 
 
 class GapFacts(Struct, frozen=True, kw_only=True):
@@ -24,19 +24,29 @@ class GapFacts(Struct, frozen=True, kw_only=True):
 
     strength: float | None
     """Of the ridge, relative to the mean of the diagonal; None: it is not bridged."""
-    nats_as_cut: float
-    """Per token of the tuning text."""
-    nats: float
+    nats_as_cut: float | None
+    """Per token of the tuning text; None where a forward failed."""
+    nats: float | None
     """The same bridged."""
     sha256: str | None
     """Of the folded weights."""
 
 
 class PlanFacts(Struct, frozen=True, kw_only=True):
-    """Whether the bridges of a plan help together: nats per token of the tuning text."""
+    """Whether the bridges of a plan help together: nats per token of the tuning text.
 
-    nats_as_cut: float
-    nats: float
+    None where a forward failed.
+    """
+
+    nats_as_cut: float | None
+    nats: float | None
+
+    @property
+    def helps(self) -> bool:
+        """Whether the plan is better with them."""
+        if self.nats is None or self.nats_as_cut is None:
+            return False
+        return self.nats < self.nats_as_cut
 
 
 class BridgesFacts(Struct, frozen=True, kw_only=True):
@@ -58,7 +68,7 @@ class BridgesFacts(Struct, frozen=True, kw_only=True):
     @property
     def unhelped(self) -> list[str]:
         """Plans with bridges that do not help together, and that have no bridged row therefore."""
-        return [plan for plan, facts in self.plans.items() if not facts.nats < facts.nats_as_cut]
+        return [plan for plan, facts in self.plans.items() if not facts.helps]
 
 
 def write_facts(folder: Path, facts: BridgesFacts) -> None:
@@ -67,7 +77,7 @@ def write_facts(folder: Path, facts: BridgesFacts) -> None:
     Raises:
         RunError: if the disk refuses.
     """
-    place = folder / FOLDER
+    place = folder / RECOVERIES
     with disk.disk_errors(str(place)):
         place.mkdir(exist_ok=True)
     disk.write_json(place / FACTS_FILE, facts)
@@ -79,14 +89,14 @@ def read_facts(folder: Path) -> BridgesFacts | None:
     Raises:
         RunError: if it is damaged.
     """
-    path = folder / FOLDER / FACTS_FILE
+    path = folder / RECOVERIES / FACTS_FILE
     if not path.exists():
         return None
     try:
         return fit(disk.read_json(path, RESTORE), BridgesFacts)
     except MisfitError as misfit:
         raise RunError(
-            f"cannot read run {folder}: its {FOLDER}/{FACTS_FILE} {misfit.of_one}. {RESTORE}"
+            f"cannot read run {folder}: its {RECOVERIES}/{FACTS_FILE} {misfit.of_one}. {RESTORE}"
         ) from None
 
 
@@ -96,7 +106,7 @@ def write_weights(folder: Path, gap: str, weights: Mapping[str, np.ndarray]) -> 
     Raises:
         RunError: if the disk refuses.
     """
-    place = folder / FOLDER
+    place = folder / RECOVERIES
     with disk.disk_errors(str(place)):
         place.mkdir(exist_ok=True)
     disk.write_file(_path(folder, gap), save(dict(weights)))
@@ -113,9 +123,9 @@ def read_weights(folder: Path, gap: str) -> dict[str, np.ndarray] | None:
 
 def remove_weights(folder: Path) -> None:
     """Delete all folded weights: the facts tell how to fit the same again."""
-    for path in (folder / FOLDER).glob("*.safetensors"):
+    for path in (folder / RECOVERIES).glob("*.safetensors"):
         path.unlink(missing_ok=True)
 
 
 def _path(folder: Path, gap: str) -> Path:
-    return folder / FOLDER / f"{gap.replace('>', '-')}.safetensors"
+    return folder / RECOVERIES / f"{gap.replace('>', '-')}.safetensors"

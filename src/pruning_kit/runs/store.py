@@ -44,7 +44,7 @@ from pruning_kit.runs.facts import (
 )
 
 RUN_FILE = "run.json"
-ROUNDS = "rounds"
+ROUNDS, RECOVERIES = "rounds", "recoveries"
 VARIANTS_FILE = "variants.json"
 FINISHED_FILE = "finished.json"
 RESTORE = "Restore the file from a copy, or sweep again into another folder."
@@ -100,7 +100,8 @@ class RunFolder:
 
     def remove_left_overs(self) -> None:
         """Delete what killed writers left of their files; those of live ones stay."""
-        for folder in (self.folder, *(self.folder / ROUNDS).glob("*/")):
+        inner = (self.folder / RECOVERIES, *(self.folder / ROUNDS).glob("*/"))
+        for folder in (self.folder, *inner):
             disk.remove_left_overs(folder)
 
     # --- rounds ------------------------------------------------------------------------------

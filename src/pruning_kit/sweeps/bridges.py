@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,6 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, Judgement
 from pruning_kit.pruning.bridges.fitting import Fit
-from pruning_kit.pruning.bridges.folding import form_sha256
 from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.runs import provenance, recoveries
 from pruning_kit.runs.ranks import Ranks
@@ -89,15 +89,17 @@ def _prepare(
     with using_threads(workbench.threads):
         with workbench.observer.track("bridges, gap by gap", len(gaps)) as advance:
             for fit in bridging.fit(plans, advance):
-                _keep(run, fit)
+                _keep(run, fit, bridging, workbench)
         if is_new:
             bridging.judge(todo)
     recoveries.write_facts(run.folder, describe(bridging, workbench))
 
 
-def _keep(run: RunFolder, fit: Fit) -> None:
+def _keep(run: RunFolder, fit: Fit, bridging: Bridging, workbench: Workbench) -> None:
+    """Store a gap, its weights before what is said of them: a kill loses one at most."""
     if fit.form is not None:
         recoveries.write_weights(run.folder, str(fit.gap), _arrays(fit.form))
+    recoveries.write_facts(run.folder, describe(bridging, workbench))
 
 
 def _restore(run: RunFolder, bridging: Bridging) -> None:
@@ -106,7 +108,7 @@ def _restore(run: RunFolder, bridging: Bridging) -> None:
     if facts is None:
         return
     for text, one in facts.plans.items():
-        bridging.judged.setdefault(Plan.parse(text), Judgement(one.nats_as_cut, one.nats))
+        bridging.judged.setdefault(Plan.parse(text), _judgement(one))
     for text, gap_facts in facts.gaps.items():
         gap = Gap.parse(text)
         if gap not in bridging.fits:
@@ -119,12 +121,11 @@ def _restored(run: RunFolder, gap: Gap, facts: GapFacts) -> Fit | None:
     form = None
     if facts.strength is not None:
         weights = recoveries.read_weights(run.folder, str(gap))
-        if weights is None:
+        if weights is None or NAMES[0] not in weights:
             return None
         form = _form(weights)
-        if form_sha256(form) != facts.sha256:
-            return None
-    return Fit(gap, facts.strength, facts.nats_as_cut, facts.nats, form)
+    fit = Fit(gap, facts.strength, _nats(facts.nats_as_cut), _nats(facts.nats), form)
+    return fit if fit.sha256 == facts.sha256 else None
 
 
 def _form(weights: Mapping[str, np.ndarray]) -> Form:
@@ -134,8 +135,9 @@ def _form(weights: Mapping[str, np.ndarray]) -> Form:
 
 
 def _arrays(form: Form) -> dict[str, np.ndarray]:
+    """Contiguous, since others would be stored by their buffers, which hold another order."""
     pairs = zip(NAMES, form, strict=True)
-    return {name: tensor.numpy() for name, tensor in pairs if tensor is not None}
+    return {name: tensor.contiguous().numpy() for name, tensor in pairs if tensor is not None}
 
 
 def describe(bridging: Bridging, workbench: Workbench) -> BridgesFacts:
@@ -147,7 +149,7 @@ def describe(bridging: Bridging, workbench: Workbench) -> BridgesFacts:
         refused={str(block): why for block, why in bridging.refused.items()},
         gaps={str(gap): _describe_fit(fit) for gap, fit in sorted(bridging.fits.items())},
         plans={
-            str(plan): PlanFacts(nats_as_cut=one.nats_as_cut, nats=one.nats)
+            str(plan): PlanFacts(nats_as_cut=_stored(one.nats_as_cut), nats=_stored(one.nats))
             for plan, one in sorted(bridging.judged.items())
         },
     )
@@ -156,7 +158,20 @@ def describe(bridging: Bridging, workbench: Workbench) -> BridgesFacts:
 def _describe_fit(fit: Fit) -> GapFacts:
     return GapFacts(
         strength=fit.strength,
-        nats_as_cut=fit.nats_as_cut,
-        nats=fit.nats,
-        sha256=None if fit.form is None else form_sha256(fit.form),
+        nats_as_cut=_stored(fit.nats_as_cut),
+        nats=_stored(fit.nats),
+        sha256=fit.sha256,
     )
+
+
+def _judgement(facts: PlanFacts) -> Judgement:
+    return Judgement(_nats(facts.nats_as_cut), _nats(facts.nats))
+
+
+def _stored(nats: float) -> float | None:
+    """Nats as a file holds them, which knows no NaN."""
+    return None if math.isnan(nats) else nats
+
+
+def _nats(stored: float | None) -> float:
+    return math.nan if stored is None else stored

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 
@@ -19,7 +20,7 @@ from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.plans.paths import Path, as_cut
-from pruning_kit.pruning.bridges.folding import Socket
+from pruning_kit.pruning.bridges.folding import Socket, form_sha256
 from pruning_kit.pruning.bridges.gaps import Gap, bridged_path
 from pruning_kit.pruning.bridges.moments import Inputs, Moments, Rows, add_up, rows_of
 from pruning_kit.pruning.bridges.ridge import error_of, solve
@@ -58,7 +59,7 @@ class Candidate:
     form: Form
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fit:
     """How a gap is bridged, or that it is not."""
 
@@ -70,6 +71,11 @@ class Fit:
     nats: float
     """The same bridged; as cut where it is not."""
     form: Form | None
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """Hash of what is folded in; None where nothing is."""
+        return None if self.form is None else form_sha256(self.form)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,7 +258,8 @@ class Fitter:
             sums, _ = sums_within_memory(self.kernel, paths, *inputs)
             totals += sums[NLL.name].sum(dim=1)
             n_scored += inputs[1].numel()
-        return (totals / n_scored).tolist()
+        means = totals / n_scored
+        return means.where(means.isfinite(), torch.nan).tolist()
 
 
 def inputs_of(text: PreparedText, batch_size: int) -> Iterator[Inputs]:

@@ -1,0 +1,210 @@
+"""Sweeps with bridges: their rows, what the run folder keeps, and endings of any kind."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed import TCPStore
+
+from pruning_kit.inputs import calibration as calibration_module
+from pruning_kit.pruning.bridges import fitting as fitting_module
+from pruning_kit.pruning.bridges.bridging import Bridging, Judgement
+from pruning_kit.pruning.bridges.fitting import Fitter
+from pruning_kit.pruning.bridges.gaps import Gap
+from pruning_kit.runs import recoveries
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.recoveries import read_facts
+from pruning_kit.runs.results import Run
+from pruning_kit.runs.store import RunFolder
+from tests.sweeping import Asked, asked, begin, measured
+
+GAPS = [Gap(3, 6), Gap(4, 6)]
+VARIANTS = ["none", "0", "5", "5~bridged", "4+5", "4+5~bridged"]
+
+
+class Killed(BaseException):
+    """What a process that was killed does: nothing more."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_text():
+    """Of a text only as much as makes the demo model's last gaps better."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration_module, "FITTING_TOKENS", 2048)
+        patch.setattr(calibration_module, "TUNING_WINDOWS", 3)
+        yield
+
+
+def wanted(folder: Path, search: str = "5 4+5 0") -> Asked:
+    few = {"max_windows": 3, "context": 128, "batch_size": 2, "threads": 1}
+    return asked(search, model="demo", device="cpu", bridges=True, output=folder, **few)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Run:
+    return measured(wanted(tmp_path_factory.mktemp("runs") / "run"))
+
+
+@pytest.fixture
+def fits(monkeypatch) -> list[list[Gap]]:
+    """The gaps that are fitted from now on, by call."""
+    seen: list[list[Gap]] = []
+    plainly = Fitter.fit
+
+    def fit(self, gaps):
+        seen.append(list(gaps))
+        return plainly(self, gaps)
+
+    monkeypatch.setattr(Fitter, "fit", fit)
+    return seen
+
+
+def test_a_bridged_row_stands_behind_its_row_as_cut_where_there_is_a_gap(undisturbed):
+    rows = undisturbed.rows()
+    assert [row["variant"] for row in rows] == VARIANTS
+    assert [row["removed"] for row in rows] == ["none", "0", "5", "5", "4+5", "4+5"]
+    ppl = {row["variant"]: row["ppl"] for row in rows}
+    assert ppl["none"] < ppl["5~bridged"] < ppl["5"] and ppl["4+5~bridged"] < ppl["4+5"]
+
+
+def test_the_run_holds_what_was_fitted_on_what_and_how_it_was_judged(undisturbed):
+    facts = read_facts(undisturbed.folder)
+    assert facts is not None
+    assert facts.fitting.title == "Jane Austen, Northanger Abbey (fitting part)"
+    assert facts.tuning.title == "Jane Austen, Northanger Abbey (tuning part)"
+    assert list(facts.gaps) == list(map(str, GAPS)) and facts.refused == {}
+    assert all(gap.strength and gap.sha256 for gap in facts.gaps.values())
+    assert list(facts.plans) == ["5", "4+5"] and facts.unhelped == []
+
+
+def killed_at(monkeypatch, action: Callable[[], object], kind: object, name: str, after: int):
+    """Do something that is killed when a function is called once too often."""
+    plainly, left = getattr(kind, name), after
+
+    def until(*args, **options):
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        return plainly(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, name, until)
+        with pytest.raises(Killed):
+            action()
+
+
+def assert_as_undisturbed(run: Run, undisturbed: Run) -> None:
+    assert run.variants == undisturbed.variants
+    for name, sums in undisturbed.sums.items():
+        np.testing.assert_array_equal(run.sums[name], sums)
+
+
+def test_a_run_killed_after_the_fit_goes_on_without_fitting_to_the_bit(
+    undisturbed, fits, monkeypatch, tmp_path
+):
+    ask = wanted(tmp_path / "run")
+    killed_at(monkeypatch, lambda: measured(ask), RunFolder, "write_part", after=1)
+    assert fits == [GAPS]
+    run = measured(ask.but(resume=True))
+    assert fits == [GAPS]
+    assert_as_undisturbed(run, undisturbed)
+
+
+def test_a_run_killed_before_its_plans_are_judged_keeps_what_is_fitted(
+    undisturbed, fits, monkeypatch, tmp_path
+):
+    ask = wanted(tmp_path / "run")
+    killed_at(monkeypatch, lambda: measured(ask), Bridging, "judge", after=0)
+    run = measured(ask.but(resume=True))
+    assert fits == [GAPS]
+    assert_as_undisturbed(run, undisturbed)
+
+
+def test_a_run_killed_in_mid_fit_fits_only_what_is_missing(fits, monkeypatch, tmp_path):
+    ask = wanted(tmp_path / "run")
+    killed_at(monkeypatch, lambda: measured(ask), recoveries, "write_weights", after=1)
+    left_over = tmp_path / "run" / "recoveries" / ".4-6.safetensors.0f.part"
+    left_over.write_bytes(b"half")
+    run = measured(ask.but(resume=True))
+    assert fits == [GAPS, GAPS[1:]] and not left_over.exists()
+    assert list(map(str, run.variants)) == VARIANTS
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "other"])
+def test_weights_that_are_damaged_are_fitted_anew(undisturbed, fits, monkeypatch, tmp_path, damage):
+    ask = wanted(tmp_path / "run")
+    killed_at(monkeypatch, lambda: measured(ask), RunFolder, "write_part", after=1)
+    file = tmp_path / "run" / "recoveries" / "4-6.safetensors"
+    content = bytearray(file.read_bytes())
+    if damage == "gone":
+        file.unlink()
+    else:
+        content[-5] ^= 64
+        file.write_bytes(content if damage == "other" else content[:-40])
+    run = measured(ask.but(resume=True))
+    assert fits == [GAPS, [Gap(4, 6)]]
+    assert run.variants == undisturbed.variants
+    np.testing.assert_allclose(run.nll(), undisturbed.nll(), rtol=1e-5)
+
+
+def test_plans_that_their_bridges_make_worse_have_no_row_and_are_named(monkeypatch, tmp_path):
+    def judge(self, plans):
+        self.judged |= {plan: Judgement(4.0, 3.0 + plan.size) for plan in plans if plan.size}
+
+    monkeypatch.setattr(Bridging, "judge", judge)
+    run = measured(wanted(tmp_path / "run", "5 4+5"))
+    assert list(map(str, run.variants)) == ["none", "5", "4+5"]
+    facts = read_facts(run.folder)
+    assert facts is not None and facts.unhelped == ["5", "4+5"]
+
+
+def test_a_failed_forward_is_no_number_and_the_run_can_be_read(monkeypatch, tmp_path):
+    """As in 16 bits, where plans without the first blocks may overflow."""
+    plainly = Fitter.nats
+
+    def nats(self, paths):
+        return [
+            math.nan if len(path) == 5 else one
+            for path, one in zip(paths, plainly(self, paths), strict=True)
+        ]
+
+    monkeypatch.setattr(Fitter, "nats", nats)
+    run = measured(wanted(tmp_path / "run", "5 4+5"))
+    assert list(map(str, run.variants)) == ["none", "5", "4+5", "4+5~bridged"]
+    stored = json.loads((run.folder / "recoveries" / "bridges.json").read_text())
+    assert stored["gaps"]["4>6"]["nats"] is None
+    assert run.bridges is not None and run.bridges.gaps["4>6"].strength is None
+
+
+def test_sums_that_are_infinite_are_a_failed_forward(monkeypatch, tmp_path):
+    begun = begin(wanted(tmp_path / "run", "5"))
+    bridging = begun.workbench.bridging
+    assert isinstance(bridging, Bridging)
+
+    def overflow(kernel, paths, *inputs):
+        return {"nll": torch.full((len(paths), len(inputs[0])), math.inf, dtype=torch.float64)}, 1
+
+    monkeypatch.setattr(fitting_module, "sums_within_memory", overflow)
+    assert np.isnan(bridging.fitter.nats([()])).all()
+
+
+def test_processes_that_share_a_run_fit_once_and_agree(undisturbed, fits, tmp_path):
+    hosted = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    joined = TCPStore("127.0.0.1", hosted.port, is_master=False, wait_for_workers=False)
+    ask = wanted(tmp_path / "run")
+    follower = threading.Thread(
+        target=lambda: begin(ask, ranks=Ranks(1, 2, store=joined)).measure()
+    )
+    follower.start()
+    run = measured(ask, Ranks(0, 2, store=hosted))
+    follower.join()
+    assert fits == [GAPS]
+    assert_as_undisturbed(run, undisturbed)
