@@ -6,7 +6,6 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +19,16 @@ from pruning_kit.pruning.bridges.fitting import Fitter
 from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.runs import recoveries
 from pruning_kit.runs.ranks import Ranks
-from pruning_kit.runs.recoveries import read_facts
-from pruning_kit.runs.results import Run
+from pruning_kit.runs.recoveries import read_facts, read_weights, write_weights
+from pruning_kit.runs.results import Run, load_run
 from pruning_kit.runs.store import RunFolder
-from tests.sweeping import Asked, asked, begin, measured
+from pruning_kit.search.named import parse
+from pruning_kit.search.together import Together
+from pruning_kit.sweeps.building import open_workbench
+from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.sweep import measure, sweep
+from pruning_kit.sweeps.workbench import Workbench
 
 GAPS = [Gap(3, 6), Gap(4, 6)]
 VARIANTS = ["none", "0", "5", "5~bridged", "4+5", "4+5~bridged"]
@@ -42,14 +47,19 @@ def _little_text():
         yield
 
 
-def wanted(folder: Path, search: str = "5 4+5 0") -> Asked:
-    few = {"max_windows": 3, "context": 128, "batch_size": 2, "threads": 1}
-    return asked(search, model="demo", device="cpu", bridges=True, output=folder, **few)
+FEW = {"max_windows": 3, "context": 128, "batch_size": 2, "threads": 1}
+SEARCH = "5 4+5 0"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Run:
-    return measured(wanted(tmp_path_factory.mktemp("runs") / "run"))
+def bench() -> Workbench:
+    """Every run opened on it has bridges of its own."""
+    return open_workbench("demo", device="cpu", **FEW)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bench, tmp_path_factory) -> Run:
+    return sweep(SEARCH, bench, tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture
@@ -108,65 +118,75 @@ def assert_as_undisturbed(run: Run, undisturbed: Run) -> None:
 
 
 def test_a_run_killed_after_the_fit_goes_on_without_fitting_to_the_bit(
-    undisturbed, fits, monkeypatch, tmp_path
+    bench, undisturbed, fits, monkeypatch, tmp_path
 ):
-    ask = wanted(tmp_path / "run")
-    killed_at(monkeypatch, lambda: measured(ask), RunFolder, "write_part", after=1)
+    folder = tmp_path / "run"
+    killed_at(monkeypatch, lambda: sweep(SEARCH, bench, folder), RunFolder, "write_part", after=1)
     assert fits == [GAPS]
-    run = measured(ask.but(resume=True))
+    run = sweep(SEARCH, bench, folder, resume=True)
     assert fits == [GAPS]
     assert_as_undisturbed(run, undisturbed)
 
 
 def test_a_run_killed_before_its_plans_are_judged_keeps_what_is_fitted(
-    undisturbed, fits, monkeypatch, tmp_path
+    bench, undisturbed, fits, monkeypatch, tmp_path
 ):
-    ask = wanted(tmp_path / "run")
-    killed_at(monkeypatch, lambda: measured(ask), Bridging, "judge", after=0)
-    run = measured(ask.but(resume=True))
+    folder = tmp_path / "run"
+    killed_at(monkeypatch, lambda: sweep(SEARCH, bench, folder), Bridging, "judge", after=0)
+    run = sweep(SEARCH, bench, folder, resume=True)
     assert fits == [GAPS]
     assert_as_undisturbed(run, undisturbed)
 
 
-def test_a_run_killed_in_mid_fit_fits_only_what_is_missing(fits, monkeypatch, tmp_path):
-    ask = wanted(tmp_path / "run")
-    killed_at(monkeypatch, lambda: measured(ask), recoveries, "write_weights", after=1)
-    left_over = tmp_path / "run" / "recoveries" / ".4-6.safetensors.0f.part"
+def test_a_run_killed_in_mid_fit_fits_only_what_is_missing(bench, fits, monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+    killed_at(
+        monkeypatch, lambda: sweep(SEARCH, bench, folder), recoveries, "write_weights", after=1
+    )
+    left_over = folder / "recoveries" / ".4-6.safetensors.0f.part"
     left_over.write_bytes(b"half")
-    run = measured(ask.but(resume=True))
+    run = sweep(SEARCH, bench, folder, resume=True)
     assert fits == [GAPS, GAPS[1:]] and not left_over.exists()
     assert list(map(str, run.variants)) == VARIANTS
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "other"])
-def test_weights_that_are_damaged_are_fitted_anew(undisturbed, fits, monkeypatch, tmp_path, damage):
-    ask = wanted(tmp_path / "run")
-    killed_at(monkeypatch, lambda: measured(ask), RunFolder, "write_part", after=1)
-    file = tmp_path / "run" / "recoveries" / "4-6.safetensors"
+def test_weights_that_are_damaged_are_fitted_anew(bench, undisturbed, fits, monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+    killed_at(monkeypatch, lambda: sweep(SEARCH, bench, folder), RunFolder, "write_part", after=1)
+    file = folder / "recoveries" / "4-6.safetensors"
     content = bytearray(file.read_bytes())
-    if damage == "gone":
-        file.unlink()
-    else:
-        content[-5] ^= 64
-        file.write_bytes(content if damage == "other" else content[:-40])
-    run = measured(ask.but(resume=True))
+    content[-5] ^= 64
+    file.write_bytes(content)
+    run = sweep(SEARCH, bench, folder, resume=True)
     assert fits == [GAPS, [Gap(4, 6)]]
     assert run.variants == undisturbed.variants
     np.testing.assert_allclose(run.nll(), undisturbed.nll(), rtol=1e-5)
 
 
-def test_plans_that_their_bridges_make_worse_have_no_row_and_are_named(monkeypatch, tmp_path):
+def test_weights_come_back_as_they_were_or_not_at_all(tmp_path):
+    weights = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    write_weights(tmp_path, "4>6", weights)
+    (back,) = read_weights(tmp_path, "4>6").values()
+    np.testing.assert_array_equal(back, weights["weight"])
+    file = tmp_path / "recoveries" / "4-6.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    assert read_weights(tmp_path, "4>6") is None and read_weights(tmp_path, "1>3") is None
+
+
+def test_plans_that_their_bridges_make_worse_have_no_row_and_are_named(
+    bench, monkeypatch, tmp_path
+):
     def judge(self, plans):
         self.judged |= {plan: Judgement(4.0, 3.0 + plan.size) for plan in plans if plan.size}
 
     monkeypatch.setattr(Bridging, "judge", judge)
-    run = measured(wanted(tmp_path / "run", "5 4+5"))
+    run = sweep("5 4+5", bench, tmp_path / "run")
     assert list(map(str, run.variants)) == ["none", "5", "4+5"]
     facts = read_facts(run.folder)
     assert facts is not None and facts.unhelped == ["5", "4+5"]
 
 
-def test_a_failed_forward_is_no_number_and_the_run_can_be_read(monkeypatch, tmp_path):
+def test_a_failed_forward_is_no_number_and_the_run_can_be_read(bench, monkeypatch, tmp_path):
     """As in 16 bits, where plans without the first blocks may overflow."""
     plainly = Fitter.nats
 
@@ -177,16 +197,15 @@ def test_a_failed_forward_is_no_number_and_the_run_can_be_read(monkeypatch, tmp_
         ]
 
     monkeypatch.setattr(Fitter, "nats", nats)
-    run = measured(wanted(tmp_path / "run", "5 4+5"))
+    run = sweep("5 4+5", bench, tmp_path / "run")
     assert list(map(str, run.variants)) == ["none", "5", "4+5", "4+5~bridged"]
     stored = json.loads((run.folder / "recoveries" / "bridges.json").read_text())
     assert stored["gaps"]["4>6"]["nats"] is None
     assert run.bridges is not None and run.bridges.gaps["4>6"].strength is None
 
 
-def test_sums_that_are_infinite_are_a_failed_forward(monkeypatch, tmp_path):
-    begun = begin(wanted(tmp_path / "run", "5"))
-    bridging = begun.workbench.bridging
+def test_sums_that_are_infinite_are_a_failed_forward(bench, monkeypatch):
+    bridging = bench.bridging
     assert isinstance(bridging, Bridging)
 
     def overflow(kernel, paths, *inputs):
@@ -196,15 +215,20 @@ def test_sums_that_are_infinite_are_a_failed_forward(monkeypatch, tmp_path):
     assert np.isnan(bridging.fitter.nats([()])).all()
 
 
-def test_processes_that_share_a_run_fit_once_and_agree(undisturbed, fits, tmp_path):
+def test_processes_that_share_a_run_fit_once_and_agree(bench, undisturbed, fits, tmp_path):
     hosted = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     joined = TCPStore("127.0.0.1", hosted.port, is_master=False, wait_for_workers=False)
-    ask = wanted(tmp_path / "run")
-    follower = threading.Thread(
-        target=lambda: begin(ask, ranks=Ranks(1, 2, store=joined)).measure()
-    )
+    settings, proposer = SweepSettings(output=tmp_path / "run"), Together((parse(SEARCH),))
+
+    def take_part(rank, store):
+        ranks = Ranks(rank, 2, store=store)
+        run, own = open_run(settings, bench, proposer, ranks)
+        assert own.bridging is not bench.bridging
+        measure(run, proposer, own, ranks, goes_on=False)
+
+    follower = threading.Thread(target=take_part, args=(1, joined))
     follower.start()
-    run = measured(ask, Ranks(0, 2, store=hosted))
+    take_part(0, hosted)
     follower.join()
     assert fits == [GAPS]
-    assert_as_undisturbed(run, undisturbed)
+    assert_as_undisturbed(load_run(tmp_path / "run"), undisturbed)
