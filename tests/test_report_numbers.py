@@ -70,14 +70,12 @@ class Sums:
 
     def __init__(self, run):
         self.run, self.n_blocks = run, run.n_blocks
-        rows = [
-            list(zip(run.variants, run.nll(role).sum(axis=1), strict=True)) for role in run.roles
-        ]
         # a bridged variant stands behind its plan as cut, whose place it takes
-        self.nats = {
-            role: {v.plan: x for v, x in of} for role, of in zip(run.roles, rows, strict=True)
-        }
-        self.as_cut = {v.plan: x for v, x in rows[0] if v.recovery is None}
+        self.nats, self.as_cut = {}, {}
+        for role in run.roles:
+            nats = list(zip(run.variants, run.nll(role).sum(axis=1).tolist(), strict=True))
+            self.nats[role] = {variant.plan: sum_ for variant, sum_ in nats}
+            self.as_cut[role] = {v.plan: sum_ for v, sum_ in nats if v.recovery is None}
         self.bridged = [v.plan for v in run.variants if v.recovery is not None]
         self.place = {v.plan: index for index, v in enumerate(run.variants)}
         self.tokens = {role: run.targets(role).sum() for role in run.roles}
@@ -184,7 +182,7 @@ def test_the_best_sets_are_the_best_and_the_table_holds_their_numbers(told):
     plans = [Plan.parse(name.removesuffix(" *")) for name in columns["Removed"]]
     sizes = sorted({plan.size for plan in sums.plans})
     assert plans == [sums.of_size(size)[0] for size in sizes]
-    costs = [math.exp(sums.as_cut[plan] / sums.tokens["reported"]) for plan in plans]
+    costs = [math.exp(sums.as_cut["reported"][plan] / sums.tokens["reported"]) for plan in plans]
     assert list(columns["PPL"]) == list(map(format_ppl, costs))
     assert ("Bridged" in columns) == bool(sums.bridged)
     for plan, ppl in zip(plans, columns.get("Bridged", ()), strict=False):
@@ -204,7 +202,9 @@ def test_the_best_sets_are_the_best_and_the_table_holds_their_numbers(told):
 
 def test_blocks_are_ordered_by_what_removing_them_alone_costs(told):
     _, sums, sections = told
-    ((order, _),) = said(sections, r"Most costly alone first: ([\d >≈,]+)( \(|\.)")
+    ((order, _),) = said(
+        sections, r"Most costly alone first(?:, bridged[^:]*)?: ([\d >≈,]+)( \(|\.)"
+    )
     blocks = [int(block) for block in re.findall(r"\d+", order)]
     ratios = [sums.ratio(Plan((block,))) for block in blocks]
     assert ratios == sorted(ratios, reverse=True) and len(blocks) == sums.n_blocks
@@ -379,6 +379,72 @@ def tau_of(sums, role):
         for a, b in pairs
     ]
     return sum(signs) / len(pairs)
+
+
+def test_what_bridging_changes_is_what_the_sums_say(told):
+    run, sums, sections = told
+    if not sums.bridged:
+        assert "bridging" not in sections
+        return
+    cut, now = (
+        {role: {p: nats / sums.tokens[role] for p, nats in by[role].items()} for role in run.roles}
+        for by in (sums.as_cut, sums.nats)
+    )
+    here, whole = "reported", cut["reported"][Plan()]
+
+    def taken_back(plan):
+        return 1 - (now[here][plan] - whole) / (cut[here][plan] - whole)
+
+    medians, taus, rows = [], [], []
+    for size in range(1, run.n_blocks):
+        plans = sorted(sums.of_size(size))
+        medians.append(np.median([taken_back(plan) for plan in plans if plan in sums.bridged]))
+        pairs = list(combinations(plans, 2))
+        signs = [
+            np.sign((cut[here][a] - cut[here][b]) * (now[here][a] - now[here][b])) for a, b in pairs
+        ]
+        taus.append(sum(signs) / len(signs))
+        best, as_cut = (min(plans, key=of[sums.chosen_on].__getitem__) for of in (now, cut))
+        rows.append((best.short, best, None))
+        if as_cut != best:
+            rows.append((f"{as_cut.short} †", as_cut, now[here][as_cut] - now[here][best]))
+    regrets = [regret for _, _, regret in rows if regret is not None]
+    assert regrets  # another set is chosen somewhere
+    (found,) = said(sections, r"takes back \(median of .*\) (.*)\.")
+    assert [int(n) for n in re.findall(r"(\d+) %", found)] == [round(100 * m) for m in medians]
+    (found,) = said(sections, r"Order of the sets as cut and bridged.*removed: (.*)\. Rank")
+    values = [float(v.replace("−", "-")) for v in re.findall(r"\d: (−?[\d.]+\d)", found)]
+    assert values == pytest.approx(taus, abs=0.006)
+    table = sections["bridging"].table
+    assert [row[0] for row in table.rows] == [name for name, _, _ in rows]
+    for cells, (_, plan, regret) in zip(table.rows, rows, strict=True):
+        _, as_cut, bridged, share, ratio, bounds = cells
+        assert as_cut == format_ppl(math.exp(cut[here][plan]))
+        assert bridged == format_ppl(math.exp(now[here][plan]))
+        assert share == f"{100 * taken_back(plan):.0f} %"
+        assert ratio == ("" if regret is None else format_ratio(math.exp(regret)))
+        if regret is not None:
+            low, high = map(float, bounds.split(" to "))
+            assert low < math.exp(regret) < high
+    pattern = rf"another set is taken at (\d+) of (\d+) sizes, for {CHANGE} perplexity at most"
+    ((others, n_sizes, most),) = said(sections, pattern)
+    assert (int(others), int(n_sizes)) == (len(regrets), run.n_blocks - 1)
+    assert most == change(math.exp(max(regrets)))
+
+
+def test_ranks_of_blocks_are_their_places_by_either_cost(told):
+    run, sums, sections = told
+    table = sections["importance"].table
+    if not sums.bridged:
+        assert "Rank" not in table.headings
+        return
+    alone = [Plan((block,)) for block in range(run.n_blocks)]
+    for first, nats in ((1, sums.as_cut["reported"]), (3, sums.nats["reported"])):
+        order = sorted(alone, key=nats.__getitem__)
+        for block, cells in enumerate(table.rows):
+            assert cells[first + 1] == str(1 + order.index(Plan((block,))))
+            ppl = format_ppl(math.exp(nats[Plan((block,))] / sums.tokens["reported"]))
+            assert cells[first] == (ppl if first == 1 or block else "")
 
 
 @pytest.mark.parametrize("form", ["terminal", "md"])
