@@ -68,9 +68,9 @@ def fits(monkeypatch) -> list[list[Gap]]:
     seen: list[list[Gap]] = []
     plainly = Fitter.fit
 
-    def fit(self, gaps):
+    def fit(self, gaps, *others):
         seen.append(list(gaps))
-        return plainly(self, gaps)
+        return plainly(self, gaps, *others)
 
     monkeypatch.setattr(Fitter, "fit", fit)
     return seen
