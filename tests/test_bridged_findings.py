@@ -20,6 +20,7 @@ from pruning_kit.runs.facts import Samples
 from pruning_kit.runs.results import load_run
 from tests.synthetic_runs import with_facts, write_run
 from tests.synthetic_scores import additive_costs
+from tests.test_formats import page_data
 
 COST = additive_costs((2.0, 0.3, 0.2, 0.4), {(1, 2): 0.3})
 
@@ -202,6 +203,23 @@ def test_the_command_that_bridges_fits_on_the_text_that_the_run_was_given(run, o
     )
     assert "--calibrate-on" not in prune_command(other, "1")
     assert values_of("", "--calibrate-on") == []
+
+
+def test_the_page_holds_both_perplexities_where_plans_are_judged_bridged(run):
+    data = page_data(render(run, "html"))
+    bridging = [" --bridge " in command for command in data["commands"]]
+    assert data["bridged"] and bridging == [False, True]
+    plans = data["plans"]
+    frame = run.frame().query("split == 'test'").set_index("variant")["ppl"]
+    for name, bridged, as_cut, ppl in zip(
+        plans["name"], plans["isBridged"], plans["asCut"], plans["bridged"], strict=True
+    ):
+        variant = str(Plan.parse(name))
+        assert as_cut == pytest.approx(frame[variant], rel=1e-5)
+        assert (f"{variant}~bridged" in frame) == bool(bridged) == (ppl is not None)
+        assert ppl is None or ppl == pytest.approx(frame[f"{variant}~bridged"], rel=1e-5)
+    plain = page_data(render(run, "html", analysis=analyse(run, cost="as cut")))
+    assert not plain["bridged"] and "asCut" not in plain["plans"]
 
 
 def test_samples_stand_beside_the_perplexity_of_their_own_form(run):

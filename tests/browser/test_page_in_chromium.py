@@ -13,11 +13,17 @@ from pruning_kit.plans.sets import singles
 from pruning_kit.reporting import formats
 from pruning_kit.runs.results import load_run
 from tests.browser.browser import requested_addresses, set_screen, start_browser
-from tests.synthetic_runs import write_run
+from tests.synthetic_runs import costs_of, write_run
 
 pytestmark = pytest.mark.slow
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"
+
+
+def left_by_bridges(plan):
+    """Of block 5 next to nothing, of others a third; sets without block 0 have no bridge."""
+    kept = Plan(tuple(block for block in plan.removed if block != 5))
+    return costs_of(6)(kept) / 3 + 0.01 if plan.size and 0 not in plan.removed else None
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +48,7 @@ def folders(tmp_path_factory):
             base / "no-whole", 6, [*few, Plan((1, 2, 3))], failed=[Plan()], timed=False
         ),
         "two texts": write_run(base / "two", 6, selection=True, cost=lambda plan: 0.3 * plan.size),
+        "bridged": write_run(base / "bridged", 6, bridged=left_by_bridges, comparing=True),
         "hostile": write_run(
             base / "hostile",
             6,
@@ -93,7 +100,7 @@ def sort_by(browser, key):
     find(browser, f"#table thead button[data-key='{key}']").click()
 
 
-CHARTED = ["six", "twelve", "untimed", "no whole", "two texts", "hostile"]
+CHARTED = ["six", "twelve", "untimed", "no whole", "two texts", "bridged", "hostile"]
 
 
 @pytest.mark.parametrize("name", [*CHARTED, "baseline", "sequential"])
@@ -140,6 +147,21 @@ def test_thousands_of_plans_open_with_few_elements_and_a_file_to_mail(visit, pag
     assert pages["twelve"].stat().st_size < 2e6
     find(browser, "#all").click()
     assert len(names(browser)) == 4095
+
+
+def test_bridged_plans_have_both_perplexities_and_the_command_that_bridges(visit):
+    browser = visit("bridged")
+    headings = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#table th button")]
+    assert headings[3:6] == ["As cut", "Bridged [95 %]", "Change [95 %] ▲"]
+    assert names(browser)[:2] == ["none", "5"]
+    sort_by(browser, "asCut")
+    assert names(browser)[:2] == ["none", "3"]
+    find(browser, "#table tbody tr[data-plan='5'] td").click()
+    detail = find(browser, "#detail").text
+    assert " bridged, 91.73 as cut; " in detail and "--remove 5 --bridge --out pruned-5" in detail
+    find(browser, "#table tbody tr[data-plan='0'] td").click()
+    detail = find(browser, "#detail").text
+    assert "bridged" not in detail and "--remove 0 --out pruned-0" in detail
 
 
 def test_the_table_sorts_by_any_column_both_ways(visit):
