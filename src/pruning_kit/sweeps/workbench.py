@@ -211,7 +211,8 @@ class Workbench:
             return self.settings.batch_size
         window = self.texts["reported"].typical_window()
         with using_threads(self.threads):
-            return choose_batch_size(self.kernel, most_removed, *window)
+            # the whole model's states, which all are compared with, live beside the walk's own
+            return choose_batch_size(self.kernel, most_removed + self.n_blocks, *window)
 
     def cost_per_window(self, role: Role, windows: range) -> WindowCost:
         """What each of some windows of one shape costs, timed on all of them at once."""

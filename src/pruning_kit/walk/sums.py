@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pruning_kit.plans.paths import Path, as_cut
+from pruning_kit.plans.paths import Call, Path, as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.walk.kernel import Batch, Ending, Kernel
 from pruning_kit.walk.measures import NLL, Measure
@@ -44,15 +44,15 @@ def window_sums(
     """
     tokens_BT, targets_BS = tokens_BT.to(kernel.device), targets_BS.to(kernel.device)
     batch = kernel.open(tokens_BT, targets_BS, first_output)
-    compared_with, of_whole = None, None
+    compared_with, of_whole, apply = None, None, batch.apply
     if any(measure.compares for measure in measures):
         assert whole is not None
-        state = _end_of(whole, batch)
-        compared_with = batch.whole(state)
-        of_whole = Ending(batch, state, compared_with)
-        del state
+        walked = _Walked(whole, batch)
+        compared_with = batch.whole(walked.end)
+        of_whole = Ending(batch, walked.end, compared_with)
+        apply = walked.apply
     found: dict[str, dict[Path, Tensor]] = {measure.name: {} for measure in measures}
-    for path, state in walk(batch.hidden_BTD, batch.apply, paths):
+    for path, state in walk(batch.hidden_BTD, apply, paths):
         ending = of_whole if of_whole and path == whole else Ending(batch, state, compared_with)
         for measure in measures:
             found[measure.name][path] = _sum_float64(measure.values(ending))
@@ -60,12 +60,30 @@ def window_sums(
     return {name: torch.stack([sums[path] for path in paths]).cpu() for name, sums in found.items()}
 
 
-def _end_of(path: Path, batch: Batch) -> Tensor:
-    """The state after the last call of a path."""
-    state = batch.hidden_BTD
-    for call in path:
-        state = batch.apply(call, state, call is path[-1])
-    return state
+class _Walked:
+    """A path that was walked before others, whose states these go on from."""
+
+    def __init__(self, path: Path, batch: Batch) -> None:
+        self._path, self._batch = path, batch
+        self._states = [batch.hidden_BTD]
+        for call in path:
+            self._states.append(batch.apply(call, self._states[-1], call is path[-1]))
+
+    @property
+    def end(self) -> Tensor:
+        """The state after the last call."""
+        return self._states[-1]
+
+    def apply(self, call: Call, hidden_BTD: Tensor, last: bool) -> Tensor:
+        """As the batch does; what the path has computed is not computed again.
+
+        Where a call is the last of one path and not of the other it is: fewer positions are wanted.
+        """
+        for depth, known in enumerate(self._states[:-1]):
+            is_last = depth == len(self._path) - 1
+            if hidden_BTD is known and call == self._path[depth] and last == is_last:
+                return self._states[depth + 1]
+        return self._batch.apply(call, hidden_BTD, last)
 
 
 def nll_sums(
