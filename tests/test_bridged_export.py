@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from pruning_kit.errors import PlanError
 from pruning_kit.export.huggingface import export
 from pruning_kit.export.recipe import read_recipe, render_card, write_recipe
+from pruning_kit.export.repetition import check_base, repeat
 from pruning_kit.export.verification import verify_folder
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import LoadedModel, find_model, load_model
@@ -264,4 +267,51 @@ def test_a_projection_that_is_not_the_one_of_the_recipe_is_found(bridges, pruned
 
     assert altered(pruned, tmp_path / "out", change) == (
         f"the projection that bridges {gap} is another one"
+    )
+
+
+def test_repeating_finds_the_same_weights(base, bridges, pruned):
+    checks = repeat(pruned, base, bridges)
+    assert [check.name for check in checks] == ["kept weights", "bridges"]
+    assert all(check.passed for check in checks)
+    assert " 0.00% of what it adds away (allowed 5%)" in checks[1].detail
+
+
+@pytest.mark.parametrize("part", ["mlp.c_fc", "mlp.c_proj"])
+def test_repeating_finds_a_weight_that_is_another(base, bridges, pruned, tmp_path, part):
+    gap = next(iter(bridges.fits))
+    name = f"transformer.h.{bridges.plan.kept(N_BLOCKS).index(gap.block)}.{part}.weight"
+    folder = tmp_path / "out"
+    shutil.copytree(pruned, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    kept, folded_in = repeat(folder, base, bridges)
+    assert (kept.passed, folded_in.passed) == (part == "mlp.c_proj", part == "mlp.c_fc")
+    if part == "mlp.c_fc":
+        assert f"tensors are not those of the base ({name})" in kept.detail
+    else:
+        assert f"fitted again: {gap} " in folded_in.detail
+
+
+def test_repeating_finds_a_gap_that_is_bridged_in_one_of_both_alone(base, bridges, pruned):
+    gap = next(iter(bridges.fits))
+    _, folded_in = repeat(pruned, base, replace(bridges, fits={}))
+    assert not folded_in.passed and f"{gap} is bridged there alone" in folded_in.detail
+
+
+def test_repeating_a_model_as_cut_compares_all_of_it(base, tmp_path):
+    export(base, Plan((1, 3)), tmp_path / "out")
+    (kept,) = repeat(tmp_path / "out", base, None)
+    assert kept.passed
+
+
+def test_the_base_is_known_by_its_hash(base, make_base, pruned):
+    recipe = read_recipe(pruned)
+    assert check_base(recipe, base).passed
+    other = make_base("llama", torch.float32)
+    assert not check_base(recipe, other).passed
+    assert check_base(recipe, other).detail == (
+        f"{other.source.name} has the hash {other.weights_sha256[:8]}, the model was made from one "
+        f"of {base.weights_sha256[:8]}"
     )

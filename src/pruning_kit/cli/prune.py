@@ -10,7 +10,7 @@ import typer
 
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
-from pruning_kit.errors import RunError
+from pruning_kit.errors import PlanError, RunError
 from pruning_kit.plans.plan import Plan
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ def prune(
     source = find_model(model or (run.facts.model.name if run else None))
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
+    variant = Variant(plan, BRIDGED if bridge else None)
     if bridge:
+        if run:  # refused before what takes long
+            measured_numbers(run, variant, run.facts.model.weights_sha256)
         loaded, bridges = _bridged(plan, source.name, run, calibrate_on, device)
     else:
         loaded, bridges = load_model(source), None
-    variant = Variant(plan, BRIDGED if bridge else None)
     numbers = measured_numbers(run, variant, loaded.weights_sha256) if run else None
     checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges)
     _print_checks(checks)
@@ -84,8 +86,6 @@ def _bridged(
     """
     from pruning_kit.cli.terminal import TerminalObserver
     from pruning_kit.sweeps import refitting
-    from pruning_kit.sweeps.building import find, prepare
-    from pruning_kit.sweeps.settings import WorkbenchSettings
 
     stored = run.bridges if run else None
     if run and stored is None:
@@ -93,14 +93,9 @@ def _bridged(
             f"cannot take the bridges of {run.folder}: it has none. Leave out --run, or --bridge."
         )
     like = refitting.settings_of_run(run.facts, stored) if run and stored else {}
-    given = {"model": model, "device": device, "calibrate_on": calibrate_on}
-    like |= {name: value for name, value in given.items() if value is not None}
-    observer = TerminalObserver(notes)
-    found = find(WorkbenchSettings(**like), observer, plan.check)
-    if stored and found.texts.parts:
-        refitting.refuse_other_text(stored.fitting, found.texts.parts.fitting)
-    workbench = prepare(found, observer)
-    bridges = refitting.bridges_of(plan, workbench)
+    like |= _given(model, calibrate_on, device)
+    fitted = stored.fitting if stored else None
+    loaded, bridges = refitting.fit_again(plan, like, fitted, TerminalObserver(notes))
     fitting = bridges.calibration.fitting
     if run and stored:
         strengths = {text: gap.strength for text, gap in stored.gaps.items()}
@@ -111,26 +106,67 @@ def _bridged(
                 "bold yellow",
             )
     notes.say(f"Bridges were fitted on {fitting.corpus.title}, {len(fitting.ids):,} tokens.")
-    return workbench.loaded, bridges
+    return loaded, bridges
+
+
+def _given(model: str, calibrate_on: str | None, device: str) -> dict[str, str]:
+    """The settings that were typed."""
+    given = {"model": model, "calibrate_on": calibrate_on, "device": device}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def verify(
     folder: Annotated[Path, typer.Argument(help="A model folder.", metavar="DIR")],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            help="Make the model again from this one, fit its bridges again, and compare all "
+            "weights.",
+        ),
+    ] = None,
+    calibrate_on: opt.CalibrateOn = None,
     device: opt.Device = "cpu",
 ) -> None:
     """Check a model folder: structure, weights, cache, generation, recipe.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
       pruning-kit verify ./pruned
+      pruning-kit verify ./pruned --base demo
     """
+    if calibrate_on and base is None:
+        raise PlanError(
+            "cannot use --calibrate-on without --base: it says how bridges are fitted again. Give "
+            "both, or neither."
+        )
     from pruning_kit.export.verification import verify_folder
     from pruning_kit.machine.devices import choose_device
 
     checks = verify_folder(folder, choose_device(device))
+    if base is not None and all(check.passed for check in checks):
+        checks += _repeated(folder, base, calibrate_on, device)
     _print_checks(checks)
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
+
+
+def _repeated(folder: Path, base: str, calibrate_on: str | None, device: str) -> list[Check]:
+    """What making the folder again from its base tells."""
+    from pruning_kit.cli.terminal import TerminalObserver
+    from pruning_kit.export.recipe import read_recipe
+    from pruning_kit.export.repetition import check_base, repeat
+    from pruning_kit.inputs.models import find_model, load_model
+    from pruning_kit.sweeps import refitting
+
+    recipe = read_recipe(folder)
+    loaded, bridges = load_model(find_model(base)), None
+    is_base = check_base(recipe, loaded)
+    if is_base.passed and recipe.bridges is not None:
+        like = refitting.settings_of_recipe(recipe.bridges) | _given(base, calibrate_on, device)
+        fitted, observer = recipe.bridges.fitting, TerminalObserver(notes)
+        loaded, bridges = refitting.fit_again(recipe.plan, like, fitted, observer)
+    return [is_base, *(repeat(folder, loaded, bridges) if is_base.passed else ())]
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

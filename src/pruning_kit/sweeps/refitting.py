@@ -9,12 +9,26 @@ from typing import Any, Protocol
 from pruning_kit.errors import CorpusError, PlanError
 from pruning_kit.export.recipe import BridgesRecipe
 from pruning_kit.inputs.corpora import Corpus
+from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.bridges.bridging import Bridges
 from pruning_kit.runs.facts import RunFacts
 from pruning_kit.runs.recoveries import BridgesFacts
+from pruning_kit.sweeps.building import find, prepare
+from pruning_kit.sweeps.observer import Observer
+from pruning_kit.sweeps.settings import WorkbenchSettings
 from pruning_kit.sweeps.workbench import Workbench
+
+
+class Named(Protocol):
+    """What a run or a recipe says of a text."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
 
 
 def bridges_of(plan: Plan, workbench: Workbench) -> Bridges:
@@ -35,6 +49,29 @@ def bridges_of(plan: Plan, workbench: Workbench) -> Bridges:
             for _ in bridging.fit([plan], advance):
                 pass
         return bridging.bridges(plan)
+
+
+def fit_again(
+    plan: Plan, settings: Mapping[str, Any], fitted: Named | None, observer: Observer
+) -> tuple[LoadedModel, Bridges]:
+    """A model and the bridges of a plan, on a workbench of its own.
+
+    Args:
+        plan: what is removed.
+        settings: of the workbench, as `settings_of_run` and `settings_of_recipe` give them, with
+            the model's name.
+        fitted: the text that they are to be fitted on; None: whichever the settings mean.
+        observer: is told of progress and of substitutions.
+
+    Raises:
+        CorpusError: if that text is not the one that the settings mean.
+        PlanError: as `bridges_of`.
+    """
+    found = find(WorkbenchSettings(**settings), observer, plan.check)
+    if fitted is not None and found.texts.parts is not None:
+        refuse_other_text(fitted, found.texts.parts.fitting)
+    workbench = prepare(found, observer)
+    return workbench.loaded, bridges_of(plan, workbench)
 
 
 def settings_of_run(facts: RunFacts, bridges: BridgesFacts) -> dict[str, Any]:
@@ -61,16 +98,6 @@ def settings_of_recipe(bridges: BridgesRecipe) -> dict[str, Any]:
 def _file(name: str) -> str | None:
     """A text by its name, if that is a file's; others belong to the reported text."""
     return name if os.path.isfile(name) else None  # noqa: PTH113 - raises for very long names
-
-
-class Named(Protocol):
-    """What a run or a recipe says of a text."""
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def sha256(self) -> str: ...
 
 
 def refuse_other_text(fitted: Named, found: Corpus) -> None:

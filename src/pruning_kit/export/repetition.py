@@ -1,0 +1,104 @@
+"""Repetition: a pruned folder made again from its base model, and every weight compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pruning_kit.export.recipe import BridgesRecipe, Recipe, read_recipe
+from pruning_kit.export.verification import Check
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.checkpoints import load_checkpoint
+from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.pruning.bridges.bridging import Bridges
+from pruning_kit.pruning.bridges.folding import folded, form_of
+from pruning_kit.pruning.bridges.gaps import Gap
+from pruning_kit.pruning.surgery import recut, stored_copy
+from pruning_kit.walk.kernel import Form
+
+ROUNDING = 0.05
+"""Share of what a bridge adds by which another machine's arithmetic may change it."""
+
+
+def check_base(recipe: Recipe, loaded: LoadedModel) -> Check:
+    """Whether a model is the one that a folder was made from."""
+    same = recipe.base_sha256 == loaded.weights_sha256
+    detail = f"{loaded.source.name} has the hash {loaded.weights_sha256[:8]}"
+    if not same:
+        detail += f", the model was made from one of {recipe.base_sha256[:8]}"
+    return Check("base", same, detail)
+
+
+@torch.no_grad()
+def repeat(folder: Path | str, loaded: LoadedModel, bridges: Bridges | None) -> list[Check]:
+    """Compare a folder's weights with those of its base, cut and bridged again.
+
+    Args:
+        folder: a pruned model with its recipe.
+        loaded: its base model; it is left as it is.
+        bridges: the plan's, fitted again; None if the recipe has none.
+
+    Raises:
+        ModelError: if the folder holds no model or no recipe.
+    """
+    recipe = read_recipe(Path(folder))
+    decoder, forms = Decoder(loaded.model), {} if bridges is None else bridges.forms
+    pruned = load_checkpoint(str(folder), Path(folder), "cpu", torch.float32, None).model
+    found = stored_copy(pruned, loaded.saved_dtype).state_dict()
+    with folded(decoder, forms), recut(decoder, recipe.plan) as model:
+        again = stored_copy(model, loaded.saved_dtype).state_dict()
+    bridged = {
+        f"{decoder.family.stack}.{recipe.kept.index(gap.block)}.{decoder.family.projection}"
+        for gap in forms
+    }
+    checks = [_check_kept(found, again, bridged)]
+    if recipe.bridges is not None and bridges is not None:
+        checks.append(_check_bridges(recipe, recipe.bridges, bridges, decoder, Decoder(pruned)))
+    return checks
+
+
+def _check_kept(
+    found: Mapping[str, Tensor], again: Mapping[str, Tensor], bridged: set[str]
+) -> Check:
+    """Weights that nothing is folded into are the base's to the bit."""
+    names = {name for name in again if name.rpartition(".")[0] not in bridged}
+    other = sorted(
+        name for name in names if name not in found or not torch.equal(found[name], again[name])
+    )
+    detail = f"{len(names)} tensors are those of the base, bit for bit"
+    if other:
+        detail = f"{len(other)} of {len(names)} tensors are not those of the base ({other[0]})"
+    return Check("kept weights", not other, detail)
+
+
+def _check_bridges(
+    recipe: Recipe, stored: BridgesRecipe, bridges: Bridges, base: Decoder, pruned: Decoder
+) -> Check:
+    """What was folded in is what a fit of today gives, but for rounding."""
+    path = base.family.projection
+    assert path is not None, "families without it have no bridges"
+    faults: list[str] = []
+    told: list[str] = []
+    for gap in sorted({*map(Gap.parse, stored.gaps), *bridges.forms}):
+        form, one = bridges.forms.get(gap), stored.gaps.get(str(gap))
+        if form is None or one is None:
+            faults.append(f"{gap} is bridged {'there' if form is None else 'here'} alone")
+            continue
+        saved = form_of(pruned.stack[recipe.kept.index(gap.block)].get_submodule(path))
+        own = form_of(base.stack[gap.block].get_submodule(path))
+        share, strength = _distance(saved, form, own), bridges.fits[gap].strength
+        said = f"{gap} {share:.2%} of what it adds away (allowed {ROUNDING:.0%})"
+        if strength != one.strength:
+            said += f", with strength {strength:g} and not {one.strength:g}"
+        (told if share <= ROUNDING else faults).append(said)
+    nats = f"{bridges.judgement.nats:.4f} nats per token, {stored.nats:.4f} in the recipe"
+    return Check("bridges", not faults, f"fitted again: {'; '.join([*(faults or told), nats])}")
+
+
+def _distance(saved: Form, again: Form, own: Form) -> float:
+    """How far two folded weights are apart, relative to what was folded in."""
+    off = (saved.weight_OI - again.weight_OI).norm()
+    return float(off / (again.weight_OI - own.weight_OI).norm().clamp_min(1e-30))
