@@ -685,6 +685,18 @@ def test_millions_of_parameters_are_a_budget(run, tmp_path):
     assert "70,000,000 parameters" in " ".join(out.split())
 
 
+def test_a_report_judges_sets_bridged_or_as_cut(run, tmp_path):
+    costs = {Plan((2,)): 0.2, Plan((5,)): 0.05}
+    folder = write_run(tmp_path / "run", plans=[Plan(), *singles(6)], bridged=costs.get)
+    bridged, as_cut = (run("report", folder, *words)[1] for words in ([], ["--as-cut"]))
+    assert "take block 3: perplexity +" in " ".join(as_cut.split())
+    assert "Block 5 can be removed at little cost: perplexity +5." in " ".join(bridged.split())
+    assert "--remove 5 --bridge --out" in bridged and "--remove 3 --out" in as_cut
+    folder = tmp_path / "run"
+    assert run("report", folder, "--format", "md", "--as-cut")[0] == 0
+    assert "nothing retrained or bridged" in (folder / "report.md").read_text()
+
+
 def test_a_comparison_needs_one_thing_to_compare_with(run):
     code, _, err = run("compare", "one")
     assert code == 2

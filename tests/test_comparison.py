@@ -116,6 +116,18 @@ def test_bits_per_byte_are_compared_whatever_the_tokens(run):
     assert side.ppl == pytest.approx(frame.loc["none", "ppl"]) and side.change == 1
 
 
+def test_bridged_runs_are_compared_as_cut_and_that_is_said(run, run_of):
+    bridged = run_of("bridged", bridged=lambda plan: 0.1 if plan.size else None)
+    comparison = compare_runs(run, bridged)
+    assert comparison.rows == compare_runs(run, run).rows and comparison.n_only_second == 0
+    said = "Plans are compared as cut; bridged rows are left out."
+    assert said in comparison_document(comparison).notes
+    published = compare_published(bridged)
+    assert published.rows == compare_published(run).rows
+    assert said in published_document(published).notes
+    assert said not in published_document(compare_published(run)).notes
+
+
 def test_with_few_windows_nothing_is_tested_and_that_is_said(run_of):
     run = run_of(n_windows=30)
     text = formats.plain_text(comparison_document(compare_runs(run, shifted(run, 0.1))))

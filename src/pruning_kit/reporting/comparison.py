@@ -74,10 +74,16 @@ def _plans(count: int) -> str:
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
-    """What a reader must know first: timings that cannot be read."""
+    """What a reader must know first: that bridges do not count, timings that cannot be read."""
+    yield from _as_cut(comparison.first, comparison.second)
     for name, run in (("First", comparison.first), ("Second", comparison.second)):
         if run.timings_note:
             yield f"{name} run: {run.timings_note}"
+
+
+def _as_cut(*runs: Run) -> Iterator[str]:
+    if any(run.bridges for run in runs):
+        yield "Plans are compared as cut; bridged rows are left out."
 
 
 def _plan_by_plan(comparison: Comparison) -> list[Section]:
@@ -281,7 +287,7 @@ def published_document(comparison: AgainstPublished) -> Document:
     return Document(
         f"{comparison.run.folder.name} and the published distilgpt2 table",
         f"{comparison.run.facts.texts['reported'].title}",
-        (*QUOTED, *_other_protocol(comparison.run)),
+        (*QUOTED, *_as_cut(comparison.run), *_other_protocol(comparison.run)),
         (
             Section("summary", "In short", tuple(sentences)),
             Section("plans", "Row by row", (), _published_table(comparison.rows)),

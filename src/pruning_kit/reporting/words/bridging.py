@@ -5,6 +5,7 @@ from __future__ import annotations
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.bridging import Bridging, OnText, Ranks
 from pruning_kit.findings.evidence import exp
+from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.plan import Plan
 from pruning_kit.reporting.words.numbers import (
     change,
@@ -42,7 +43,7 @@ def _fitted(run: Run, facts: BridgesFacts) -> str:
 
 def _without(run: Run, facts: BridgesFacts) -> str:
     """How many plans have no bridged row, and why."""
-    bridged = {variant.plan for variant in run.variants if variant.recovery is not None}
+    bridged = {v.plan for v in run.judged_by(Cost.bridged) if v.recovery is not None}
     plans = [plan for plan in run.plans if 0 < plan.size < run.n_blocks]
     without = {str(plan) for plan in plans if plan not in bridged}
     if not without:
