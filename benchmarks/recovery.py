@@ -87,7 +87,7 @@ def fit_by(
         (gap, strength): form_from(fitter.sockets[block], map_HD)
         for block, gaps in by_block.items()
         for strength in strengths
-        if (maps_GHD := solve(sums[block], strength, True)) is not None
+        if (maps_GHD := solve(sums[block], strength, fitter.sockets[block].has_bias)) is not None
         for gap, map_HD in zip(gaps, maps_GHD, strict=True)
     }
     gaps = [gap for of_it in by_block.values() for gap in of_it]
@@ -123,13 +123,13 @@ def _moments(
 
 
 def mlp_output(socket: Socket, rows: Rows) -> Tensor:
-    """What the MLP gives, with the (weighted) column of ones."""
+    """What the MLP gives, with the (weighted) column of ones where it has a bias."""
     weight_OI, bias_O = weight_and_bias(socket.layer)
     weight_OI = weight_OI.to(rows.inputs_NH)
     n_inputs = weight_OI.shape[1]
     output_ND = rows.inputs_NH[:, :n_inputs] @ weight_OI.t()
-    if bias_O is None:  # without a bias the column is all zeros, and its coefficient too
-        return torch.cat([output_ND, torch.zeros_like(output_ND[:, :1])], dim=1)
+    if bias_O is None:
+        return output_ND
     ones_N1 = rows.inputs_NH[:, n_inputs:]
     return torch.cat([output_ND + ones_N1 * bias_O.to(rows.inputs_NH), ones_N1], dim=1)
 
