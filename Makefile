@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test test-avx2 lint check bench clean
 
 demo: .venv/run-installed
-	$(BIN)/python main.py --model demo --mode combinatorial --max-windows 50 --save_results
+	$(BIN)/python main.py --model demo --mode sequential --max-windows 100 --save_results
 
 test: .venv/dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2

@@ -21,7 +21,7 @@ LEAST_BYTES = 20_000
 """Some 5,000 tokens: with less there is nothing to fit and to judge."""
 FITTING_TOKENS = 65_536
 """More of them gain little: see docs/bridges.md."""
-TUNING_WINDOWS = 24
+TUNING_WINDOWS = 8
 
 
 @dataclass(frozen=True, slots=True)
