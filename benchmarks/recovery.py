@@ -282,7 +282,7 @@ def random_calibration(n_vocab: int) -> Calibration:
 
     half = len(drawn) // 2
     fitting = text(drawn[:half], SPEED_CONTEXT, half)
-    return Calibration(fitting, text(drawn[half:], SPEED_CONTEXT // 2, 24), SPEED_CONTEXT // 2)
+    return Calibration(fitting, text(drawn[half:], SPEED_CONTEXT // 2, 4), SPEED_CONTEXT // 2)
 
 
 def speed(device: torch.device, dtype: torch.dtype, n_windows: int) -> dict[str, Any]:

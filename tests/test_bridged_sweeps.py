@@ -43,7 +43,7 @@ def _little_text():
     """Of a text only as much as makes the demo model's last gaps better."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration_module, "FITTING_TOKENS", 2048)
-        patch.setattr(calibration_module, "TUNING_WINDOWS", 3)
+        patch.setattr(calibration_module, "TUNING_TOKENS", 768)
         yield
 
 

@@ -11,7 +11,7 @@ from pruning_kit.inputs import calibration as calibration_module
 from pruning_kit.inputs.calibration import (
     FITTING_TOKENS,
     LEAST_BYTES,
-    TUNING_WINDOWS,
+    TUNING_TOKENS,
     parts_of,
     prepare_calibration,
 )
@@ -77,5 +77,5 @@ def test_the_fitting_text_is_read_in_windows_that_do_not_overlap_and_no_longer_t
     assert len(found.fitting.windows) <= FITTING_TOKENS // 512
     stops = [window.stop for window in found.fitting.windows[:-1]]
     assert stops == [512 * (number + 1) for number in range(len(stops))]
-    assert len(found.tuning.windows) == TUNING_WINDOWS
+    assert len(found.tuning.windows) == TUNING_TOKENS // 256
     assert found.stride == 256 == found.tuning.windows[1].stop - found.tuning.windows[0].stop

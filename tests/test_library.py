@@ -8,12 +8,15 @@ import torch
 
 import pruning_kit
 from pruning_kit import PruningKitError, open_workbench, sweep
+from pruning_kit.inputs import calibration
 
 PAGE = Path(__file__).parents[1] / "docs" / "library.md"
 
 
 def test_the_page_runs_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calibration, "FITTING_TOKENS", 8192)
+    monkeypatch.setattr(calibration, "TUNING_TOKENS", 512)
     names = {}
     threads = torch.get_num_threads()
     for snippet in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S):

@@ -21,7 +21,8 @@ LEAST_BYTES = 20_000
 """Some 5,000 tokens: with less there is nothing to fit and to judge."""
 FITTING_TOKENS = 65_536
 """More of them gain little: see docs/bridges.md."""
-TUNING_WINDOWS = 8
+TUNING_TOKENS = 2048
+"""That are scored, by two windows at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,6 @@ def prepare_calibration(
     n_windows = max(1, FITTING_TOKENS // context)
     return Calibration(
         prepare_text(parts.fitting, inputs, context, context, n_windows, bos),
-        prepare_text(parts.tuning, inputs, context, stride, TUNING_WINDOWS, bos),
+        prepare_text(parts.tuning, inputs, context, stride, max(2, TUNING_TOKENS // stride), bos),
         stride,
     )
