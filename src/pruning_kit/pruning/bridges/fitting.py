@@ -38,7 +38,7 @@ TOKENS_AT_ONCE = 4096
 UNFITTED_TOKENS = 4096
 """On which the error of a solution is taken."""
 ACTIVATION_BYTES = 2**28
-CPU_GROUP_BYTES, GPU_GROUP_BYTES = 2**30, 2**32
+CPU_GROUP_BYTES, GPU_GROUP_BYTES = 3 * 2**29, 2**32
 """Of the sums and solutions that are alive at once; more gaps take further passes."""
 
 
