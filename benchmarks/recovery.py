@@ -34,7 +34,7 @@ from torch import Tensor
 
 from benchmarks import machine
 from benchmarks.sweep import all_subsets, random_model, random_text
-from pruning_kit import Variant, open_workbench
+from pruning_kit import open_workbench
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.layers import weight_and_bias
@@ -44,7 +44,6 @@ from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine.devices import choose_device, choose_dtype, device_name
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import BRIDGED
 from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
 from pruning_kit.pruning.bridges.fitting import (
     STRENGTHS,
@@ -248,7 +247,7 @@ def compare(bench: Workbench, plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _bridges(bench: Workbench, plans: Sequence[Plan]) -> Mapping[Gap, Form]:
-    bench.fit([Variant(plan, BRIDGED) for plan in plans])
+    bench.fit(plans)
     assert isinstance(bench.bridging, Bridging)
     return bench.bridging.forms
 

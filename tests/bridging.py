@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from families import random_tokens
 from transformers import PreTrainedModel
 
+from pruning_kit.inputs import calibration as calibration_module
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.inputs.corpora import Corpus
@@ -30,6 +33,15 @@ from pruning_kit.walk.kernel import Form, Kernel
 from pruning_kit.walk.reference import ReferenceKernel
 
 CONTEXT = 32
+
+
+@contextmanager
+def little_text() -> Iterator[None]:
+    """Of a text only as much is used as makes the demo model's last gaps better."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration_module, "FITTING_TOKENS", 2048)
+        patch.setattr(calibration_module, "TUNING_TOKENS", 768)
+        yield
 
 
 def text_of(ids: torch.Tensor, context: int = CONTEXT) -> PreparedText:

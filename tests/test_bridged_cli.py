@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bridging import plain_nll
+from bridging import little_text, plain_nll
 from transformers import AutoModelForCausalLM
 
 from pruning_kit.cli import app as cli
-from pruning_kit.inputs import calibration as calibration_module
 from pruning_kit.runs.results import Run, load_run
 from pruning_kit.sweeps.building import open_workbench
 from pruning_kit.sweeps.sweep import sweep
@@ -21,10 +20,7 @@ FEW = {"max_windows": 2, "context": 128, "threads": 1, "device": "cpu"}
 
 @pytest.fixture(autouse=True, scope="module")
 def _little_text():
-    """Of a text only as much as makes the demo model's last gaps better."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration_module, "FITTING_TOKENS", 2048)
-        patch.setattr(calibration_module, "TUNING_TOKENS", 768)
+    with little_text():
         yield
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from bridging import little_text
 from torch.distributed import TCPStore
 
-from pruning_kit.inputs import calibration as calibration_module
 from pruning_kit.pruning.bridges import fitting as fitting_module
 from pruning_kit.pruning.bridges.bridging import Bridging, Judgement
 from pruning_kit.pruning.bridges.fitting import Fitter
@@ -40,10 +40,7 @@ class Killed(BaseException):
 
 @pytest.fixture(autouse=True, scope="module")
 def _little_text():
-    """Of a text only as much as makes the demo model's last gaps better."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration_module, "FITTING_TOKENS", 2048)
-        patch.setattr(calibration_module, "TUNING_TOKENS", 768)
+    with little_text():
         yield
 
 

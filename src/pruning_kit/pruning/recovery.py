@@ -73,10 +73,9 @@ def check(variant: Variant, n_blocks: int) -> None:
     if len(variant.plan.removed) < n_blocks:  # the empty stack completes a power set
         variant.plan.check(n_blocks)
     if variant.recovery is not None and variant.recovery.name not in RECOVERIES:
-        known = ", ".join(RECOVERIES) or "there is none yet"
         raise PlanError(
             f"cannot recover {variant}: no recovery is called {variant.recovery.name!r}. "
-            f"Choose one that is known: {known}."
+            f"Choose one that is known: {', '.join(RECOVERIES)}."
         )
 
 

@@ -82,16 +82,12 @@ def _prepare(
     variants = asked if is_new else [facts.parsed for facts in stored[number].variants]
     plans = [v.plan for v in variants if is_new or v.recovery == BRIDGED]
     plans = [plan for plan in dict.fromkeys(plans) if plan.kept(workbench.n_blocks)]
-    gaps = bridging.gaps_to_fit(plans)
     todo = [plan for plan in plans if is_new and plan not in bridging.judged]
-    if not gaps and not todo:
+    if not todo and not bridging.gaps_to_fit(plans):
         return
+    workbench.fit(plans, lambda fit: _keep(run, fit, bridging, workbench))
     with using_threads(workbench.threads):
-        with workbench.observer.track("bridges, gap by gap", len(gaps)) as advance:
-            for fit in bridging.fit(plans, advance):
-                _keep(run, fit, bridging, workbench)
-        if is_new:
-            bridging.judge(todo)
+        bridging.judge(todo)
     recoveries.write_facts(run.folder, describe(bridging, workbench))
 
 

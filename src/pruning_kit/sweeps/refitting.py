@@ -43,11 +43,8 @@ def bridges_of(plan: Plan, workbench: Workbench) -> Bridges:
         raise PlanError(
             f"cannot bridge the gaps of {plan.short}: {bridging}. Prune with `bridges=None`."
         )
-    gaps = bridging.gaps_to_fit([plan.check(workbench.n_blocks)])
+    workbench.fit([plan.check(workbench.n_blocks)])
     with using_threads(workbench.threads):
-        with workbench.observer.track("bridges, gap by gap", len(gaps)) as advance:
-            for _ in bridging.fit([plan], advance):
-                pass
         return bridging.bridges(plan)
 
 

@@ -45,7 +45,10 @@ def find_texts(settings: WorkbenchSettings, observer: Observer, inputs: ModelInp
     parts = None if calibration is None else parts_of(calibration)
     texts: dict[Role, Corpus] = {"reported": reported}
     if settings.select_on:
-        selection = corpora.selection_corpus(settings.select_on, reported)
+        if calibration and settings.select_on == (settings.calibrate_on or CALIBRATION):
+            selection = calibration
+        else:
+            selection = corpora.selection_corpus(settings.select_on, reported)
         if selection.sha256 == reported.sha256:
             raise CorpusError(
                 f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "

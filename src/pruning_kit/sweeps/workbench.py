@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
+from pruning_kit.pruning.bridges.fitting import Fit
 from pruning_kit.pruning.recovery import Material, computation_of
 from pruning_kit.runs.facts import Role
 from pruning_kit.speed.workload import PROMPT
@@ -89,7 +90,7 @@ class Workbench:
             raise PlanError("cannot measure without a variant: name at least one, such as none.")
         text = self._text(role)
         within = neighbouring(windows, len(text.windows))
-        self.fit(chosen)
+        self.fit(variant.plan for variant in chosen if variant.recovery == BRIDGED)
         size = batch_size or self.choose_batch_size(max(len(v.plan.removed) for v in chosen))
         pieces = [
             self._measure_group(chosen, text, within[first], within[end - 1] + 1, measures)
@@ -187,15 +188,21 @@ class Workbench:
             self.settings.batch_size,
         )
 
-    def fit(self, variants: Iterable[Variant]) -> None:
-        """Fit at once what bridged variants lack, which `measure` does too."""
-        plans = [variant.plan for variant in variants if variant.recovery == BRIDGED]
-        if not plans or isinstance(self.bridging, str):
+    def fit(self, plans: Iterable[Plan], keep: Callable[[Fit], object] = lambda fit: None) -> None:
+        """Fit at once the gaps of plans that are not fitted yet, which `measure` does too.
+
+        Args:
+            plans: whose gaps are to be bridged.
+            keep: is given each gap as soon as it is fitted.
+        """
+        wanted = list(plans)
+        if not wanted or isinstance(self.bridging, str):
             return
-        gaps = self.bridging.gaps_to_fit(plans)
-        with using_threads(self.threads), self.observer.track("bridges", len(gaps)) as advance:
-            for _ in self.bridging.fit(plans, advance):
-                pass
+        if gaps := self.bridging.gaps_to_fit(wanted):
+            track = self.observer.track("bridges, gap by gap", len(gaps))
+            with using_threads(self.threads), track as advance:
+                for fit in self.bridging.fit(wanted, advance):
+                    keep(fit)
 
     def paths(self, variants: Iterable[Variant]) -> list[Path]:
         """The calls that each variant makes, once it is fitted."""

@@ -14,7 +14,6 @@ from itertools import groupby
 from operator import attrgetter
 
 import torch
-from torch import Tensor
 
 from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.calibration import Calibration
@@ -137,7 +136,7 @@ class Fitter:
         used, blocks = 0, set[int]()
         for gap in gaps:
             socket = self.sockets[gap.block]
-            n_inputs, width = socket.n_inputs, self._width(socket)
+            n_inputs, width = socket.n_inputs, socket.n_outputs
             bytes_of_gap = n_inputs * width * (8 + 8 + 4 * SHORTLISTED)
             needed = bytes_of_gap + (gap.block not in blocks) * n_inputs**2 * 8
             if group and used + needed > most:
@@ -149,11 +148,6 @@ class Fitter:
             used += needed
         if group:
             yield group
-
-    def _width(self, socket: Socket) -> int:
-        weight = socket.layer.weight
-        assert isinstance(weight, Tensor)
-        return weight.numel() // socket.n_inputs
 
     def _shortlists(
         self, exact: Kernel, group: Sequence[Gap], advance: Advance

@@ -49,6 +49,11 @@ class Socket:
         """The activations that enter it."""
         return weight_and_bias(self.layer)[0].shape[1]
 
+    @property
+    def n_outputs(self) -> int:
+        """The hidden width."""
+        return weight_and_bias(self.layer)[0].shape[0]
+
     def fold(self, map_HD: Tensor, dtype: torch.dtype) -> Form:
         """The weights with a map on what enters, rounded to the format they are saved in.
 
@@ -131,16 +136,11 @@ def folded(decoder: Decoder, forms: Mapping[Gap, Form]) -> Iterator[None]:
     own = {gap: decoder.stack[gap.block].get_submodule(path or "") for gap in forms}
     try:
         for gap, form in forms.items():
-            _put(decoder.stack[gap.block], path or "", layer_like(own[gap], *form))
+            decoder.stack[gap.block].set_submodule(path or "", layer_like(own[gap], *form))
         yield
     finally:
         for gap, layer in own.items():
-            _put(decoder.stack[gap.block], path or "", layer)
-
-
-def _put(block: nn.Module, path: str, layer: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(block.get_submodule(parent), name, layer)
+            decoder.stack[gap.block].set_submodule(path or "", layer)
 
 
 def form_of(layer: nn.Module) -> Form:
