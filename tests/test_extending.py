@@ -9,7 +9,7 @@ import pytest
 import torch
 from examples.greedy import Greedy
 from examples.surprise import SURPRISE
-from examples.tempered import tempered
+from examples.tempered import TEMPERED
 from tiny import TEXT, save_tiny_gpt2
 
 from pruning_kit import analyse, load_run, open_workbench, show, sweep
@@ -19,7 +19,7 @@ from pruning_kit.findings.comparison import compare_runs
 from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.recovery import RECOVERIES
+from pruning_kit.pruning.recovery import RECOVERIES, Method
 from pruning_kit.pruning.surgery import recut
 from pruning_kit.reporting.commands import shapley_command
 from pruning_kit.reporting.figures.bars import measured
@@ -68,7 +68,7 @@ def test_a_measure_of_ones_own_is_added_up_beside_nll_and_stored(bench, monkeypa
 def test_a_recovery_of_ones_own_is_a_variant_like_others(bench, monkeypatch):
     with pytest.raises(PlanError, match="no recovery is called 'tempered'"):
         bench.measure(["1~tempered:0.5"])
-    monkeypatch.setitem(RECOVERIES, "tempered", tempered)
+    monkeypatch.setitem(RECOVERIES, "tempered", TEMPERED)
     names = ["1~tempered:0.5", "none", "1~tempered:1.0", "1"]
     found = bench.measure(names)
     assert [str(variant) for variant in found.variants] == names
@@ -83,9 +83,12 @@ def test_a_recovery_of_ones_own_is_a_variant_like_others(bench, monkeypatch):
 
 def test_a_recovery_is_made_once_for_all_windows(bench, monkeypatch):
     made = []
-    monkeypatch.setitem(
-        RECOVERIES, "tempered", lambda *asked: made.append(asked[0]) or tempered(*asked)
-    )
+
+    def make(*asked):
+        made.append(asked[0])
+        return TEMPERED.make(*asked)
+
+    monkeypatch.setitem(RECOVERIES, "tempered", Method(make, TEMPERED.check))
     assert len(bench.measure(["2~tempered:0.5", "1"], batch_size=1).targets) > 1
     assert list(map(str, made)) == ["2~tempered:0.5"]
 
@@ -117,7 +120,7 @@ class Asked:
 def test_recovered_variants_stand_in_the_rows_and_not_among_the_plans_that_are_analysed(
     bench, monkeypatch, tmp_path
 ):
-    monkeypatch.setitem(RECOVERIES, "tempered", tempered)
+    monkeypatch.setitem(RECOVERIES, "tempered", TEMPERED)
     plain = sweep("1 2", bench, tmp_path / "plain", measures=(NLL,))
     best = {row["removed"]: row["ppl"] for row in plain.rows()}.__getitem__
     run = sweep(Asked("1~tempered:0.5", "1", "2"), bench, tmp_path / "run", measures=(NLL,))
@@ -140,10 +143,10 @@ def test_the_whole_model_is_measured_though_a_proposer_forgets_it(bench, tmp_pat
     assert run.variants == [Variant(), *asked.variants]
 
 
-def test_a_variant_that_cannot_be_is_refused_before_its_round_is_stored(bench, tmp_path):
+def test_a_variant_that_cannot_be_is_refused_before_a_folder_is_made(bench, tmp_path):
     with pytest.raises(PlanError, match="cannot recover 1~brewed: no recovery is called 'brewed'"):
         sweep(Asked("1~brewed"), bench, tmp_path / "run")
-    assert not list((tmp_path / "run" / "rounds").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(

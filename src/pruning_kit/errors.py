@@ -2,7 +2,8 @@
 
     PruningKitError
     ├── PlanError          a set of blocks that cannot be read or removed
-    │   └── TooManyPlansError   more plans than were allowed for
+    │   ├── TooManyPlansError   more plans than were allowed for
+    │   └── NoGainError         a recovery that makes a model no better
     ├── WindowError        a context, stride or text length that gives no windows
     ├── CorpusError        a text that cannot be found, read or scored
     ├── ModelError         a model that cannot be found or loaded
@@ -50,6 +51,10 @@ class TooManyPlansError(PlanError):
             else f"cannot measure {count:,} plans of {n_blocks} blocks: that is more than "
             f"{limit:,}{work}. Choose fewer, or raise max_plans to {count}."
         )
+
+
+class NoGainError(PlanError):
+    """A recovery that makes a pruned model no better than what it starts from."""
 
 
 class WindowError(PruningKitError):

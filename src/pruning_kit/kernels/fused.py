@@ -50,6 +50,9 @@ class FusedHead:
         with torch.cuda.device(normed_ND.device):  # Triton launches on the current one
             return self._nll(normed_ND, targets_N)
 
+    def logits(self, normed_ND: Tensor) -> Tensor:
+        return self._embedding.logits(normed_ND)
+
     def whole(self, normed_ND: Tensor) -> WholeHead:
         with torch.cuda.device(normed_ND.device):
             return self._whole(normed_ND)

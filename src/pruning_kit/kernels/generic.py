@@ -79,10 +79,16 @@ class GenericBatch(ReferenceBatch):
         found = self._head.compare(self._normed(hidden), self._targets_BS.flatten(), whole)
         return Comparison(*(values_N.view_as(self._targets_BS) for values_N in found))
 
-    def _normed(self, hidden: Tensor) -> Tensor:
-        """The final norm of the scored positions, (N, D)."""
+    def logits(self, hidden: Tensor, scored: slice) -> Tensor:
+        if self._head is None:
+            return super().logits(hidden, scored)
+        logits_NV = self._head.logits(self._normed(hidden, scored))
+        return logits_NV.view(len(hidden), -1, logits_NV.shape[1])
+
+    def _normed(self, hidden: Tensor, scored: slice = slice(None)) -> Tensor:
+        """The final norm of the scored positions or some of them, (N, D)."""
         outputs = slice(self._first_output, self._first_output + self._targets_BS.shape[1])
-        return self._decoder.norm(hidden[:, outputs]).flatten(0, 1)
+        return self._decoder.norm(hidden[:, outputs][:, scored]).flatten(0, 1)
 
 
 def in_format(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> Decoder:

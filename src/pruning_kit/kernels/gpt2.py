@@ -164,8 +164,12 @@ class Gpt2Batch:
         found = self._kernel.head.compare(normed_ND, targets_N, whole)
         return Comparison(*(values_N.view_as(self._targets_BS) for values_N in found))
 
-    def _normed(self, hidden: Tensor) -> Tensor:
-        """The final norm of the scored positions, (N, D)."""
+    def logits(self, hidden: Tensor, scored: slice) -> Tensor:
+        logits_NV = self._kernel.head.logits(self._normed(hidden, scored))
+        return logits_NV.view(len(hidden), -1, logits_NV.shape[1])
+
+    def _normed(self, hidden: Tensor, scored: slice = slice(None)) -> Tensor:
+        """The final norm of the scored positions or some of them, (N, D)."""
         if hidden.shape[1] != self._targets_BS.shape[1]:
             hidden = hidden[:, self._outputs]
-        return self._kernel.norm(hidden).flatten(0, 1)
+        return self._kernel.norm(hidden[:, scored]).flatten(0, 1)

@@ -80,6 +80,10 @@ class Head(Protocol):
         """The NLL to the bit as `nll` gives it, divergence and agreement."""
         ...
 
+    def logits(self, normed_ND: Tensor) -> Tensor:
+        """Centred logits, all of them at once: (N, V) float32."""
+        ...
+
 
 class CentredEmbedding:
     """The output embedding less its mean row, in a number format and on a device."""
@@ -107,6 +111,15 @@ class CentredEmbedding:
         """The centred logit of each target, in float32: (N,)."""
         logits_N = self._dots(normed_ND, targets_N)
         return logits_N if bias_V is None else logits_N + bias_V[targets_N]
+
+    def logits(self, normed_ND: Tensor) -> Tensor:
+        """All centred logits, in float32: (N, V)."""
+        bias_V, weight_DV = self.bias(normed_ND), self.weight_VD.t()
+        if normed_ND.is_cuda and normed_ND.dtype != torch.float32:
+            logits_NV = torch.mm(normed_ND, weight_DV, out_dtype=torch.float32)
+        else:
+            logits_NV = normed_ND.float() @ weight_DV.float()
+        return logits_NV if bias_V is None else logits_NV.add_(bias_V)
 
     def _dots(self, normed_ND: Tensor, targets_N: Tensor) -> Tensor:
         rows_ND = F.embedding(targets_N, self.weight_VD)
@@ -159,6 +172,9 @@ class PiecewiseHead:
         margin_N = self._pieces[0].error * maxima_N.abs().clamp_min(1)
         agrees_N = (tops_N >= maxima_N - margin_N).float()
         return HeadComparison(nll_N, kl_N + log_sums_N - whole.log_sums_N, agrees_N)
+
+    def logits(self, normed_ND: Tensor) -> Tensor:
+        return self._embedding.logits(normed_ND)
 
     def _log_sums(
         self, normed_ND: Tensor, bias_V: Tensor | None, maxima_N: Tensor | None = None

@@ -1,21 +1,32 @@
-"""Recoveries: how a variant gets back what its plan lost, as something that the walk can compute.
+"""Recoveries: how a variant gets back what its plan lost.
 
-To add one: a file here with a function from a variant and the `Material` to a `Computation`, and a
-line in `RECOVERIES`.
+`bridged` is a path through the whole model's own kernel, so that all such variants share a walk.
+Any other recovery makes a pruned model with weights of its own. To add one: a file here with a
+function from a variant and the `Material` to a `Recovered`, and a line in `RECOVERIES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import torch
 
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plans.paths import Path, as_cut
-from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED, Recovery, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging
+from pruning_kit.pruning.recovered import Recovered
+from pruning_kit.pruning.surgery import count_parameters
 from pruning_kit.walk.kernel import Kernel
+
+KERNEL_BYTES = 2**30
+"""Of the kernels of recovered models that are alive at once, by their weights; one always is."""
 
 
 class Computation(NamedTuple):
@@ -37,14 +48,126 @@ class Material:
     """Makes a kernel for a model with weights of its own."""
     bridging: Bridging | str
     """The bridges of the model; or why there are none, as a clause."""
-    made: dict[Variant, Computation] = field(default_factory=dict, init=False, repr=False)
-    """Recovered variants made before, since windows are measured in groups."""
+    dtype: torch.dtype
+    """That a pruned model is saved in."""
+    shelf: MutableMapping[Variant, Recovered]
+    """Recovered models that were made before: in memory, or in a run folder."""
+    track: Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
+    """Begins to tell of progress: of what, and what the steps add up to."""
+    _kernels: OrderedDict[Variant, tuple[Kernel, int]] = field(
+        default_factory=OrderedDict, init=False, repr=False
+    )
+    """Those last used, with their bytes, since windows are measured in groups."""
+
+    def make(self, variant: Variant) -> None:
+        """Make a variant with weights of its own, if that was not done before.
+
+        Raises:
+            PlanError: if it cannot be made.
+            NoGainError: if it is no better than what it would be made from.
+        """
+        if variant not in self.shelf:
+            assert variant.recovery is not None
+            made = RECOVERIES[variant.recovery.name].make(variant, self)
+            self.shelf[variant] = made.rounded(self.dtype)
+
+    def kernel_of(self, variant: Variant) -> Kernel:
+        """The kernel of a variant with weights of its own; few of them are kept."""
+        if variant in self._kernels:
+            self._kernels.move_to_end(variant)
+            return self._kernels[variant][0]
+        self.make(variant)
+        model = self.shelf[variant].model(self.decoder)
+        self._kernels[variant] = self.kernel_for(Decoder(model)), 4 * count_parameters(model)
+        while len(self._kernels) > 1 and sum(n for _, n in self._kernels.values()) > KERNEL_BYTES:
+            self._kernels.popitem(last=False)
+        return self._kernels[variant][0]
 
 
-Recover = Callable[[Variant, Material], Computation]
+def no_details(recovery: Recovery) -> None:
+    """Refuse details, for recoveries that take none.
+
+    Raises:
+        PlanError: if there are some.
+    """
+    if recovery.details:
+        raise PlanError(
+            f"cannot recover by {str(recovery)!r}: {recovery.name!r} takes no details. Write "
+            f"{recovery.name}."
+        )
 
 
-def bridged(variant: Variant, material: Material) -> Computation:
+class Method(NamedTuple):
+    """A way to make a pruned model with weights of its own."""
+
+    make: Callable[[Variant, Material], Recovered]
+    """Whatever it gives is rounded to the format of a checkpoint before it is measured."""
+    check: Callable[[Recovery], object] = no_details
+    """Refuses, by a PlanError, details that it does not take."""
+    needs_bridges: bool = False
+    """Whether there is nothing to begin with where a model can have no bridges."""
+
+
+RECOVERIES: dict[str, Method] = {}
+"""By the name that a variant has after `~`, besides `bridged`."""
+
+
+def has_own_weights(variant: Variant) -> bool:
+    """Whether a variant is a model of its own, and not a path through the whole one."""
+    return variant.recovery not in (None, BRIDGED)
+
+
+def needs_bridges(variant: Variant) -> bool:
+    """Whether there is no such variant where a model can have no bridges."""
+    if has_own_weights(variant):
+        assert variant.recovery is not None
+        return RECOVERIES[variant.recovery.name].needs_bridges
+    return variant.recovery == BRIDGED
+
+
+def check(variant: Variant, n_blocks: int) -> None:
+    """Refuse a variant before anything is made for it.
+
+    Raises:
+        PlanError: if the model has no such plan or the kit no such recovery.
+    """
+    if len(variant.plan.removed) < n_blocks:  # the empty stack completes a power set
+        variant.plan.check(n_blocks)
+    recovery = variant.recovery
+    if recovery is None:
+        return
+    if recovery.name not in (BRIDGED.name, *RECOVERIES):
+        raise PlanError(
+            f"cannot recover {variant}: no recovery is called {recovery.name!r}. "
+            f"Choose one that is known: {', '.join([BRIDGED.name, *RECOVERIES])}."
+        )
+    if not 0 < len(variant.plan.removed) < n_blocks:
+        raise PlanError(
+            f"cannot recover {variant}: {variant.plan} removes "
+            f"{'every' if variant.plan.removed else 'no'} block. Name some of them, such as "
+            f"1~{recovery}."
+        )
+    takes = no_details if recovery.name == BRIDGED.name else RECOVERIES[recovery.name].check
+    takes(recovery)
+
+
+def computation_of(variant: Variant, material: Material) -> Computation:
+    """How a variant is computed; what it needs is made for it, if it was not before.
+
+    Raises:
+        PlanError: as `check`, or if it cannot be made.
+    """
+    n_blocks = material.decoder.n_blocks
+    check(variant, n_blocks)
+    if variant.recovery is None:
+        return Computation(material.kernel, as_cut(variant.plan, n_blocks))
+    if variant.recovery == BRIDGED:
+        return _bridged(variant, material)
+    kernel = material.kernel_of(variant)
+    return Computation(kernel, as_cut(Plan(), n_blocks - variant.plan.size))
+
+
+def _bridged(variant: Variant, material: Material) -> Computation:
     """`1+3~bridged`: every gap bridged that is better so, by the kernel of the whole model.
 
     Raises:
@@ -58,36 +181,3 @@ def bridged(variant: Variant, material: Material) -> Computation:
     path = bridging.path(variant.plan)
     bridging.teach(material.kernel, path)
     return Computation(material.kernel, path)
-
-
-RECOVERIES: dict[str, Recover] = {BRIDGED.name: bridged}
-"""By the name that a variant has after `~`."""
-
-
-def check(variant: Variant, n_blocks: int) -> None:
-    """Refuse a variant before anything is made for it.
-
-    Raises:
-        PlanError: if the model has no such plan or the kit no such recovery.
-    """
-    if len(variant.plan.removed) < n_blocks:  # the empty stack completes a power set
-        variant.plan.check(n_blocks)
-    if variant.recovery is not None and variant.recovery.name not in RECOVERIES:
-        raise PlanError(
-            f"cannot recover {variant}: no recovery is called {variant.recovery.name!r}. "
-            f"Choose one that is known: {', '.join(RECOVERIES)}."
-        )
-
-
-def computation_of(variant: Variant, material: Material) -> Computation:
-    """How a variant is computed; a recovered one is made once from a material.
-
-    Raises:
-        PlanError: as `check`.
-    """
-    check(variant, material.decoder.n_blocks)
-    if variant.recovery is None:
-        return Computation(material.kernel, as_cut(variant.plan, material.decoder.n_blocks))
-    if variant not in material.made:
-        material.made[variant] = RECOVERIES[variant.recovery.name](variant, material)
-    return material.made[variant]

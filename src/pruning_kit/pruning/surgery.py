@@ -8,7 +8,7 @@ slice the stack, renumber every submodule, trim the per-block lists, set the blo
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -155,15 +155,23 @@ def parameters_by_plan(decoder: Decoder, plans: Iterable[Plan]) -> dict[Plan, in
 
 
 @torch.no_grad()
-def stored_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+def stored_copy(
+    model: PreTrainedModel, dtype: torch.dtype, own: Mapping[str, Tensor] | None = None
+) -> PreTrainedModel:
     """A model on the CPU to call `save_pretrained` on: the weights of `model` as `dtype`.
 
     It is built anew from the config, so a config that does not describe the weights fails here.
     Weights that need no change are shared with `model`, not copied; `model` is not changed.
+
+    Args:
+        model: on any device.
+        dtype: of the copy.
+        own: weights to have in place of the model's, by name, as `named_parameters` has them.
     """
     with torch.device("meta"):
         fresh = type(model)(copy.deepcopy(model.config))
-    state = {name: _stored(tensor, dtype) for name, tensor in _unfrozen(model, fresh).items()}
+    weights = {**_unfrozen(model, fresh), **(own or {})}
+    state = {name: _stored(tensor, dtype) for name, tensor in weights.items()}
     fresh.load_state_dict(state, strict=True, assign=True)
     fresh.tie_weights()
     fresh.generation_config = copy.deepcopy(model.generation_config)

@@ -6,7 +6,7 @@ This module and all that reads runs import no torch, so tables and reports start
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.runs import recoveries
 from pruning_kit.runs.facts import NLL, Role, RoundFacts, RunFacts, Samples
+from pruning_kit.runs.recovered import RecoveredFacts, read_recovered
 from pruning_kit.runs.recoveries import BridgesFacts
 from pruning_kit.runs.rows import COLUMNS, Row, Scored, mode_of, speed_columns
 from pruning_kit.runs.store import RunFolder
@@ -52,6 +53,8 @@ class Run:
     samples: Samples | None = None
     bridges: BridgesFacts | None = None
     """What bridges were fitted on, and which plans they help; None where none were fitted."""
+    recovered: Mapping[Variant, RecoveredFacts] = field(default_factory=dict)
+    """How models with weights of their own were made, or why there are none."""
 
     @cached_property
     def variants(self) -> list[Variant]:
@@ -209,6 +212,7 @@ def load_run(folder: Path | str) -> Run:
         note,
         read_samples(run.folder),
         recoveries.read_facts(run.folder),
+        read_recovered(run.folder),
     )
 
 

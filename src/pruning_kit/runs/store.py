@@ -100,7 +100,8 @@ class RunFolder:
 
     def remove_left_overs(self) -> None:
         """Delete what killed writers left of their files; those of live ones stay."""
-        inner = (self.folder / RECOVERIES, *(self.folder / ROUNDS).glob("*/"))
+        kept = self.folder / RECOVERIES
+        inner = (kept, *kept.glob("*/"), *(self.folder / ROUNDS).glob("*/"))
         for folder in (self.folder, *inner):
             disk.remove_left_overs(folder)
 

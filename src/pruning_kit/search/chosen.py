@@ -1,4 +1,4 @@
-"""Plans that were named one by one."""
+"""Plans and variants that were named one by one."""
 
 from __future__ import annotations
 
@@ -6,46 +6,58 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
 from pruning_kit.search.one_round import OneRound
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen(OneRound):
-    """Chosen plans; their order and repetitions do not matter, and the whole model comes anyway."""
+    """Chosen plans; their order and repetitions do not matter, and the whole model comes anyway.
 
-    form: ClassVar[str] = "1+3, 7-9 or none"
-    help: ClassVar[str] = "chosen blocks"
+    The plan of a recovered variant is measured as cut too, to compare with.
+    """
+
+    form: ClassVar[str] = "1+3, 7-9, 1+3~refitted or none"
+    help: ClassVar[str] = "chosen blocks, as cut or recovered"
 
     chosen: tuple[Plan, ...]
+    recovered: tuple[Variant, ...] = ()
 
     def __post_init__(self) -> None:
-        others = sorted(set(self.chosen) - {Plan()})
-        object.__setattr__(self, "chosen", tuple(others or [Plan()]))
+        recovered = sorted(set(self.recovered))
+        others = sorted({*self.chosen} - {Plan()})
+        object.__setattr__(self, "chosen", tuple(others or [Plan()] * (not recovered)))
+        object.__setattr__(self, "recovered", tuple(recovered))
 
     @classmethod
     def parse(cls, text: str) -> Chosen:
-        """Read plans with spaces between them: `1+3 2+4`.
+        """Read plans and variants with spaces between them: `1+3 2+4~bridged`.
 
         Raises:
             PlanError: if one cannot be read.
         """
-        return cls(tuple(map(Plan.parse, text.split())))
+        named = [Variant.parse(word) for word in text.split()]
+        return cls(
+            tuple(one.plan for one in named if one.recovery is None),
+            tuple(one for one in named if one.recovery is not None),
+        )
 
     def __str__(self) -> str:
-        return " ".join(map(str, self.chosen))
+        return " ".join(map(str, [*self.chosen, *self.recovered]))
 
     def plans(self, n_blocks: int) -> tuple[Plan, ...]:
-        """The chosen ones.
+        """The chosen ones, and those of the recovered variants.
 
         Raises:
             PlanError: if one does not fit the model.
         """
-        return tuple(plan.check(n_blocks) for plan in self.chosen)
+        plans = [*self.chosen, *(variant.plan for variant in self.recovered)]
+        return tuple(plan.check(n_blocks) for plan in dict.fromkeys(plans))
 
     def bound(self, n_blocks: int) -> int:
-        """Their number, and one for the whole model.
+        """The number of plans and recovered variants, and one for the whole model.
 
         Raises:
             PlanError: if one does not fit the model.
         """
-        return len({Plan(), *self.plans(n_blocks)})
+        return len({Plan(), *self.plans(n_blocks)}) + len(self.recovered)

@@ -15,11 +15,13 @@ from pruning_kit.search.text import unreadable
 
 
 class OneRound(ABC):
-    """Plans of whole blocks, as cut, all measured at once; among them always the whole model."""
+    """Plans of whole blocks, all measured at once; among them always the whole model."""
 
     __slots__ = ()
 
     mode: ClassVar[str | None] = None
+    recovered: tuple[Variant, ...] = ()
+    """Asked for besides the plans as cut."""
 
     @property
     def seed(self) -> int:
@@ -65,4 +67,5 @@ class OneRound(ABC):
 
     def propose(self, n_blocks: int) -> Asking:
         """See `Proposer.propose`: one round, sorted."""
-        yield [Variant(plan) for plan in sorted(dict.fromkeys([Plan(), *self.plans(n_blocks)]))]
+        plans = dict.fromkeys([Plan(), *self.plans(n_blocks)])
+        yield sorted([*map(Variant, plans), *self.recovered])

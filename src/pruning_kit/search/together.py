@@ -56,7 +56,10 @@ class Together:
             PlanError: if what one asks for does not fit the model.
         """
         count = 1 + sum(member.bound(n_blocks) - 1 for member in self.proposers)
-        return count if self._one_round() is None else min(2**n_blocks, count)
+        members = self._one_round()
+        if members is None:
+            return count
+        return min(2**n_blocks + sum(len(member.recovered) for member in members), count)
 
     def check(self, n_blocks: int) -> None:
         """Refuse what does not fit the model or is more than allowed.
@@ -78,9 +81,10 @@ class Together:
         if members is None or bound > max(self.max_plans, LISTED_PLANS):
             raise TooManyPlansError(n_blocks, bound, self.max_plans)
         plans = {Plan()}.union(*(member.plans(n_blocks) for member in members))
-        if len(plans) > self.max_plans:
+        count = len(plans) + sum(len(member.recovered) for member in members)
+        if count > self.max_plans:
             calls = count_calls(as_cut(plan, n_blocks) for plan in plans)
-            raise TooManyPlansError(n_blocks, len(plans), self.max_plans, calls)
+            raise TooManyPlansError(n_blocks, count, self.max_plans, calls)
 
     def most_removed(self, n_blocks: int) -> int:
         """Blocks that a variant of any proposer lacks at most."""
@@ -108,9 +112,11 @@ class Together:
 def _canonical(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:
     """The same without unions inside, in one order, chosen plans last and in one piece."""
     flat = list(_flat(proposers))
-    plans = [plan for member in flat if isinstance(member, Chosen) for plan in member.chosen]
+    named = [member for member in flat if isinstance(member, Chosen)]
+    plans = tuple(plan for member in named for plan in member.chosen)
+    recovered = tuple(variant for member in named for variant in member.recovered)
     others = {str(member): member for member in flat if not isinstance(member, Chosen)}
-    chosen = [Chosen(tuple(plans))] if plans else []
+    chosen = [Chosen(plans, recovered)] if named else []
     return (*(others[text] for text in sorted(others)), *chosen) or (Baseline(),)
 
 

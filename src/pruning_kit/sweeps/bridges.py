@@ -60,10 +60,11 @@ def with_bridges(
 
 
 def _extended(asked: Sequence[Variant], bridging: Bridging) -> list[Variant]:
-    """Behind each plan as cut its bridged variant, where that is better."""
+    """Behind each plan as cut its bridged variant, and no other one, where that is better."""
     found: dict[Variant, None] = {}
     for variant in asked:
-        found[variant] = None
+        if variant.recovery != BRIDGED:
+            found[variant] = None
         if variant.recovery is None and bridging.helps(variant.plan):
             found[Variant(variant.plan, BRIDGED)] = None
     return list(found)

@@ -19,6 +19,7 @@ from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RUN_FILE, RunFolder
 from pruning_kit.search.proposer import Proposer
 from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.shelf import Shelf
 from pruning_kit.sweeps.workbench import Workbench
 
 
@@ -28,7 +29,8 @@ def open_run(
     """The run to go on with, or a new one; all processes open the same.
 
     Returns:
-        The run, and the workbench with as many threads as the run began with.
+        The run, and the workbench with as many threads as the run began with, which keeps
+        recovered models in the run folder.
 
     Raises:
         RunError: if the folder is taken, or its run is another one.
@@ -46,7 +48,8 @@ def open_run(
     opening.refuse_to_mix(
         run, identity, {name: value for name, value in asked.items() if value is not None}
     )
-    return run, replace(workbench, threads=run.facts.numerics.threads)
+    shelf = Shelf(run.folder, workbench.loaded.saved_dtype)
+    return run, replace(workbench, threads=run.facts.numerics.threads, shelf=shelf)
 
 
 def _find_or_make(

@@ -7,12 +7,13 @@ again from the start and sent the stored sums, until it asks for something new.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pruning_kit.errors import PlanError
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import available_cores
-from pruning_kit.plans.paths import count_calls
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning import recovery
 from pruning_kit.pruning.surgery import parameters_by_plan
@@ -29,6 +30,7 @@ from pruning_kit.sweeps.bridges import with_bridges
 from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.observer import Observer, Work
 from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.recovering import with_recovered
 from pruning_kit.sweeps.samples import check_samples, sample
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.timing import check_timing, refuse_other_timings, time_plans
@@ -64,7 +66,8 @@ def sweep(
     """
     if isinstance(proposer, str):
         proposer = Together((parse(proposer),))
-    proposer.check(workbench.n_blocks)
+    check_asked(proposer, workbench.n_blocks)
+    refuse_unbridged(proposer, workbench)
     settings = SweepSettings(output=Path(folder), resume=resume)
     run, workbench = open_run(settings, workbench, proposer, ALONE)
     measure(run, proposer, workbench, ALONE, resume, measures)
@@ -98,12 +101,43 @@ def start(
         if settings.samples:
             check_samples(loaded, observer)
 
-    found = find(settings, observer, proposer.check, ranks.local_rank)
+    def check_plans(n_blocks: int) -> None:
+        check_asked(proposer, n_blocks)
+
+    found = find(settings, observer, check_plans, ranks.local_rank)
     workbench = prepare(found, observer, _threads(ranks), check_model)
+    refuse_unbridged(proposer, workbench)
     run, workbench = open_run(settings, workbench, proposer, ranks)
     if settings.timing:
         refuse_other_timings(run, workbench, settings.timing)
     return run, workbench
+
+
+def check_asked(proposer: Proposer, n_blocks: int) -> None:
+    """Refuse what no model of so many blocks has, or no recovery makes.
+
+    Raises:
+        PlanError: if there is such a thing, or too much of it.
+    """
+    proposer.check(n_blocks)
+    for variant in _first_round(proposer, n_blocks):
+        recovery.check(variant, n_blocks)
+
+
+def refuse_unbridged(proposer: Proposer, workbench: Workbench) -> None:
+    """Refuse what begins with bridges where there are none.
+
+    Raises:
+        PlanError: naming the variant, and why.
+    """
+    for variant in _first_round(proposer, workbench.n_blocks):
+        if recovery.needs_bridges(variant) and isinstance(workbench.bridging, str):
+            raise PlanError(f"cannot recover {variant}: {workbench.bridging}. Leave it out.")
+
+
+def _first_round(proposer: Proposer, n_blocks: int) -> Sequence[Variant]:
+    """What is asked for before anything is measured."""
+    return next_round(proposer.propose(n_blocks)) or []
 
 
 def _threads(ranks: Ranks) -> int | None:
@@ -159,7 +193,9 @@ def measure(
         if new:
             for variant in new:
                 recovery.check(variant, workbench.n_blocks)
+            costs |= dict.fromkeys(new, math.nan)  # of what no recovery makes better
             new = with_bridges(run, number, new, workbench, ranks)
+            new = with_recovered(run, number, new, workbench, ranks)
             _measure_round(run, number, new, workbench, ranks, goes_on or number > 0, taken)
             costs |= _costs(run, number, new)
             number += 1
@@ -266,7 +302,7 @@ def _seconds_per_window(
     variants: Sequence[Variant], workbench: Workbench, role: Role, windows: range
 ) -> float:
     """What each of these windows costs under all variants, if each is walked as cut."""
-    calls = count_calls(workbench.paths(variants))
+    calls = workbench.count_calls(variants)
     return workbench.cost_per_window(role, windows).seconds(1, calls, len(variants))
 
 

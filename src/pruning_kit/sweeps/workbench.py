@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -17,12 +17,13 @@ from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.inputs.windows import neighbouring, window_groups
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine.devices import using_threads
-from pruning_kit.plans.paths import Path, as_cut
+from pruning_kit.plans.paths import as_cut, count_calls
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
 from pruning_kit.pruning.bridges.fitting import Fit
-from pruning_kit.pruning.recovery import Material, computation_of
+from pruning_kit.pruning.recovered import Recovered
+from pruning_kit.pruning.recovery import Material, check, computation_of, has_own_weights
 from pruning_kit.runs.facts import Role
 from pruning_kit.speed.workload import PROMPT
 from pruning_kit.sweeps.measured import Measured
@@ -51,6 +52,8 @@ class Workbench:
     """Of the CPU, while something is computed."""
     observer: Observer
     found_texts: FoundTexts
+    shelf: MutableMapping[Variant, Recovered] = field(default_factory=dict)
+    """Recovered models that were made: here, or where a run keeps them."""
 
     @property
     def n_blocks(self) -> int:
@@ -91,6 +94,7 @@ class Workbench:
         text = self._text(role)
         within = neighbouring(windows, len(text.windows))
         self.fit(variant.plan for variant in chosen if variant.recovery == BRIDGED)
+        self.recover(chosen)
         size = batch_size or self.choose_batch_size(max(len(v.plan.removed) for v in chosen))
         pieces = [
             self._measure_group(chosen, text, within[first], within[end - 1] + 1, measures)
@@ -130,24 +134,24 @@ class Workbench:
         inputs: tuple[Tensor, Tensor, int],
         measures: Sequence[Measure],
     ) -> Measured:
-        """The sums of every variant; those of one kernel in one walk."""
-        by_kernel: dict[Kernel, dict[Variant, Path]] = {}
-        for variant in dict.fromkeys(variants):
-            kernel, path = computation_of(variant, material)
-            by_kernel.setdefault(kernel, {})[variant] = path
+        """The sums of every variant: all that the whole model's kernel computes in one walk."""
+        asked = list(dict.fromkeys(variants))
+        together = [variant for variant in asked if not has_own_weights(variant)]
+        alone = [[variant] for variant in asked if has_own_weights(variant)]
         pieces = []
-        for kernel, paths in by_kernel.items():
-            if kernel is not material.kernel and any(measure.compares for measure in measures):
-                raise PlanError(
-                    f"cannot compare {next(iter(paths))} with the whole model: it has a head of "
-                    "its own. Measure its NLL alone."
-                )
-            whole = as_cut(Plan(), self.n_blocks)
+        for group in filter(None, [together, *alone]):
+            computed = [computation_of(variant, material) for variant in group]
+            kernel, paths = computed[0].kernel, [one.path for one in computed]
             sums, at_a_time = sums_within_memory(
-                kernel, list(paths.values()), *inputs, measures=measures, whole=whole
+                kernel,
+                paths,
+                *inputs,
+                measures=measures,
+                whole=as_cut(Plan(), self.n_blocks),
+                whole_kernel=material.kernel,
             )
             facts = {"kernel": kernel.name, "micro_batch": str(at_a_time)}
-            pieces.append(Measured.of(list(paths), sums, inputs[1], facts))
+            pieces.append(Measured.of(group, sums, inputs[1], facts))
         return Measured.of_all(pieces, variants)
 
     def kernel_for(self, decoder: Decoder, dtype: torch.dtype | None = None) -> Kernel:
@@ -157,7 +161,18 @@ class Workbench:
 
     @cached_property
     def _material(self) -> Material:
-        return Material(self.decoder, self.kernel, self.kernel_for, self.bridging)
+        return self._material_for(self.kernel, self.kernel_for)
+
+    def _material_for(self, kernel: Kernel, kernel_for: Callable[[Decoder], Kernel]) -> Material:
+        return Material(
+            self.decoder,
+            kernel,
+            kernel_for,
+            self.bridging,
+            self.loaded.saved_dtype,
+            self.shelf,
+            self.observer.track,
+        )
 
     @cached_property
     def _float32_material(self) -> Material:
@@ -169,7 +184,7 @@ class Workbench:
         def in_float32(decoder: Decoder) -> Kernel:
             return self.kernel_for(decoder, torch.float32)
 
-        return Material(self.decoder, in_float32(self.decoder), in_float32, self.bridging)
+        return self._material_for(in_float32(self.decoder), in_float32)
 
     @cached_property
     def bridging(self) -> Bridging | str:
@@ -204,9 +219,25 @@ class Workbench:
                 for fit in self.bridging.fit(wanted, advance):
                     keep(fit)
 
-    def paths(self, variants: Iterable[Variant]) -> list[Path]:
-        """The calls that each variant makes, once it is fitted."""
-        return [computation_of(variant, self._material).path for variant in variants]
+    def recover(self, variants: Iterable[Variant]) -> None:
+        """Make at once the models of variants with weights of their own, which `measure` does too.
+
+        Raises:
+            PlanError: if one cannot be made.
+            NoGainError: if one is no better than what it would be made from.
+        """
+        for variant in variants:
+            check(variant, self.n_blocks)
+            if has_own_weights(variant):
+                with using_threads(self.threads):
+                    self._material.make(variant)
+
+    def count_calls(self, variants: Iterable[Variant]) -> int:
+        """Calls of blocks that measuring some variants takes, once they are fitted."""
+        asked = list(variants)
+        shared = [computation_of(v, self._material).path for v in asked if not has_own_weights(v)]
+        kept = [self.n_blocks - v.plan.size for v in asked if has_own_weights(v)]
+        return count_calls(shared) + sum(kept) + self.n_blocks * len(kept)  # the whole beside each
 
     def choose_batch_size(self, most_removed: int) -> int:
         """Windows at a time: what was asked for, or what memory allows.

@@ -6,7 +6,8 @@ the control group (a container's limit, version 1 or 2) still allows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,6 +77,7 @@ def sums_within_memory(
     *,
     measures: Sequence[Measure] = (NLL,),
     whole: Path | None = None,
+    whole_kernel: Kernel | None = None,
 ) -> tuple[Sums, int]:
     """`window_sums`, halving the batch as often as the device runs out of memory.
 
@@ -88,11 +90,22 @@ def sums_within_memory(
     micro_batch = len(tokens_BT)
     while True:
         starts = range(0, len(tokens_BT), micro_batch)
+        slices = [slice(start, start + micro_batch) for start in starts]
         pieces = [
-            (tokens_BT[start : start + micro_batch], targets_BS[start : start + micro_batch])
-            for start in starts
+            partial(
+                window_sums,
+                kernel,
+                paths,
+                tokens_BT[some],
+                targets_BS[some],
+                first_output,
+                measures,
+                whole,
+                whole_kernel,
+            )
+            for some in slices
         ]
-        sums = _try(kernel, paths, pieces, first_output, measures, whole)
+        sums = _try(pieces)
         if sums is not None:
             return sums, micro_batch
         if micro_batch == 1:
@@ -104,19 +117,10 @@ def sums_within_memory(
         micro_batch = -(-micro_batch // 2)
 
 
-def _try(
-    kernel: Kernel,
-    paths: Sequence[Path],
-    pieces: Sequence[tuple[Tensor, Tensor]],
-    first_output: int,
-    measures: Sequence[Measure],
-    whole: Path | None,
-) -> Sums | None:
-    """The sums, computed piece by piece; None if memory ran out."""
+def _try(pieces: Sequence[Callable[[], Sums]]) -> Sums | None:
+    """The sums of some pieces, one after the other; None if memory ran out."""
     try:
-        found = [
-            window_sums(kernel, paths, *piece, first_output, measures, whole) for piece in pieces
-        ]
+        found = [piece() for piece in pieces]
     except torch.OutOfMemoryError:
         return None
     return {name: torch.cat([sums[name] for sums in found], dim=1) for name in found[0]}

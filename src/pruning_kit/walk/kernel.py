@@ -5,6 +5,7 @@ Shapes: B windows, T tokens read, S of them scored, D hidden width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -42,6 +43,10 @@ class Batch(Protocol):
         """The NLL to the bit as `nll` gives it, and how far the head is from the whole model's."""
         ...
 
+    def logits(self, hidden: Tensor, scored: slice) -> Tensor:
+        """Of some of the scored positions, but for a constant each: (B, …, vocabulary) float32."""
+        ...
+
 
 class Comparison(NamedTuple):
     """A path's end beside that of the whole model, for each scored token: (B, S) float32."""
@@ -52,6 +57,10 @@ class Comparison(NamedTuple):
     """Kullback-Leibler divergence of the path's prediction from the whole model's, in nats."""
     agrees: Tensor
     """1 where both find the same token most likely, else 0."""
+
+
+Compare = Callable[[Tensor], Comparison]
+"""From a state after the last call."""
 
 
 class Form(NamedTuple):
@@ -83,20 +92,26 @@ class Kernel(Protocol):
 
 
 class Ending:
-    """The end of a path: its last state, and what the head makes of it, computed once."""
+    """The end of a path: its last state, and what the head makes of it, computed once.
 
-    def __init__(self, batch: Batch, hidden: Tensor, whole: Any = None) -> None:
-        self._batch, self._hidden, self._whole = batch, hidden, whole
+    Args:
+        batch: the path was walked on.
+        hidden: the state after its last call.
+        compare: sets it beside the whole model; None where nothing is compared.
+    """
+
+    def __init__(self, batch: Batch, hidden: Tensor, compare: Compare | None = None) -> None:
+        self._batch, self._hidden, self._compare = batch, hidden, compare
 
     @cached_property
     def nll(self) -> Tensor:
         """NLL in nats of each scored token, float32."""
-        if self._whole is not None:
+        if self._compare is not None:
             return self.beside_whole.nll
         return self._batch.nll(self._hidden)
 
     @cached_property
     def beside_whole(self) -> Comparison:
         """How far the prediction is from the whole model's; for measures that compare."""
-        assert self._whole is not None, "a measure that compares says so"
-        return self._batch.compare(self._hidden, self._whole)
+        assert self._compare is not None, "a measure that compares says so"
+        return self._compare(self._hidden)

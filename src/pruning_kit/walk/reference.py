@@ -21,6 +21,13 @@ def token_nll(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
 
 
+def divergence(whole: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Divergence of a prediction from the whole model's, and 1 where both agree, from logits."""
+    log_p, log_q = whole.float().log_softmax(dim=-1), logits.float().log_softmax(dim=-1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    return kl, (log_p.argmax(dim=-1) == log_q.argmax(dim=-1)).float()
+
+
 class ReferenceKernel:
     """The model's own modules, called one after the other.
 
@@ -94,17 +101,14 @@ class ReferenceBatch:
         pieces = []
         for outputs, targets in self._pieces(hidden, 4):
             logits = self._logits(hidden, outputs)
-            log_p, log_q = (
-                each.float().log_softmax(dim=-1) for each in (self._logits(whole, outputs), logits)
-            )
-            pieces.append(
-                Comparison(
-                    token_nll(logits.flatten(0, 1), targets.flatten()).view_as(targets),
-                    (log_p.exp() * (log_p - log_q)).sum(dim=-1),
-                    (log_p.argmax(dim=-1) == log_q.argmax(dim=-1)).float(),
-                )
-            )
+            nll = token_nll(logits.flatten(0, 1), targets.flatten()).view_as(targets)
+            pieces.append(Comparison(nll, *divergence(self._logits(whole, outputs), logits)))
         return Comparison(*(torch.cat(values, dim=1) for values in zip(*pieces, strict=True)))
+
+    def logits(self, hidden: Tensor, scored: slice) -> Tensor:
+        start, stop, _ = scored.indices(self._targets_BS.shape[1])
+        outputs = slice(self._first_output + start, self._first_output + stop)
+        return self._logits(hidden, outputs).float()
 
     def nll(self, hidden: Tensor) -> Tensor:
         pieces = []

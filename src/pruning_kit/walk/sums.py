@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pruning_kit.plans.paths import Call, Path, as_cut
 from pruning_kit.plans.plan import Plan
-from pruning_kit.walk.kernel import Batch, Ending, Kernel
+from pruning_kit.walk.kernel import Batch, Comparison, Ending, Kernel
 from pruning_kit.walk.measures import NLL, Measure
+from pruning_kit.walk.reference import LOGIT_CHUNK_BYTES, divergence
 from pruning_kit.walk.walk import walk
 
 Sums = dict[str, Tensor]
@@ -26,6 +28,7 @@ def window_sums(
     first_output: int,
     measures: Sequence[Measure] = (NLL,),
     whole: Path | None = None,
+    whole_kernel: Kernel | None = None,
 ) -> Sums:
     """Add up every measure over each window under every path, in one walk.
 
@@ -37,27 +40,49 @@ def window_sums(
         first_output: position of the output that predicts `targets_BS[:, 0]`.
         measures: what to add up.
         whole: the path of the whole model, for measures that compare with it.
+        whole_kernel: computes that path, where `kernel` is that of a model of its own.
 
     Returns:
         The sums, in the order of `paths`. Perplexity is the exponential of all sums of NLL of a
         path over all scored tokens: never a mean of means.
     """
-    tokens_BT, targets_BS = tokens_BT.to(kernel.device), targets_BS.to(kernel.device)
-    batch = kernel.open(tokens_BT, targets_BS, first_output)
-    compared_with, of_whole, apply = None, None, batch.apply
+    inputs = (tokens_BT.to(kernel.device), targets_BS.to(kernel.device), first_output)
+    batch = kernel.open(*inputs)
+    compare, of_whole, apply = None, None, batch.apply
     if any(measure.compares for measure in measures):
         assert whole is not None
-        walked = _Walked(whole, batch)
-        compared_with = batch.whole(walked.end)
-        of_whole = Ending(batch, walked.end, compared_with)
-        apply = walked.apply
+        if whole_kernel in (None, kernel):
+            walked = _Walked(whole, batch)
+            compare = partial(batch.compare, whole=batch.whole(walked.end))
+            of_whole, apply = Ending(batch, walked.end, compare), walked.apply
+        else:
+            other = whole_kernel.open(*inputs)
+            walked = _Walked(whole, other)
+            compare = partial(compare_logits, batch, whole_batch=other, whole=walked.end)
     found: dict[str, dict[Path, Tensor]] = {measure.name: {} for measure in measures}
     for path, state in walk(batch.hidden_BTD, apply, paths):
-        ending = of_whole if of_whole and path == whole else Ending(batch, state, compared_with)
+        ending = of_whole if of_whole and path == whole else Ending(batch, state, compare)
         for measure in measures:
             found[measure.name][path] = _sum_float64(measure.values(ending))
         del state, ending
     return {name: torch.stack([sums[path] for path in paths]).cpu() for name, sums in found.items()}
+
+
+def compare_logits(batch: Batch, hidden: Tensor, whole_batch: Batch, whole: Tensor) -> Comparison:
+    """A path's end beside that of a whole model with another head, from the logits of both.
+
+    These are computed for some positions at a time.
+    """
+    n_windows, n_vocab = whole_batch.logits(whole, slice(0, 1)).shape[::2]
+    nll_BS = batch.nll(hidden)
+    kl_BS, agrees_BS = torch.empty_like(nll_BS), torch.empty_like(nll_BS)
+    step = max(1, LOGIT_CHUNK_BYTES // (4 * n_windows * n_vocab * 4))
+    for start in range(0, nll_BS.shape[1], step):
+        scored = slice(start, start + step)
+        kl_BS[:, scored], agrees_BS[:, scored] = divergence(
+            whole_batch.logits(whole, scored), batch.logits(hidden, scored)
+        )
+    return Comparison(nll_BS, kl_BS, agrees_BS)
 
 
 class _Walked:

@@ -1,0 +1,54 @@
+"""Recovered models of a sweep: made once, kept in the run folder, and a row where they gain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pruning_kit.errors import NoGainError
+from pruning_kit.plans.variant import Variant
+from pruning_kit.pruning.recovery import has_own_weights
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.store import RunFolder
+from pruning_kit.sweeps.shelf import Shelf
+from pruning_kit.sweeps.workbench import Workbench
+
+
+def with_recovered(
+    run: RunFolder, number: int, asked: Sequence[Variant], workbench: Workbench, ranks: Ranks
+) -> list[Variant]:
+    """The variants of a round without those whose recovery gains nothing, which is said.
+
+    The first process makes the models; they are in the run folder before others go on.
+
+    Args:
+        run: the run.
+        number: of the round.
+        asked: its variants.
+        workbench: what they are measured on; it keeps recovered models in the run folder.
+        ranks: the processes that share the run.
+    """
+    own = [variant for variant in asked if has_own_weights(variant)]
+    is_measured = number < len(run.rounds()) and run.is_measured(number)
+    if not own or is_measured:
+        return list(asked)
+    shelf = workbench.shelf
+    assert isinstance(shelf, Shelf)
+    if ranks.leads:
+        for variant in own:
+            _make(variant, shelf, workbench)
+    ranks.share(f"recovered/{number}", "stored" if ranks.leads else None)
+    refused = shelf.refused
+    for variant in own:
+        if variant in refused:
+            workbench.observer.say(f"There is no row of {variant}: the kit {refused[variant]}")
+    return [variant for variant in asked if variant not in refused]
+
+
+def _make(variant: Variant, shelf: Shelf, workbench: Workbench) -> None:
+    """Make one, unless it is there or known to gain nothing."""
+    if variant in shelf.refused:
+        return
+    try:
+        workbench.recover([variant])
+    except NoGainError as error:
+        shelf.refuse(variant, str(error))
