@@ -421,8 +421,8 @@ class TestNothingHalfWritten:
     def test_a_model_that_fails_its_checks_is_not_kept(
         self, base: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def stored_wrong(model: Any, dtype: torch.dtype) -> Any:
-            saved = stored_copy(model, dtype)
+        def stored_wrong(model: Any, dtype: torch.dtype, own: Any) -> Any:
+            saved = stored_copy(model, dtype, own)
             with torch.no_grad():
                 saved.transformer.h[0].mlp.c_fc.weight.neg_()
             return saved

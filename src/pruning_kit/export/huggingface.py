@@ -25,6 +25,7 @@ from pruning_kit.export.recipe import (
     GapRecipe,
     Number,
     Recipe,
+    RecoveryRecipe,
     write_card,
     write_recipe,
 )
@@ -37,7 +38,14 @@ from pruning_kit.machine.versions import now, versions
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.bridges.bridging import Bridges
 from pruning_kit.pruning.bridges.folding import folded
-from pruning_kit.pruning.surgery import count_parameters, predicted_parameters, recut, stored_copy
+from pruning_kit.pruning.recovered import Recovered
+from pruning_kit.pruning.surgery import (
+    count_parameters,
+    predicted_parameters,
+    recut,
+    standalone,
+    stored_copy,
+)
 
 SPARE_BYTES = 16 * 2**20
 """Room for tokenizer, card and recipe next to the weights."""
@@ -50,6 +58,7 @@ def export(
     numbers: Mapping[str, Number] | None = None,
     command: str | None = None,
     bridges: Bridges | None = None,
+    recovered: Recovered | None = None,
 ) -> list[Check]:
     """Cut the plan's blocks out, verify the result and save it with tokenizer, card and recipe.
 
@@ -64,12 +73,15 @@ def export(
         numbers: what was measured, by the names to show in the card.
         command: what the user typed, for card and recipe.
         bridges: those of the plan, to be folded into the blocks before its gaps.
+        recovered: the plan's model with weights of its own, made from the bridged one if there
+            are bridges.
 
     Returns:
         The checks, all passed.
 
     Raises:
-        PlanError: if the plan is empty, does not fit the model, or is not that of the bridges.
+        PlanError: if the plan is empty, does not fit the model, or is not that of the bridges or
+            of the recovered model.
         ExportError: if the folder is taken or cannot be written.
         VerificationError: if the saved model is not the one in memory, or does not hold together.
     """
@@ -80,9 +92,14 @@ def export(
             f"cannot fold the bridges of {bridges.plan.short} into the model without {plan.short}: "
             "the gaps are others. Give those of this plan."
         )
+    if recovered is not None and recovered.variant.plan != plan:
+        raise PlanError(
+            f"cannot save {recovered.variant} as the model without {plan.short}: its blocks are "
+            "others. Give that of this plan."
+        )
     decoder, target = Decoder(loaded.model), Path(folder)
     forms = {} if bridges is None else bridges.forms
-    recipe = _recipe(loaded, decoder, plan, numbers or {}, command, bridges)
+    recipe = _recipe(loaded, decoder, plan, numbers or {}, command, bridges, recovered)
     dtype = _torch_dtype(loaded.stored_dtype)
     with _disk_errors_said(target):
         _remove_stale_partials(target)
@@ -92,12 +109,14 @@ def export(
             folded(decoder, forms),
             recut(decoder, plan) as model,
         ):
-            _save_weights(stored_copy(model, dtype), partial)
+            own = {} if recovered is None else recovered.weights
+            _save_weights(stored_copy(model, dtype, own), partial)
             _save_tokenizer(loaded.tokenizer, partial)
             recipe = structs.replace(recipe, weights_sha256=weights_hash(partial))
             write_recipe(recipe, partial)
             write_card(recipe, partial)
-            checks = verify_folder(partial, reference=model)
+            reference = model if recovered is None else standalone(model, own)
+            checks = verify_folder(partial, reference=reference)
             require(checks, f"{loaded.source.name} without {plan.short}")
     return checks
 
@@ -124,6 +143,7 @@ def _recipe(
     numbers: Mapping[str, Number],
     command: str | None,
     bridges: Bridges | None,
+    recovered: Recovered | None,
 ) -> Recipe:
     """The recipe but for the hash of the weights, which are not written yet."""
     return Recipe(
@@ -143,6 +163,7 @@ def _recipe(
         command=command,
         numbers=dict(numbers),
         bridges=None if bridges is None else _bridges_recipe(bridges),
+        recovery=None if recovered is None else _recovery_recipe(recovered),
     )
 
 
@@ -161,6 +182,14 @@ def _bridges_recipe(bridges: Bridges) -> BridgesRecipe:
         bos=fitting.bos,
         nats_as_cut=bridges.judgement.nats_as_cut,
         nats=bridges.judgement.nats,
+    )
+
+
+def _recovery_recipe(recovered: Recovered) -> RecoveryRecipe:
+    return RecoveryRecipe(
+        recovery=str(recovered.variant.recovery),
+        weights=recovered.hashes,
+        details=dict(recovered.details),
     )
 
 

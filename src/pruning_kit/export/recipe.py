@@ -14,6 +14,7 @@ from pruning_kit.errors import ModelError, PlanError, first_line
 from pruning_kit.machine.disk import parse_json
 from pruning_kit.machine.typed import Count, MisfitError, fit
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Recovery
 from pruning_kit.printable import copyable, markdown_text
 from pruning_kit.pruning.bridges.gaps import Gap, gaps_of
 
@@ -85,6 +86,25 @@ class BridgesRecipe(Struct, frozen=True, kw_only=True):
         return found
 
 
+class RecoveryRecipe(Struct, frozen=True, kw_only=True):
+    """What a recovery made of the pruned, and perhaps bridged, model."""
+
+    recovery: str
+    """As `str` writes it, such as `refitted`."""
+    weights: dict[str, str]
+    """Hash of each weight that is not the base model's, by its name."""
+    details: dict[str, Number]
+    """How they were made, under names that are words."""
+
+    def contradictions(self) -> list[str]:
+        """What cannot be true of it."""
+        try:
+            Recovery.parse(self.recovery)
+        except PlanError as error:
+            return [str(error)]
+        return [] if self.weights else [f"it is {self.recovery}, and no weight is its own"]
+
+
 class Recipe(Struct, frozen=True, kw_only=True):
     """How a pruned model was made. Blocks are numbered as in the base model."""
 
@@ -113,6 +133,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """What was measured, under the names it is shown by."""
     bridges: BridgesRecipe | None = None
     """What was folded into the blocks before the gaps; None: nothing."""
+    recovery: RecoveryRecipe | None = None
+    """What was made of that; None: nothing."""
 
     @property
     def plan(self) -> Plan:
@@ -131,6 +153,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
             found.append("the pruned model has more parameters than the base model")
         if self.bridges is not None and not found:
             found += self.bridges.contradictions(self.plan, n_blocks)
+        if self.recovery is not None:
+            found += self.recovery.contradictions()
         return found
 
 
@@ -211,6 +235,7 @@ def render_card(recipe: Recipe) -> str:
     return template.render(
         recipe=recipe,
         bridges=recipe.bridges,
+        recovery=recipe.recovery,
         n_blocks=len(recipe.kept) + len(recipe.removed),
         base_on_hub=recipe.revision is not None,
     )

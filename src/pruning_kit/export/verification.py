@@ -19,13 +19,11 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from pruning_kit.errors import ModelError, VerificationError
-from pruning_kit.export.recipe import RECIPE_FILE, BridgesRecipe, read_recipe
+from pruning_kit.export.own_weights import strange_weights
+from pruning_kit.export.recipe import RECIPE_FILE, read_recipe
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.checkpoints import Checkpoint, load_checkpoint
-from pruning_kit.inputs.layers import is_linear_kind, submodule
 from pruning_kit.inputs.models import context_limit
-from pruning_kit.pruning.bridges.folding import form_of, form_sha256
-from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.pruning.surgery import (
     PER_BLOCK_LISTS,
     block_numbers,
@@ -189,25 +187,16 @@ def _check_recipe(folder: Path, checkpoint: Checkpoint) -> Check:
         faults.append(f"it says {recipe.parameters:,} parameters, the model has {parameters:,}")
     if recipe.weights_sha256 != checkpoint.files.sha256():
         faults.append("config or weights were changed after the recipe was written")
-    if recipe.bridges is not None and not faults:
-        faults += _strange_bridges(recipe.bridges, recipe.kept, Decoder(model))
+    if not faults:
+        faults += strange_weights(recipe, model)
     told = (
         f"{recipe.base} without {recipe.plan.short}: {n_blocks} blocks, {parameters:,} parameters"
     )
     if recipe.bridges is not None:
         told += f", {', '.join(recipe.bridges.gaps)} bridged"
+    if recipe.recovery is not None:
+        told += f", {len(recipe.recovery.weights)} tensors {recipe.recovery.recovery}"
     return Check("recipe", not faults, "; ".join(faults) or told)
-
-
-def _strange_bridges(bridges: BridgesRecipe, kept: Sequence[int], decoder: Decoder) -> list[str]:
-    """Projections whose weights are not those that the recipe says were folded in."""
-    path, strange = decoder.family.projection, []
-    for text, gap in bridges.gaps.items():
-        block = decoder.stack[kept.index(Gap.parse(text).block)]
-        layer = None if path is None else submodule(block, path)
-        if layer is None or not is_linear_kind(layer) or form_sha256(form_of(layer)) != gap.sha256:
-            strange.append(f"the projection that bridges {text} is another one")
-    return strange
 
 
 def _check_cache(model: PreTrainedModel) -> Check:

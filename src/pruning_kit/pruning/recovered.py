@@ -17,7 +17,7 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.bridges.folding import folded
 from pruning_kit.pruning.bridges.gaps import Gap
-from pruning_kit.pruning.surgery import recut, stored_copy
+from pruning_kit.pruning.surgery import recut, standalone, stored_copy
 from pruning_kit.walk.kernel import Form
 
 Detail = str | int | float | bool | None
@@ -57,7 +57,7 @@ class Recovered:
     def model(self, whole: Decoder) -> PreTrainedModel:
         """The recovered model in float32 on the host; it shares the other weights with `whole`."""
         with recut(whole, self.variant.plan) as pruned:
-            return stored_copy(pruned, torch.float32, self.weights)
+            return standalone(pruned, self.weights)
 
 
 def tensor_sha256(tensor: Tensor) -> str:
@@ -76,7 +76,7 @@ def pruned_copy(whole: Decoder, plan: Plan, forms: Mapping[Gap, Form]) -> Decode
         forms: fold the plan's bridges in; empty for the model as cut.
     """
     with folded(whole, forms), recut(whole, plan) as pruned:
-        return Decoder(copy.deepcopy(stored_copy(pruned, torch.float32)))
+        return Decoder(copy.deepcopy(standalone(pruned, {})))
 
 
 def own_weights(model: PreTrainedModel, whole: Decoder, plan: Plan) -> dict[str, Tensor]:

@@ -178,6 +178,26 @@ def stored_copy(
     return fresh.eval()
 
 
+def standalone(model: PreTrainedModel, own: Mapping[str, Tensor]) -> PreTrainedModel:
+    """A model in float32 on the host that runs as its saved folder would, apart from `model`.
+
+    Weights that need no change are shared.
+
+    Args:
+        model: a model that is cut, also one that is only lent by `recut`.
+        own: as of `stored_copy`.
+    """
+    stored = stored_copy(model, torch.float32, own)
+    weights = dict(stored.named_parameters())
+    shared: dict[int, Any] = {id(one): weights[name] for name, one in model.named_parameters()}
+    made = copy.deepcopy(model, shared)
+    if getattr(model.config, "scale_attn_by_inverse_layer_idx", False):
+        for name, attention in made.named_modules():
+            if isinstance(getattr(attention, "scaling", None), float):
+                attention.scaling = stored.get_submodule(name).scaling
+    return made.eval()
+
+
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype)
 
