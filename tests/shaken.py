@@ -7,8 +7,8 @@ import torch
 from pruning_kit.errors import NoGainError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plans.variant import Variant
+from pruning_kit.pruning.material import Material, Method
 from pruning_kit.pruning.recovered import Recovered, own_weights, pruned_copy
-from pruning_kit.pruning.recovery import Material, Method
 
 MADE: list[str] = []
 """Variants that were made, in order."""

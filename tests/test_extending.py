@@ -19,7 +19,8 @@ from pruning_kit.findings.comparison import compare_runs
 from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.recovery import RECOVERIES, Method
+from pruning_kit.pruning.material import Method
+from pruning_kit.pruning.recovery import RECOVERIES
 from pruning_kit.pruning.surgery import recut
 from pruning_kit.reporting.commands import shapley_command
 from pruning_kit.reporting.figures.bars import measured

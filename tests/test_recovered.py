@@ -30,6 +30,7 @@ from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning import recovery
+from pruning_kit.pruning.material import Method
 from pruning_kit.pruning.recovered import Recovered
 from pruning_kit.pruning.recovery import RECOVERIES
 from pruning_kit.runs.ranks import Ranks
@@ -116,9 +117,7 @@ def test_logits_are_held_for_few_positions_at_a_time(monkeypatch):
 
 
 def test_a_variant_that_changes_nothing_is_no_further_away_than_the_plan_as_cut(bench, monkeypatch):
-    monkeypatch.setitem(
-        RECOVERIES, "shaken", recovery.Method(lambda variant, _: Recovered(variant, {}))
-    )
+    monkeypatch.setitem(RECOVERIES, "shaken", Method(lambda variant, _: Recovered(variant, {})))
     found = bench.measure(["0+1~shaken", "0+1"], measures=ALL)
     for sums in found.sums.values():
         np.testing.assert_allclose(sums[0], sums[1], rtol=1e-4, atol=1e-3)
@@ -139,7 +138,7 @@ def test_few_kernels_are_alive_at_once(bench, monkeypatch):
     bench.measure(["2+3~shaken", "0~shaken", "none"], batch_size=1)
     n_windows = len(bench.texts["reported"].windows)
     assert len(alive) == 2 + 2 * n_windows
-    assert len(bench._material._kernels) == 1 and MADE == ["0~shaken", "3~shaken", "2+3~shaken"]
+    assert len(bench._material.kernels) == 1 and MADE == ["0~shaken", "3~shaken", "2+3~shaken"]
 
 
 def test_weights_are_measured_as_they_are_saved(tmp_path):

@@ -2,8 +2,8 @@
 
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.variant import Recovery, Variant
+from pruning_kit.pruning.material import Material, Method
 from pruning_kit.pruning.recovered import Recovered, own_weights, pruned_copy
-from pruning_kit.pruning.recovery import Material, Method
 
 
 def tempered(variant: Variant, material: Material) -> Recovered:

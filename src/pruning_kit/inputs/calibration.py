@@ -23,6 +23,8 @@ FITTING_TOKENS = 65_536
 """More of them gain little: see docs/bridges.md."""
 TUNING_TOKENS = 2048
 """That are scored, by two windows at least."""
+JUDGING_TOKENS = 16_384
+"""Of the same part, that are scored where a recovery as a whole is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +115,19 @@ def prepare_calibration(
         prepare_text(parts.tuning, inputs, context, stride, max(2, TUNING_TOKENS // stride), bos),
         stride,
     )
+
+
+def prepare_judging(
+    parts: Parts,
+    inputs: ModelInputs,
+    context: int | None = None,
+    stride: int | None = None,
+    bos: bool | None = None,
+) -> PreparedText:
+    """More of the tuning part than strengths are chosen on, to judge a recovery as a whole.
+
+    Args, Raises: as `prepare_calibration`.
+    """
+    context, stride = window_sizes(inputs, context, stride)
+    most = max(2, JUDGING_TOKENS // stride)
+    return prepare_text(parts.tuning, inputs, context, stride, most, bos)

@@ -18,11 +18,15 @@ class Family:
     norm: str
     projection: str | None
     """Inside a block: the linear layer that ends its MLP; None where there are several."""
+    attention: str
+    """Inside a block: the linear layer that ends its attention."""
 
 
-_GPT2_STYLE = Family("transformer.h", "transformer.ln_f", "mlp.c_proj")
-_BLOOM_STYLE = replace(_GPT2_STYLE, projection="mlp.dense_4h_to_h")
-_LLAMA_STYLE = Family("model.layers", "model.norm", "mlp.down_proj")
+_GPT2_STYLE = Family("transformer.h", "transformer.ln_f", "mlp.c_proj", "attn.c_proj")
+_BLOOM_STYLE = replace(
+    _GPT2_STYLE, projection="mlp.dense_4h_to_h", attention="self_attention.dense"
+)
+_LLAMA_STYLE = Family("model.layers", "model.norm", "mlp.down_proj", "self_attn.o_proj")
 
 FAMILIES: dict[str, Family] = {
     "bloom": _BLOOM_STYLE,
@@ -34,19 +38,23 @@ FAMILIES: dict[str, Family] = {
     "gemma3_text": _LLAMA_STYLE,
     "gpt2": _GPT2_STYLE,
     "gpt_bigcode": _GPT2_STYLE,
-    "gpt_neo": _GPT2_STYLE,
-    "gpt_neox": Family("gpt_neox.layers", "gpt_neox.final_layer_norm", "mlp.dense_4h_to_h"),
-    "gptj": replace(_GPT2_STYLE, projection="mlp.fc_out"),
+    "gpt_neo": replace(_GPT2_STYLE, attention="attn.attention.out_proj"),
+    "gpt_neox": Family(
+        "gpt_neox.layers", "gpt_neox.final_layer_norm", "mlp.dense_4h_to_h", "attention.dense"
+    ),
+    "gptj": replace(_GPT2_STYLE, projection="mlp.fc_out", attention="attn.out_proj"),
     "granite": _LLAMA_STYLE,
     "llama": _LLAMA_STYLE,
     "mistral": _LLAMA_STYLE,
     "mixtral": replace(_LLAMA_STYLE, projection=None),
-    "mpt": Family("transformer.blocks", "transformer.norm_f", "ffn.down_proj"),
+    "mpt": Family("transformer.blocks", "transformer.norm_f", "ffn.down_proj", "attn.out_proj"),
     "olmo": _LLAMA_STYLE,
     "olmo2": _LLAMA_STYLE,
     "olmo3": _LLAMA_STYLE,
-    "opt": Family("model.decoder.layers", "model.decoder.final_layer_norm", "fc2"),
-    "phi": Family("model.layers", "model.final_layernorm", "mlp.fc2"),
+    "opt": Family(
+        "model.decoder.layers", "model.decoder.final_layer_norm", "fc2", "self_attn.out_proj"
+    ),
+    "phi": Family("model.layers", "model.final_layernorm", "mlp.fc2", "self_attn.dense"),
     "phi3": _LLAMA_STYLE,
     "qwen2": _LLAMA_STYLE,
     "qwen2_moe": _LLAMA_STYLE,

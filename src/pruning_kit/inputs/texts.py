@@ -8,7 +8,7 @@ each window reads it in place of its own first token.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -55,6 +55,10 @@ class PreparedText:
     def ids_sha256(self) -> str:
         """Hash of the token ids up to the end of the last window, as little-endian int64."""
         return hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest()
+
+    def part(self, windows: range) -> PreparedText:
+        """The same text with some neighbouring windows alone."""
+        return replace(self, windows=self.windows[windows.start : windows.stop])
 
     def groups(self, batch_size: int) -> list[tuple[int, int]]:
         """Window groups, as (first, end) indices."""

@@ -40,6 +40,8 @@ class Recovery:
 
 BRIDGED = Recovery("bridged")
 """Every gap bridged that is better so."""
+REFITTED = Recovery("refitted")
+"""Bridged, and output projections fitted anew where that helps."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

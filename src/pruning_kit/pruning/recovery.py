@@ -7,21 +7,15 @@ function from a variant and the `Material` to a `Recovered`, and a line in `RECO
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, MutableMapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import NamedTuple
-
-import torch
 
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import BRIDGED, Recovery, Variant
-from pruning_kit.pruning.bridges.bridging import Bridging
-from pruning_kit.pruning.recovered import Recovered
+from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
+from pruning_kit.pruning.material import Material, Method, no_details
+from pruning_kit.pruning.refit.refitted import REFITTED_METHOD
 from pruning_kit.pruning.surgery import count_parameters
 from pruning_kit.walk.kernel import Kernel
 
@@ -36,80 +30,34 @@ class Computation(NamedTuple):
     path: Path
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Material:
-    """What recoveries are made of."""
-
-    decoder: Decoder
-    """The whole model, in float32."""
-    kernel: Kernel
-    """Of the whole model."""
-    kernel_for: Callable[[Decoder], Kernel]
-    """Makes a kernel for a model with weights of its own."""
-    bridging: Bridging | str
-    """The bridges of the model; or why there are none, as a clause."""
-    dtype: torch.dtype
-    """That a pruned model is saved in."""
-    shelf: MutableMapping[Variant, Recovered]
-    """Recovered models that were made before: in memory, or in a run folder."""
-    track: Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
-    """Begins to tell of progress: of what, and what the steps add up to."""
-    _kernels: OrderedDict[Variant, tuple[Kernel, int]] = field(
-        default_factory=OrderedDict, init=False, repr=False
-    )
-    """Those last used, with their bytes, since windows are measured in groups."""
-
-    def make(self, variant: Variant) -> None:
-        """Make a variant with weights of its own, if that was not done before.
-
-        Raises:
-            PlanError: if it cannot be made.
-            NoGainError: if it is no better than what it would be made from.
-        """
-        if variant not in self.shelf:
-            assert variant.recovery is not None
-            made = RECOVERIES[variant.recovery.name].make(variant, self)
-            self.shelf[variant] = made.rounded(self.dtype)
-
-    def kernel_of(self, variant: Variant) -> Kernel:
-        """The kernel of a variant with weights of its own; few of them are kept."""
-        if variant in self._kernels:
-            self._kernels.move_to_end(variant)
-            return self._kernels[variant][0]
-        self.make(variant)
-        model = self.shelf[variant].model(self.decoder)
-        self._kernels[variant] = self.kernel_for(Decoder(model)), 4 * count_parameters(model)
-        while len(self._kernels) > 1 and sum(n for _, n in self._kernels.values()) > KERNEL_BYTES:
-            self._kernels.popitem(last=False)
-        return self._kernels[variant][0]
+RECOVERIES: dict[str, Method] = {REFITTED.name: REFITTED_METHOD}
+"""By the name that a variant has after `~`, besides `bridged`."""
 
 
-def no_details(recovery: Recovery) -> None:
-    """Refuse details, for recoveries that take none.
+def make(variant: Variant, material: Material) -> None:
+    """Make a variant with weights of its own, if that was not done before.
 
     Raises:
-        PlanError: if there are some.
+        PlanError: if it cannot be made.
+        NoGainError: if it is no better than what it would be made from.
     """
-    if recovery.details:
-        raise PlanError(
-            f"cannot recover by {str(recovery)!r}: {recovery.name!r} takes no details. Write "
-            f"{recovery.name}."
-        )
+    if variant not in material.shelf:
+        assert variant.recovery is not None
+        made = RECOVERIES[variant.recovery.name].make(variant, material)
+        material.shelf[variant] = made.rounded(material.dtype)
 
 
-class Method(NamedTuple):
-    """A way to make a pruned model with weights of its own."""
-
-    make: Callable[[Variant, Material], Recovered]
-    """Whatever it gives is rounded to the format of a checkpoint before it is measured."""
-    check: Callable[[Recovery], object] = no_details
-    """Refuses, by a PlanError, details that it does not take."""
-    needs_bridges: bool = False
-    """Whether there is nothing to begin with where a model can have no bridges."""
-
-
-RECOVERIES: dict[str, Method] = {}
-"""By the name that a variant has after `~`, besides `bridged`."""
+def _kernel_of(variant: Variant, material: Material) -> Kernel:
+    """The kernel of a variant with weights of its own; few are kept, for the next windows."""
+    kernels = material.kernels
+    if variant not in kernels:
+        make(variant, material)
+        model = material.shelf[variant].model(material.decoder)
+        kernels[variant] = material.kernel_for(Decoder(model)), 4 * count_parameters(model)
+    kernels.move_to_end(variant)
+    while len(kernels) > 1 and sum(n_bytes for _, n_bytes in kernels.values()) > KERNEL_BYTES:
+        kernels.popitem(last=False)
+    return kernels[variant][0]
 
 
 def has_own_weights(variant: Variant) -> bool:
@@ -163,7 +111,7 @@ def computation_of(variant: Variant, material: Material) -> Computation:
         return Computation(material.kernel, as_cut(variant.plan, n_blocks))
     if variant.recovery == BRIDGED:
         return _bridged(variant, material)
-    kernel = material.kernel_of(variant)
+    kernel = _kernel_of(variant, material)
     return Computation(kernel, as_cut(Plan(), n_blocks - variant.plan.size))
 
 

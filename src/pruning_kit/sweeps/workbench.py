@@ -12,7 +12,7 @@ from torch import Tensor
 from pruning_kit.errors import CorpusError, PlanError
 from pruning_kit.inputs import models
 from pruning_kit.inputs.architectures import Decoder
-from pruning_kit.inputs.calibration import prepare_calibration
+from pruning_kit.inputs.calibration import prepare_calibration, prepare_judging
 from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.inputs.windows import neighbouring, window_groups
 from pruning_kit.kernels import choose_kernel
@@ -22,8 +22,9 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
 from pruning_kit.pruning.bridges.fitting import Fit
+from pruning_kit.pruning.material import Material
 from pruning_kit.pruning.recovered import Recovered
-from pruning_kit.pruning.recovery import Material, check, computation_of, has_own_weights
+from pruning_kit.pruning.recovery import check, computation_of, has_own_weights, make
 from pruning_kit.runs.facts import Role
 from pruning_kit.speed.workload import PROMPT
 from pruning_kit.sweeps.measured import Measured
@@ -172,6 +173,7 @@ class Workbench:
             self.loaded.saved_dtype,
             self.shelf,
             self.observer.track,
+            lambda: self.judging,
         )
 
     @cached_property
@@ -203,6 +205,14 @@ class Workbench:
             self.settings.batch_size,
         )
 
+    @cached_property
+    def judging(self) -> PreparedText:
+        """Of the calibration text what nothing is fitted on, to judge a recovery as a whole."""
+        parts, settings = self.found_texts.parts, self.settings
+        assert parts is not None, "what is not calibrated is not judged"
+        sizes = (settings.context, settings.stride, settings.bos)
+        return prepare_judging(parts, self.loaded, *sizes)
+
     def fit(self, plans: Iterable[Plan], keep: Callable[[Fit], object] = lambda fit: None) -> None:
         """Fit at once the gaps of plans that are not fitted yet, which `measure` does too.
 
@@ -230,7 +240,7 @@ class Workbench:
             check(variant, self.n_blocks)
             if has_own_weights(variant):
                 with using_threads(self.threads):
-                    self._material.make(variant)
+                    make(variant, self._material)
 
     def count_calls(self, variants: Iterable[Variant]) -> int:
         """Calls of blocks that measuring some variants takes, once they are fitted."""

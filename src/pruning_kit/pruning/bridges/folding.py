@@ -24,16 +24,18 @@ from pruning_kit.inputs.layers import (
     submodule,
     weight_and_bias,
 )
+from pruning_kit.plans.unit import ATTENTION, MLP
 from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.walk.kernel import Form
 
+NAMES: Mapping[str, str] = {MLP: "MLP", ATTENTION: "attention"}
 TOLERANCE = 1e-3
 """Of the known amount: how far a block that adds it may be from adding a multiple of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """The output projection of a block's MLP, into which a bridge can be folded."""
+    """The output projection of a block's MLP or attention, into which a map can be folded."""
 
     layer: nn.Module
     factor: float
@@ -71,29 +73,38 @@ class Socket:
 
 
 @torch.no_grad()
-def find_sockets(decoder: Decoder, tokens_BT: Tensor) -> dict[int, Socket | str]:
-    """For each block its socket, or why it has none.
+def find_sockets(decoder: Decoder, tokens_BT: Tensor, part: str = MLP) -> dict[int, Socket | str]:
+    """For each block the socket of its MLP or of its attention, or why it has none.
 
     Args:
         decoder: the model in float32.
         tokens_BT: some real token ids, (B, T); a few are enough.
+        part: whose output projection.
     """
     tokens_BT = tokens_BT.to(decoder.device)
     recording = decoder.record(tokens_BT)
     found, hidden_BTD = {}, recording.hidden_BTD
     for block in range(decoder.n_blocks):
         after_BTD = decoder.run_block(block, hidden_BTD, recording)
-        found[block] = _look(decoder, block, hidden_BTD, after_BTD, recording)
+        found[block] = _look(decoder, block, part, hidden_BTD, after_BTD, recording)
         hidden_BTD = after_BTD
     return found
 
 
 def _look(
-    decoder: Decoder, block: int, hidden_BTD: Tensor, after_BTD: Tensor, recording: Recording
+    decoder: Decoder,
+    block: int,
+    part: str,
+    hidden_BTD: Tensor,
+    after_BTD: Tensor,
+    recording: Recording,
 ) -> Socket | str:
-    path = decoder.family.projection
-    layer = None if path is None else submodule(decoder.stack[block], path)
-    if layer is None or not is_linear_kind(layer):
+    module, family = decoder.stack[block], decoder.family
+    layer = _linear_at(module, family.projection if part == MLP else family.attention)
+    if layer is None:
+        return f"its {NAMES[part]} has no single output projection"
+    pinned = None if part == MLP else _linear_at(module, family.projection)
+    if part != MLP and pinned is None:
         return "its MLP has no single output projection"
     moved_BTD = _known_amount(after_BTD)
     plainly: list[bool] = []
@@ -102,19 +113,53 @@ def _look(
         plainly.append(close(out, F.linear(args[0], *weight_and_bias(layer))))
         return out + moved_BTD.view(out.shape)
 
-    hook = layer.register_forward_hook(move)
-    try:
-        changed_BTD = decoder.run_block(block, hidden_BTD, recording)
-    finally:
-        hook.remove()
+    with _pinned(decoder, block, pinned, hidden_BTD, recording):
+        hook = layer.register_forward_hook(move)
+        try:
+            changed_BTD = decoder.run_block(block, hidden_BTD, recording)
+        finally:
+            hook.remove()
     if plainly != [True]:
-        return "the output projection of its MLP is no plain linear layer, or is not called once"
+        return (
+            f"the output projection of its {NAMES[part]} is no plain linear layer, or is not "
+            "called once"
+        )
     difference_BTD = changed_BTD - after_BTD
     factor = float((difference_BTD * moved_BTD).sum() / moved_BTD.square().sum())
     off = float((difference_BTD - factor * moved_BTD).abs().max() / moved_BTD.abs().max())
     if not (abs(factor) > TOLERANCE and off <= TOLERANCE * max(1.0, abs(factor))):
-        return "what its MLP gives is changed before or after it is added to the stream"
+        return f"what its {NAMES[part]} gives is changed before or after it is added to the stream"
     return Socket(layer, factor)
+
+
+def _linear_at(block: nn.Module, path: str | None) -> nn.Module | None:
+    layer = None if path is None else submodule(block, path)
+    return layer if layer is not None and is_linear_kind(layer) else None
+
+
+@contextmanager
+def _pinned(
+    decoder: Decoder,
+    block: int,
+    layer: nn.Module | None,
+    hidden_BTD: Tensor,
+    recording: Recording,
+) -> Iterator[None]:
+    """Let a layer give what it gives now, whatever it is given: it reads what is moved."""
+    if layer is None:
+        yield
+        return
+    given: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _layer, _args, out: given.append(out))
+    try:
+        decoder.run_block(block, hidden_BTD, recording)
+    finally:
+        hook.remove()
+    hook = layer.register_forward_hook(lambda _layer, _args, _out: given[0])
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _known_amount(like_BTD: Tensor) -> Tensor:

@@ -46,9 +46,12 @@ class Gap(NamedTuple):
 
 def gaps_of(plan: Plan, n_blocks: int) -> Iterator[Gap]:
     """The gaps of a plan that have a kept block before them, in order."""
-    for block, to in pairwise([*plan.kept(n_blocks), n_blocks]):
-        if to > block + 1:
-            yield Gap(block, to)
+    return (gap for gap in stretches_of(plan, n_blocks) if gap.to > gap.block + 1)
+
+
+def stretches_of(plan: Plan, n_blocks: int) -> Iterator[Gap]:
+    """From each kept block to the next one or to the final norm, whether a gap or not."""
+    return (Gap(block, to) for block, to in pairwise([*plan.kept(n_blocks), n_blocks]))
 
 
 def bridged_path(plan: Plan, n_blocks: int, forms: Mapping[Gap, object]) -> Path:
