@@ -117,12 +117,12 @@ def test_what_cannot_be_bridged_is_one_sentence_with_the_way_out(run, swept, tmp
     )
     assert refused("--remove", "7", *bridged).startswith("cannot remove block 7: the model has 6")
     assert refused("--remove", "1", "--model", "demo", "--calibrate-on", "calibration") == (
-        "cannot use --calibrate-on without --bridge: it says how bridges are fitted. Give both, "
-        "or neither."
+        "cannot use --calibrate-on without --bridge or --refit: it says how bridges are fitted. "
+        "Give both, or neither."
     )
     assert refused("--remove", "5", "--device", "cpu") == (
-        "cannot use --device without --bridge: it says how bridges are fitted. Give both, or "
-        "neither."
+        "cannot use --device without --bridge or --refit: it says how bridges are fitted. Give "
+        "both, or neither."
     )
     assert "it did not measure 0~bridged" in refused(
         "--remove", "0", "--bridge", "--run", swept.folder

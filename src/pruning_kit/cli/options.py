@@ -211,8 +211,8 @@ def refuse_unbridged(ctx: typer.Context) -> None:
     for name in ("calibrate_on", "device"):
         if _is_typed(ctx, name):
             raise PlanError(
-                f"cannot use --{name.replace('_', '-')} without --bridge: it says how bridges are "
-                "fitted. Give both, or neither."
+                f"cannot use --{name.replace('_', '-')} without --bridge or --refit: it says how "
+                "bridges are fitted. Give both, or neither."
             )
 
 

@@ -15,9 +15,9 @@ from pruning_kit.plans.plan import Plan
 
 if TYPE_CHECKING:
     from pruning_kit.export.verification import Check
-    from pruning_kit.inputs.models import LoadedModel
-    from pruning_kit.pruning.bridges.bridging import Bridges
+    from pruning_kit.plans.variant import Variant
     from pruning_kit.runs.results import Run
+    from pruning_kit.sweeps.making import Made
 
 
 def prune(
@@ -37,6 +37,12 @@ def prune(
             "--bridge", help="Bridge the gaps: fold into the blocks before them what they lack."
         ),
     ] = False,
+    refit: Annotated[
+        bool,
+        typer.Option(
+            "--refit", help="Bridge the gaps, then fit anew what is behind them, if that helps."
+        ),
+    ] = False,
     calibrate_on: opt.CalibrateOn = None,
     device: opt.Device = "auto",
 ) -> None:
@@ -46,13 +52,14 @@ def prune(
 
       pruning-kit prune --remove 1+3 --out ./pruned
       pruning-kit prune --remove 1+3 --bridge --out ./pruned
+      pruning-kit prune --remove 1+3 --refit --out ./pruned
     """
     plan = Plan.parse(remove, "--remove")
-    if not bridge:
+    if not (bridge or refit):
         opt.refuse_unbridged(ctx)
     from pruning_kit.export.huggingface import check_target, export
     from pruning_kit.inputs.models import find_model, load_model
-    from pruning_kit.plans.variant import BRIDGED, Variant
+    from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
@@ -60,24 +67,26 @@ def prune(
     source = find_model(model or (run.facts.model.name if run else None))
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
-    variant = Variant(plan, BRIDGED if bridge else None)
-    if bridge:
+    variant = Variant(plan, REFITTED if refit else BRIDGED if bridge else None)
+    loaded, bridges, recovered = None, None, None
+    if variant.recovery:
         if run:  # refused before what takes long
             measured_numbers(run, variant, run.facts.model.weights_sha256)
-        loaded, bridges = _bridged(plan, source.name, run, calibrate_on, device)
-    else:
-        loaded, bridges = load_model(source), None
+        loaded, bridges, recovered = _made(variant, source.name, run, calibrate_on, device)
+    loaded = loaded or load_model(source)
     numbers = measured_numbers(run, variant, loaded.weights_sha256) if run else None
-    checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges)
+    checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered)
     _print_checks(checks)
-    with_bridges = f", {', '.join(map(str, bridges.fits))} bridged," if bridges else ""
-    out.say(f"{source.name} without {plan.short}{with_bridges} is saved in {out_folder}.")
+    how = [f"{', '.join(map(str, bridges.fits))} bridged"] if bridges else []
+    how += [str(variant.recovery)] if recovered else []
+    told = "".join(f", {one}" for one in how) + "," * bool(how)
+    out.say(f"{source.name} without {plan.short}{told} is saved in {out_folder}.")
 
 
-def _bridged(
-    plan: Plan, model: str, run: Run | None, calibrate_on: str | None, device: str
-) -> tuple[LoadedModel, Bridges]:
-    """The model and the bridges of a plan, as the run has them if there is one.
+def _made(
+    variant: Variant, model: str, run: Run | None, calibrate_on: str | None, device: str
+) -> Made:
+    """The model and what a variant is made of, as the run has it if there is one.
 
     Raises:
         RunError: if the run has no bridges.
@@ -85,28 +94,36 @@ def _bridged(
         PlanError: if there are none that help.
     """
     from pruning_kit.cli.terminal import TerminalObserver
-    from pruning_kit.sweeps import refitting
+    from pruning_kit.sweeps import making
 
     stored = run.bridges if run else None
     if run and stored is None:
         raise RunError(
             f"cannot take the bridges of {run.folder}: it has none. Leave out --run, or --bridge."
         )
-    like = refitting.settings_of_run(run.facts, stored) if run and stored else {}
+    like = making.settings_of_run(run.facts, stored) if run and stored else {}
     like |= _given(model, calibrate_on, device)
     fitted = stored.fitting if stored else None
-    loaded, bridges = refitting.fit_again(plan, like, fitted, TerminalObserver(notes))
-    fitting = bridges.calibration.fitting
+    made = making.make_again(variant, like, fitted, TerminalObserver(notes))
+    fitting = made.bridges.calibration.fitting
     if run and stored:
         strengths = {text: gap.strength for text, gap in stored.gaps.items()}
-        for other in refitting.other_strengths(bridges, strengths):
+        for other in making.other_strengths(made.bridges, strengths):
             notes.say(
                 f"{run.folder} bridged {other}: its numbers are not quite those of this folder.",
                 "Note:",
                 "bold yellow",
             )
+    facts = run.recovered.get(variant) if run else None
+    if facts and made.recovered and facts.sha256 != made.recovered.sha256:
+        notes.say(
+            f"{run.folder if run else ''} has other weights for {variant}: its numbers are not "
+            "quite those of this folder.",
+            "Note:",
+            "bold yellow",
+        )
     notes.say(f"Bridges were fitted on {fitting.corpus.title}, {len(fitting.ids):,} tokens.")
-    return loaded, bridges
+    return made
 
 
 def _given(model: str, calibrate_on: str | None, device: str) -> dict[str, str]:
@@ -157,16 +174,17 @@ def _repeated(folder: Path, base: str, calibrate_on: str | None, device: str) ->
     from pruning_kit.export.recipe import read_recipe
     from pruning_kit.export.repetition import check_base, repeat
     from pruning_kit.inputs.models import find_model, load_model
-    from pruning_kit.sweeps import refitting
+    from pruning_kit.sweeps import making
 
     recipe = read_recipe(folder)
-    loaded, bridges = load_model(find_model(base)), None
+    loaded, bridges, recovered = load_model(find_model(base)), None, None
     is_base = check_base(recipe, loaded)
-    if is_base.passed and recipe.bridges is not None:
-        like = refitting.settings_of_recipe(recipe.bridges) | _given(base, calibrate_on, device)
+    variant = recipe.repeatable
+    if is_base.passed and recipe.bridges is not None and variant is not None:
+        like = making.settings_of_recipe(recipe.bridges) | _given(base, calibrate_on, device)
         fitted, observer = recipe.bridges.fitting, TerminalObserver(notes)
-        loaded, bridges = refitting.fit_again(recipe.plan, like, fitted, observer)
-    return [is_base, *(repeat(folder, loaded, bridges) if is_base.passed else ())]
+        loaded, bridges, recovered = making.make_again(variant, like, fitted, observer)
+    return [is_base, *(repeat(folder, loaded, bridges, recovered) if is_base.passed else ())]
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

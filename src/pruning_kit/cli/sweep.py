@@ -101,6 +101,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.elsewhere import texts_table
     from pruning_kit.reporting.formats import rich_table
+    from pruning_kit.reporting.recovered import recovered_table
     from pruning_kit.reporting.words.bridging import how_bridged
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
@@ -122,6 +123,10 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     for sentence in how_bridged(run):
         out.say(sentence, style="dim")
     out.line()
+    if recovered := recovered_table(analysis):
+        out.say("Recovered models", style="bold")
+        out.show(rich_table(recovered))
+        out.line()
     if analysis.elsewhere:
         out.say("Perplexity on other texts", style="bold")
         out.show(rich_table(texts_table(analysis)))

@@ -14,7 +14,7 @@ from pruning_kit.errors import ModelError, PlanError, first_line
 from pruning_kit.machine.disk import parse_json
 from pruning_kit.machine.typed import Count, MisfitError, fit
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import Recovery
+from pruning_kit.plans.variant import BRIDGED, REFITTED, Recovery, Variant
 from pruning_kit.printable import copyable, markdown_text
 from pruning_kit.pruning.bridges.gaps import Gap, gaps_of
 
@@ -140,6 +140,14 @@ class Recipe(Struct, frozen=True, kw_only=True):
     def plan(self) -> Plan:
         """The blocks that were removed."""
         return Plan(self.removed)
+
+    @property
+    def repeatable(self) -> Variant | None:
+        """What can be made again in closed form, from bridges on; None where nothing can."""
+        if self.recovery is None:
+            return Variant(self.plan, BRIDGED)
+        stated = Recovery.parse(self.recovery.recovery)
+        return Variant(self.plan, stated) if stated == REFITTED else None
 
     def contradictions(self) -> list[str]:
         """What in the recipe cannot be true; empty if it agrees with itself."""

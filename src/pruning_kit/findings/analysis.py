@@ -27,6 +27,7 @@ from pruning_kit.findings.importance import (
     leave_one_out,
     shapley_values,
 )
+from pruning_kit.findings.recovered import RecoveredRow, recovered_rows
 from pruning_kit.findings.sizes import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
 from pruning_kit.intervals import MIN_ROUNDS, windows
 from pruning_kit.plans.costs import Cost
@@ -87,6 +88,8 @@ class Analysis:
     """What milliseconds come from; None where nothing was timed."""
     bridging: Bridging | None = None
     """What bridging changes, by whichever cost plans are judged; None where none is bridged."""
+    recovered: tuple[RecoveredRow, ...] = ()
+    """Every form of plans that were measured with weights of their own too."""
 
     @property
     def two_texts(self) -> bool:
@@ -198,7 +201,11 @@ def analyse(run: Run, cost: Cost | str = Cost.bridged) -> Analysis:
     )
     compared = [found.reported, *(one.text for one in found.elsewhere)]
     on_texts = [(text, both[text.role]) for text in compared]
-    return replace(found, bridging=bridging(both["reported"], both[role], on_texts, run.n_blocks))
+    return replace(
+        found,
+        bridging=bridging(both["reported"], both[role], on_texts, run.n_blocks),
+        recovered=recovered_rows(run),
+    )
 
 
 def _both(run: Run, role: Role) -> Both:

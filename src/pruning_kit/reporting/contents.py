@@ -15,6 +15,7 @@ from pruning_kit.reporting.bridging import bridging_table
 from pruning_kit.reporting.commands import prune_command, recommended_command, shapley_command
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.elsewhere import elsewhere_table
+from pruning_kit.reporting.recovered import recovered_table
 from pruning_kit.reporting.tables import (
     as_cut_text,
     bridged_text,
@@ -27,6 +28,7 @@ from pruning_kit.reporting.words import doubts, speed
 from pruning_kit.reporting.words.bridging import how_bridged
 from pruning_kit.reporting.words.budget import budget_sentences
 from pruning_kit.reporting.words.numbers import format_bos, name_blocks
+from pruning_kit.reporting.words.recovered import recovered_sentences
 from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.results import Run
 
@@ -66,6 +68,12 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
             (*how_bridged(run), *said["bridging"]),
             bridging_table(analysis),
             ("bridging",),
+        ),
+        Section(
+            "recovered",
+            "Recovered models",
+            tuple(recovered_sentences(run)),
+            recovered_table(analysis),
         ),
         Section("elsewhere", "On other texts", said["elsewhere"], elsewhere_table(analysis)),
         *_samples_section(run, analysis),

@@ -18,7 +18,7 @@ from pruning_kit.machine import disk
 from pruning_kit.machine.typed import MisfitError, fit
 from pruning_kit.plans.costs import Cost, judged_by
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.plans.variant import Variant
 from pruning_kit.runs import recoveries
 from pruning_kit.runs.facts import NLL, Role, RoundFacts, RunFacts, Samples
 from pruning_kit.runs.recovered import RecoveredFacts, read_recovered
@@ -159,7 +159,7 @@ class Run:
             n_bytes=self.facts.texts[role].n_bytes,
         )
         speed: Row = {}
-        if self.timings is not None and variant.recovery in (None, BRIDGED):  # the same shape
+        if self.timings is not None:  # a recovered model has the shape of its plan
             speed = speed_columns(self.timings, variant.plan)
         return {
             "mode": mode_of(variant.plan, self.n_blocks),

@@ -73,9 +73,9 @@ def _refuse_chance(variant: Variant, before: Tensor, after: Tensor) -> tuple[flo
     if not gain > half_width:
         plan = variant.plan.short
         raise NoGainError(
-            f"cannot refit {plan}: {float(after.mean()):.4f} nats per token of unseen text refitted, "
-            f"{float(before.mean()):.4f} bridged, a gain of {gain:.4f} ± {half_width:.4f} that may "
-            f"be chance. Take {plan}~bridged."
+            f"cannot refit {plan}: {float(after.mean()):.4f} nats per token of unseen text "
+            f"refitted, {float(before.mean()):.4f} bridged, a gain of {gain:.4f} ± "
+            f"{half_width:.4f} that may be chance. Take {plan}~bridged."
         )
     return float(after.mean()), gain - half_width
 

@@ -1,10 +1,11 @@
-"""Refitting: the bridges of one plan outside of a sweep, as a sweep or a recipe has them."""
+"""Making: one variant outside of a sweep, as a sweep or a recipe has it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from pruning_kit.errors import CorpusError, PlanError
 from pruning_kit.export.recipe import BridgesRecipe
@@ -12,13 +13,25 @@ from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.bridges.bridging import Bridges
+from pruning_kit.pruning.recovered import Recovered
+from pruning_kit.pruning.recovery import check, has_own_weights
 from pruning_kit.runs.facts import RunFacts
 from pruning_kit.runs.recoveries import BridgesFacts
 from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
 from pruning_kit.sweeps.workbench import Workbench
+
+
+class Made(NamedTuple):
+    """A model, and what a variant of it is made of."""
+
+    loaded: LoadedModel
+    bridges: Bridges
+    recovered: Recovered | None
+    """None where the variant is bridged alone."""
 
 
 class Named(Protocol):
@@ -48,13 +61,13 @@ def bridges_of(plan: Plan, workbench: Workbench) -> Bridges:
         return bridging.bridges(plan)
 
 
-def fit_again(
-    plan: Plan, settings: Mapping[str, Any], fitted: Named | None, observer: Observer
-) -> tuple[LoadedModel, Bridges]:
-    """A model and the bridges of a plan, on a workbench of its own.
+def make_again(
+    variant: Variant, settings: Mapping[str, Any], fitted: Named | None, observer: Observer
+) -> Made:
+    """A model and what its variant is made of, on a workbench of its own.
 
     Args:
-        plan: what is removed.
+        variant: bridged, or what begins with bridges.
         settings: of the workbench, as `settings_of_run` and `settings_of_recipe` give them, with
             the model's name.
         fitted: the text that they are to be fitted on; None: whichever the settings mean.
@@ -62,13 +75,17 @@ def fit_again(
 
     Raises:
         CorpusError: if that text is not the one that the settings mean.
-        PlanError: as `bridges_of`.
+        PlanError: as `bridges_of`, or if the recovery gains nothing.
     """
-    found = find(WorkbenchSettings(**settings), observer, plan.check)
+    found = find(WorkbenchSettings(**settings), observer, partial(check, variant))
     if fitted is not None and found.texts.parts is not None:
         refuse_other_text(fitted, found.texts.parts.fitting)
     workbench = prepare(found, observer)
-    return workbench.loaded, bridges_of(plan, workbench)
+    bridges, recovered = bridges_of(variant.plan, workbench), None
+    if has_own_weights(variant):
+        workbench.recover([variant])
+        recovered = workbench.shelf[variant]
+    return Made(workbench.loaded, bridges, recovered)
 
 
 def settings_of_run(facts: RunFacts, bridges: BridgesFacts) -> dict[str, Any]:
