@@ -41,6 +41,7 @@ def little_text() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration_module, "FITTING_TOKENS", 2048)
         patch.setattr(calibration_module, "TUNING_TOKENS", 768)
+        patch.setattr(calibration_module, "JUDGING_TOKENS", 1024)
         yield
 
 

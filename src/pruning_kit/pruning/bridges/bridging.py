@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from pruning_kit.errors import PlanError
+from pruning_kit.errors import NoGainError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.plans.paths import Call, Path, as_cut
@@ -122,15 +122,15 @@ class Bridging:
         """Fit and judge the bridges of one plan.
 
         Raises:
-            PlanError: if the model has no such plan, nothing can be bridged in it, or the plan is
-                better as cut.
+            PlanError: if the model has no such plan.
+            NoGainError: if nothing can be bridged in it, or it is better as cut.
         """
         gaps = list(gaps_of(plan.check(self.n_blocks), self.n_blocks))
         for _ in self.fit([plan]):
             pass
         self.judge([plan])
         if not self.helps(plan):
-            raise PlanError(
+            raise NoGainError(
                 f"cannot bridge the gaps of {plan.short}: {self._why_not(plan, gaps)}. Prune with "
                 "`bridges=None`."
             )

@@ -145,17 +145,20 @@ def _pinned(
     hidden_BTD: Tensor,
     recording: Recording,
 ) -> Iterator[None]:
-    """Let a layer give what it gives now, whatever it is given: it reads what is moved."""
+    """Let a layer give what it gives now, whatever it is given: it reads what is moved.
+
+    Copies, since a block may add to them in place (falcon).
+    """
     if layer is None:
         yield
         return
     given: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _layer, _args, out: given.append(out))
+    hook = layer.register_forward_hook(lambda _layer, _args, out: given.append(out.clone()))
     try:
         decoder.run_block(block, hidden_BTD, recording)
     finally:
         hook.remove()
-    hook = layer.register_forward_hook(lambda _layer, _args, _out: given[0])
+    hook = layer.register_forward_hook(lambda _layer, _args, _out: given[0].clone())
     try:
         yield
     finally:

@@ -59,7 +59,9 @@ class Streams:
         """Of each batch what enters a layer of the next block, what leaves it, and the result."""
         seen: list[tuple[Tensor, Tensor]] = []
         layer = self.decoder.stack[self.block].get_submodule(path)
-        hook = layer.register_forward_hook(lambda _layer, args, out: seen.append((args[0], out)))
+        hook = layer.register_forward_hook(
+            lambda _layer, args, out: seen.append((args[0], out.clone()))
+        )
         try:
             for batch, state in zip(self.batches, self.states, strict=True):
                 after_BTD = batch.apply(plain(self.block), state, False)
