@@ -11,6 +11,8 @@ or applied exactly:
     bias        the mean of X_j - X_i+1 added, where the projection has a bias
     ReplaceMe   a linear map of the MLP's output, by ridge (ReplaceMe)
     bridged     the kit: a linear map of what enters the MLP's output projection
+    refitted    the kit: the projections from the first gap on fitted anew; nan where that gains
+                no more than chance on text that nothing was chosen on
 
 `--speed` times a sweep of 64 plans of distilgpt2's shape with and without bridges by turns, and
 the fit of its 15 gaps on 51,200 tokens. The last line of the output is one JSON object.
@@ -35,6 +37,7 @@ from torch import Tensor
 from benchmarks import machine
 from benchmarks.sweep import all_subsets, random_model, random_text
 from pruning_kit import open_workbench
+from pruning_kit.errors import NoGainError
 from pruning_kit.inputs.calibration import Calibration
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.layers import weight_and_bias
@@ -44,6 +47,7 @@ from pruning_kit.kernels import choose_kernel
 from pruning_kit.machine.devices import choose_device, choose_dtype, device_name
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import REFITTED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
 from pruning_kit.pruning.bridges.fitting import (
     STRENGTHS,
@@ -240,6 +244,13 @@ def compare(bench: Workbench, plans: Sequence[Plan]) -> dict[str, Any]:
         measure("bias", lambda: fit_by(plans, bridging, bias_only, with_bias(dtype), (0.0,)))
     measure("ReplaceMe", lambda: fit_by(plans, bridging, mlp_output, replaced(dtype), STRENGTHS))
     measure("bridged", partial(_bridges, bench, plans))
+    start = time.perf_counter()
+    refits = _refits(bench, plans)
+    took["refitted"] = time.perf_counter() - start
+    for role in bench.texts:
+        found = bench.measure(refits, role).means() if refits else {}
+        nats = {variant.plan: mean for variant, mean in found.items()}
+        rows[role]["refitted"] = {str(p): float(np.exp(nats.get(p, np.nan))) for p in plans}
     for role, text in bench.texts.items():
         whole = nats_of(bench.kernel, [as_cut(Plan(), bench.n_blocks)], text)[0]
         rows[role]["whole"] = {str(plan): float(np.exp(whole)) for plan in plans}
@@ -250,6 +261,20 @@ def _bridges(bench: Workbench, plans: Sequence[Plan]) -> Mapping[Gap, Form]:
     bench.fit(plans)
     assert isinstance(bench.bridging, Bridging)
     return bench.bridging.forms
+
+
+def _refits(bench: Workbench, plans: Sequence[Plan]) -> list[Variant]:
+    """The refitted variants of plans that gain by more than chance."""
+    found = []
+    for variant in (Variant(plan, REFITTED) for plan in plans):
+        try:
+            bench.recover([variant])
+        except NoGainError as error:
+            print(f"{variant}: the kit {error}")
+        else:
+            found.append(variant)
+            print(f"{variant}: {dict(bench.shelf[variant].details)}")
+    return found
 
 
 def show(bench: Workbench, found: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def _little_text():
 def swept(tmp_path_factory) -> Run:
     """Without 4 a refit gains much; without 5, which no block follows, no more than chance."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    return sweep("4~refitted 5~refitted", open_workbench("demo", **FEW), folder)
+    return sweep("4~refitted 5~refitted 0~refitted", open_workbench("demo", **FEW), folder)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def pruned(swept, tmp_path_factory) -> Path:
 
 def test_a_refit_has_a_row_behind_the_bridged_one_if_it_gains_by_more_than_chance(swept):
     rows = {row["variant"]: row for row in swept.rows()}
-    assert list(rows) == ["none", "4", "4~bridged", "4~refitted", "5", "5~bridged"]
+    assert list(rows) == ["none", "0", "4", "4~bridged", "4~refitted", "5", "5~bridged"]
     assert max(rows["4~refitted"]["ppl"], rows["4~bridged"]["ppl"]) < rows["4"]["ppl"]
     assert 0 < rows["4~refitted"]["kl_nats"] < rows["4"]["kl_nats"]
     facts = swept.recovered[REFITTED]
@@ -72,6 +72,10 @@ def test_a_refit_has_a_row_behind_the_bridged_one_if_it_gains_by_more_than_chanc
     assert 0 < facts.details["gain there at least (95 %)"] < before - after
     assert "5a" in facts.details["projections fitted anew"].split()
     assert facts.details["judged on"] == "Jane Austen, Northanger Abbey (tuning part), second half"
+    assert swept.recovered[Variant.parse("0~refitted")].refused == (
+        "cannot refit 0: it has no bridges to begin with (no kept block stands before a removed "
+        "one). Leave 0~refitted out."
+    )
     why = swept.recovered[CHANCE].refused
     assert why is not None and why.startswith("cannot refit 5: 3.")
     assert why.endswith(" that may be chance. Take 5~bridged.")

@@ -131,14 +131,14 @@ class Bridging:
         self.judge([plan])
         if not self.helps(plan):
             raise NoGainError(
-                f"cannot bridge the gaps of {plan.short}: {self._why_not(plan, gaps)}. Prune with "
+                f"cannot bridge the gaps of {plan.short}: {self.why_not(plan)}. Prune with "
                 "`bridges=None`."
             )
         fits = {gap: self.fits[gap] for gap in gaps if gap in self.forms}
         return Bridges(plan, gaps, fits, self.judged[plan], self.calibration)
 
-    def _why_not(self, plan: Plan, gaps: Sequence[Gap]) -> str:
-        """Why a plan has no bridges, as a clause."""
+    def why_not(self, plan: Plan) -> str:
+        """Why a plan that was judged has no bridges, as a clause."""
         title = self.calibration.tuning.corpus.title
         if plan in self.judged:
             found = self.judged[plan]
@@ -151,7 +151,7 @@ class Bridging:
             if gap.block in self.refused
             else f"no bridge over {gap} takes down the {self.fits[gap].nats_as_cut:.4f} nats per "
             f"token of {title}"
-            for gap in gaps
+            for gap in gaps_of(plan, self.n_blocks)
         ]
         return "; ".join(reasons) or "no kept block stands before a removed one"
 

@@ -25,12 +25,20 @@ def refitted(variant: Variant, material: Material) -> Recovered:
 
     Raises:
         PlanError: if there are no bridges to begin with.
-        NoGainError: if it is not better than the bridged model by more than chance.
+        NoGainError: if the plan is better as cut, or the result is not better than the bridged
+            model by more than chance.
     """
     bridging, plan, device = material.bridging, variant.plan, material.kernel.device
     if isinstance(bridging, str):
         raise PlanError(f"cannot refit {plan.short}: {bridging}. Leave {variant} out.")
-    bridges = bridging.bridges(plan)
+    try:
+        bridges = bridging.bridges(plan)
+    except NoGainError:
+        why = bridging.why_not(plan)
+        raise NoGainError(
+            f"cannot refit {plan.short}: it has no bridges to begin with ({why}). Leave "
+            f"{variant} out."
+        ) from None
     pruned = pruned_copy(material.decoder, plan, bridges.forms)
     pruned.model.to(device)
     whole = material.decoder
