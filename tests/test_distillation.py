@@ -27,7 +27,7 @@ from pruning_kit.pruning.distillation.loss import divergence, head_of
 from pruning_kit.pruning.distillation.mixture import Mixture
 from pruning_kit.pruning.distillation.muon import Muon, orthogonal
 from pruning_kit.pruning.distillation.schedule import LENGTH, Schedule, Shape, schedule_of
-from pruning_kit.pruning.distillation.training import State, Training
+from pruning_kit.pruning.distillation.training import State, Training, looks_of
 from pruning_kit.pruning.distillation.writing import PROMPT_TOKENS, write
 from pruning_kit.pruning.surgery import cut
 
@@ -147,7 +147,8 @@ def test_gradients_do_not_hang_on_how_many_sequences_are_in_memory() -> None:
 def test_training_takes_the_divergence_down_and_yields_looks_in_order() -> None:
     made = training(tiny_gpt2(), steps=64)
     *_, end = made.go_on(made.begin())
-    assert [p.step for p in end.curve] == sorted({-(-64 * n // 16) for n in range(17)})
+    assert [p.step for p in end.curve] == [0, *sorted(made._looks)]
+    assert end.curve[-1].step == 64
     assert end.curve[-1].tokens == made.schedule.tokens
     first, last = end.curve[1].divergence, end.curve[-1].divergence
     assert first is not None and last is not None and last < 0.8 * first
@@ -159,7 +160,7 @@ def states_of(made: Training) -> list[State]:
     return [start, *made.go_on(start)]
 
 
-@pytest.mark.parametrize("stopped_at", [0, 1, 7])
+@pytest.mark.parametrize("stopped_at", [0, 1, 4])
 def test_a_stopped_training_ends_with_the_same_bits(stopped_at: int) -> None:
     whole = tiny_gpt2()
     undisturbed = states_of(training(whole))
@@ -300,6 +301,13 @@ def test_deep_and_wide_models_learn_slower_and_a_given_rate_takes_the_other_with
     assert large.other_rate == pytest.approx(1e-3 / 8)
     given_rate = schedule_of(10**6, Shape(6, 288, 512), rate=6e-3)
     assert given_rate.other_rate == pytest.approx(2e-3)
+
+
+@given(st.integers(1024, 10**9))
+def test_looks_take_a_tenth_of_the_time_where_there_are_more_than_the_least(tokens: int) -> None:
+    n_looks, read = looks_of(tokens, watched()), sum(w.n_inputs for w in watched().windows)
+    assert 2 <= n_looks <= 16
+    assert n_looks == 2 or n_looks * read / 4 <= tokens / 10
 
 
 @given(st.integers(1, 500))

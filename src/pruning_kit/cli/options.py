@@ -15,11 +15,12 @@ from pruning_kit.bounds import MOST_PLANS, Range, Setting, settings_of
 from pruning_kit.cli import request
 from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
 from pruning_kit.inputs.hub_text import WHERE, HubText
+from pruning_kit.pruning.distillation.settings import TRAINING, DistillationSettings
 from pruning_kit.search.named import forms
 from pruning_kit.speed.protocol import SPEED, LatencyProtocol
 from pruning_kit.sweeps.settings import HOW, RESULT, WHAT, SweepSettings, WorkbenchSettings
 
-GROUPS = ("", WHAT, WHERE, HOW, SPEED, RESULT)
+GROUPS = ("", TRAINING, WHAT, WHERE, HOW, SPEED, RESULT)
 """In their order."""
 SPELLINGS = {
     "bridges": ("--bridges/--no-bridges",),
@@ -110,7 +111,7 @@ def _parameters(kind: type) -> Iterator[inspect.Parameter]:
 
 def _group(parameter: inspect.Parameter) -> int:
     (said,) = getattr(parameter.annotation, "__metadata__", (None,))
-    return GROUPS.index(said.rich_help_panel if said else "")
+    return GROUPS.index((said and said.rich_help_panel) or "")
 
 
 def settings_from(kind: type[Kind], typed: Mapping[str, Any], **others: Any) -> Kind:
@@ -139,7 +140,7 @@ def _own(help: str, group: str, *spelled: str) -> Any:
 
 OPTIONS = {"timing=None": "--no-speed", "bridges=None": "--bridge left out"} | {
     name: _first_spelling(name, said)
-    for kind in (SweepSettings, HubText, LatencyProtocol)
+    for kind in (SweepSettings, HubText, LatencyProtocol, DistillationSettings)
     for name, said in settings_of(kind).items()
     if said.group
 }

@@ -76,7 +76,7 @@ def prune(
     loaded = loaded or load_model(source)
     numbers = measured_numbers(run, variant, loaded.weights_sha256) if run else None
     checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered)
-    _print_checks(checks)
+    print_checks(checks)
     how = [f"{', '.join(map(str, bridges.fits))} bridged"] if bridges else []
     how += [str(variant.recovery)] if recovered else []
     told = "".join(f", {one}" for one in how) + "," * bool(how)
@@ -163,7 +163,7 @@ def verify(
     checks = verify_folder(folder, choose_device(device))
     if base is not None and all(check.passed for check in checks):
         checks += _repeated(folder, base, calibrate_on, device)
-    _print_checks(checks)
+    print_checks(checks)
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
 
@@ -187,7 +187,8 @@ def _repeated(folder: Path, base: str, calibrate_on: str | None, device: str) ->
     return [is_base, *(repeat(folder, loaded, bridges, recovered) if is_base.passed else ())]
 
 
-def _print_checks(checks: Sequence[Check]) -> None:
+def print_checks(checks: Sequence[Check]) -> None:
+    """A line for each check."""
     for check in checks:
         mark, style = ("passed", "green") if check.passed else ("FAILED", "bold red")
         out.say(f" {check.name}: {check.detail}", mark, style)

@@ -20,7 +20,7 @@ from pruning_kit.reporting.words.numbers import duration, format_windows
 from pruning_kit.reporting.words.speed import how_timed
 from pruning_kit.runs.facts import Role
 from pruning_kit.runs.results import Run
-from pruning_kit.sweeps.observer import Work
+from pruning_kit.sweeps.observer import Advance, Work
 
 MAX_ROWS = 80
 BEST_OF_EACH_SIZE = 5
@@ -70,17 +70,24 @@ class TerminalObserver:
         return found
 
     @contextmanager
-    def track(self, what: str, total: int) -> Iterator[Callable[[float], None]]:
+    def track(self, what: str, total: int) -> Iterator[Advance]:
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
+            TextColumn("{task.fields[now]}", markup=False),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(printable(what), total=total)
-            yield lambda step: progress.advance(task, step)
+            task = progress.add_task(printable(what), total=total, now="")
+
+            def advance(step: float, now: str = "", /) -> None:
+                progress.advance(task, step)
+                if now:
+                    progress.update(task, now=printable(now))
+
+            yield advance
 
 
 def describe_run(run: Run) -> list[str]:

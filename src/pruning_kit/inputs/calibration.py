@@ -91,6 +91,11 @@ def _line_end(corpus: Corpus, near: int, within: int) -> int:
     return near + head.find("\n") + 1
 
 
+def tuning_windows(stride: int) -> int:
+    """Windows of the tuning part that strengths are chosen on."""
+    return max(2, TUNING_TOKENS // stride)
+
+
 def prepare_calibration(
     parts: Parts,
     inputs: ModelInputs,
@@ -112,7 +117,7 @@ def prepare_calibration(
     n_windows = max(1, FITTING_TOKENS // context)
     return Calibration(
         prepare_text(parts.fitting, inputs, context, context, n_windows, bos),
-        prepare_text(parts.tuning, inputs, context, stride, max(2, TUNING_TOKENS // stride), bos),
+        prepare_text(parts.tuning, inputs, context, stride, tuning_windows(stride), bos),
         stride,
     )
 

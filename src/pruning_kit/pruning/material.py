@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
@@ -17,6 +17,16 @@ from pruning_kit.plans.variant import Recovery, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.pruning.recovered import Recovered
 from pruning_kit.walk.kernel import Kernel
+
+if TYPE_CHECKING:
+    from pruning_kit.pruning.distillation.distilled import Learning
+
+
+class Advance(Protocol):
+    """Is told of progress."""
+
+    def __call__(self, step: float, now: str = "", /) -> object:
+        """So much was done, and this is how things stand."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,10 +45,12 @@ class Material:
     """That a pruned model is saved in."""
     shelf: MutableMapping[Variant, Recovered]
     """Recovered models that were made before: in memory, or in a run folder."""
-    track: Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
+    track: Callable[[str, int], AbstractContextManager[Advance]]
     """Begins to tell of progress: of what, and what the steps add up to."""
     judging: Callable[[], PreparedText]
     """Of the calibration text what nothing is fitted on, to judge a recovery as a whole."""
+    learning: Callable[[], Learning]
+    """What distillations learn from; raises a PlanError where there is nothing."""
     kernels: OrderedDict[Variant, tuple[Kernel, int]] = field(
         default_factory=OrderedDict, init=False, repr=False
     )

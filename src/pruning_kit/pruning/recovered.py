@@ -23,6 +23,20 @@ from pruning_kit.walk.kernel import Form
 Detail = str | int | float | bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where a training stood."""
+
+    step: int
+    tokens: int
+    seconds: float
+    """Of training, without what came before and without looking."""
+    divergence: float | None
+    """Nats per token on what was read since the point before; None at the start."""
+    nats: float
+    """NLL per token of the text that is watched."""
+
+
 @dataclass(frozen=True, eq=False)
 class Recovered:
     """What a recovery made of a pruned model: the weights that are not the whole model's."""
@@ -32,6 +46,8 @@ class Recovered:
     """By their names in the pruned model, tied ones once; on the host."""
     details: Mapping[str, Detail] = field(default_factory=dict)
     """How they were made, for recipe and run, by names that are words."""
+    curve: tuple[Point, ...] = ()
+    """How a training went, where there was one."""
 
     def rounded(self, dtype: torch.dtype) -> Recovered:
         """The same in the format that a pruned model is saved in, held as float32."""

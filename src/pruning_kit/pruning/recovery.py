@@ -14,6 +14,7 @@ from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
+from pruning_kit.pruning.distillation.distilled import DISTILLED_METHOD, NAME
 from pruning_kit.pruning.material import Material, Method, no_details
 from pruning_kit.pruning.refit.refitted import REFITTED_METHOD
 from pruning_kit.pruning.surgery import count_parameters
@@ -30,7 +31,7 @@ class Computation(NamedTuple):
     path: Path
 
 
-RECOVERIES: dict[str, Method] = {REFITTED.name: REFITTED_METHOD}
+RECOVERIES: dict[str, Method] = {REFITTED.name: REFITTED_METHOD, NAME: DISTILLED_METHOD}
 """By the name that a variant has after `~`, besides `bridged`."""
 
 
@@ -63,6 +64,11 @@ def _kernel_of(variant: Variant, material: Material) -> Kernel:
 def has_own_weights(variant: Variant) -> bool:
     """Whether a variant is a model of its own, and not a path through the whole one."""
     return variant.recovery not in (None, BRIDGED)
+
+
+def is_trained(variant: Variant) -> bool:
+    """Whether several processes make it together."""
+    return variant.recovery is not None and variant.recovery.name == NAME
 
 
 def needs_bridges(variant: Variant) -> bool:

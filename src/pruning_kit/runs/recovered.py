@@ -21,6 +21,16 @@ NAME_DIGITS = 16
 Detail = str | int | float | bool | None
 
 
+class PointFacts(Struct, frozen=True, kw_only=True):
+    """Where a training stood; NLL in nats per token of unseen text, None where it overflowed."""
+
+    step: int
+    tokens: int
+    seconds: float
+    divergence: float | None
+    nats: float | None
+
+
 class RecoveredFacts(Struct, frozen=True, kw_only=True):
     """One variant with weights of its own, or why there is none."""
 
@@ -30,6 +40,8 @@ class RecoveredFacts(Struct, frozen=True, kw_only=True):
     """How they were made."""
     refused: str | None
     """Why there are none, as sentences."""
+    curve: tuple[PointFacts, ...] = ()
+    """How a training went, where there was one."""
 
 
 class _Stored(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,13 +62,19 @@ class RunFolder:
         self._round_hashes: dict[int, str] = {}
 
     @classmethod
-    def create(cls, folder: Path, facts: RunFacts) -> RunFolder:
+    def create(cls, folder: Path, facts: RunFacts, begun: bool = False) -> RunFolder:
         """Make a new folder and write its `run.json`.
+
+        Args:
+            folder: the folder.
+            facts: of the run.
+            begun: whether recoveries may be there already.
 
         Raises:
             RunError: if the folder exists and is not empty, or cannot be written.
         """
-        if folder.is_dir() and not _is_blank(folder):
+        kept = {RECOVERIES} if begun else set()
+        if folder.is_dir() and not _is_blank(folder, kept):
             raise RunError(
                 f"cannot write a new run to {folder}: the folder is not empty. "
                 "Choose another with `output`, or go on with it by `resume`."
@@ -332,9 +338,10 @@ def _sha256(*facts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_blank(folder: Path) -> bool:
+def _is_blank(folder: Path, kept: Collection[str] = ()) -> bool:
     """Whether a folder is empty, or what a run leaves that was killed before its first file."""
     return all(
         _is_blank(path) if path.is_dir() and path.name == ROUNDS else disk.is_left_over(path)
         for path in folder.iterdir()
+        if path.name not in kept
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-Advance = Callable[[float], None]
+
+class Advance(Protocol):
+    """Is told of progress."""
+
+    def __call__(self, step: float, now: str = "", /) -> object:
+        """So much was done, and this is how things stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +71,5 @@ class SilentObserver:
         """Say nothing."""
 
     @contextmanager
-    def track(self, what: str, total: int) -> Iterator[Callable[[float], None]]:
-        yield lambda step: None
+    def track(self, what: str, total: int) -> Iterator[Advance]:
+        yield lambda step, now="": None

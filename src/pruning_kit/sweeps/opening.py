@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,27 @@ from pruning_kit.runs.facts import NumericsFacts, ProposalFacts, ProtocolFacts, 
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RUN_FILE, RunFolder
 from pruning_kit.search.proposer import Proposer
+from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.shelf import Shelf
 from pruning_kit.sweeps.workbench import Workbench
 
 
 def open_run(
-    settings: SweepSettings, workbench: Workbench, proposer: Proposer, ranks: Ranks
+    settings: SweepSettings,
+    workbench: Workbench,
+    proposer: Proposer,
+    ranks: Ranks,
+    begun: bool = False,
 ) -> tuple[RunFolder, Workbench]:
     """The run to go on with, or a new one; all processes open the same.
+
+    Args:
+        settings: of workbench and run.
+        workbench: what is measured on.
+        proposer: what is measured.
+        ranks: the processes that share the run.
+        begun: whether recoveries were made in the folder already.
 
     Returns:
         The run, and the workbench with as many threads as the run began with, which keeps
@@ -38,7 +50,7 @@ def open_run(
     identity = identify(workbench, proposer)
     first = None
     if ranks.leads:
-        first = str(_find_or_make(settings, workbench, proposer, identity, ranks.size))
+        first = str(_find_or_make(settings, workbench, proposer, identity, ranks.size, begun))
     run = RunFolder.open(Path(ranks.share("folder", first)))
     asked = {
         "kernel": workbench.kernel.name,
@@ -48,8 +60,8 @@ def open_run(
     opening.refuse_to_mix(
         run, identity, {name: value for name, value in asked.items() if value is not None}
     )
-    shelf = Shelf(run.folder, workbench.loaded.saved_dtype)
-    return run, replace(workbench, threads=run.facts.numerics.threads, shelf=shelf)
+    shelf = Shelf(run.folder, workbench.loaded.saved_dtype, writes=ranks.leads)
+    return run, workbench.in_run(run.facts.numerics.threads, shelf, Kept(run.folder), ranks)
 
 
 def _find_or_make(
@@ -58,6 +70,7 @@ def _find_or_make(
     proposer: Proposer,
     identity: Mapping[str, Any],
     n_processes: int,
+    begun: bool,
 ) -> Path:
     """The folder to go on with, or a new one; its `run.json` is there."""
     folder = _find(settings, workbench, identity)
@@ -67,7 +80,7 @@ def _find_or_make(
         facts = describe(settings.command, workbench, proposer, identity, n_processes)
         place = opening.place_for(settings.save_results)
         folder = folder or opening.new_folder(place, _name(workbench, proposer))
-        run = RunFolder.create(folder, facts)
+        run = RunFolder.create(folder, facts, begun)
     run.remove_left_overs()
     return run.folder
 
@@ -108,6 +121,7 @@ def identify(workbench: Workbench, proposer: Proposer) -> dict[str, Any]:
         "stride": stride,
         "bos": workbench.texts["reported"].bos,
         "bridges_sha256": calibration.sha256 if calibration else None,
+        "distillation": asdict(settings.distillation),
         **provenance.identity(workbench.loaded, workbench.texts, str(proposer)),
         "dtype": dtype_name(workbench.dtype),
         "device": workbench.device.type,

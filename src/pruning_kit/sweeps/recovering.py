@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pruning_kit.errors import NoGainError
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.recovery import has_own_weights
+from pruning_kit.pruning.recovery import has_own_weights, is_trained
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.sweeps.shelf import Shelf
@@ -33,8 +33,8 @@ def with_recovered(
         return list(asked)
     shelf = workbench.shelf
     assert isinstance(shelf, Shelf)
-    if ranks.leads:
-        for variant in own:
+    for variant in own:
+        if ranks.leads or is_trained(variant):  # all processes train together
             _make(variant, shelf, workbench)
     ranks.share(f"recovered/{number}", "stored" if ranks.leads else None)
     refused = shelf.refused

@@ -14,6 +14,7 @@ from pruning_kit import bounds
 from pruning_kit.bounds import TOKENS, Range
 from pruning_kit.errors import CorpusError, DeviceError, WindowError
 from pruning_kit.inputs.hub_text import WHERE, HubText
+from pruning_kit.pruning.distillation.settings import DistillationSettings
 from pruning_kit.speed.protocol import LatencyProtocol
 
 WHAT, HOW, RESULT = "What to measure", "Arithmetic", "Result"
@@ -67,6 +68,8 @@ class WorkbenchSettings:
     bridges: bool = _what(
         True, "Measure each plan with its gaps bridged too: --no-bridges leaves that out."
     )
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
+    """How pruned models are trained, where that is asked for."""
     device: str = _how("auto", "auto, cpu, cuda, cuda:1 or mps.")
     dtype: str = _how(
         "auto", "auto (float32 on CPUs, float16 on CUDA), float32, float16, bfloat16."
@@ -91,6 +94,7 @@ class WorkbenchSettings:
             CorpusError: if further texts are not several.
         """
         bounds.check(self)
+        bounds.check(self.distillation)
         if isinstance(self.also_on, str):
             raise CorpusError(
                 f"cannot read the texts also_on {self.also_on!r:.60}: it is one, and several are "

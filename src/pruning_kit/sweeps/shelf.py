@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+import math
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,8 +12,9 @@ from safetensors.torch import load_file, save
 
 from pruning_kit.machine import disk
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.recovered import Recovered
+from pruning_kit.pruning.recovered import Point, Recovered
 from pruning_kit.runs.recovered import (
+    PointFacts,
     RecoveredFacts,
     make_place,
     read_recovered,
@@ -27,10 +29,11 @@ class Shelf(MutableMapping[Variant, Recovered]):
     Args:
         folder: of the run.
         dtype: that weights are stored in, that of a pruned model.
+        writes: whether this process keeps what is made; of several one does.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        self._folder, self._dtype = folder, dtype
+    def __init__(self, folder: Path, dtype: torch.dtype, writes: bool = True) -> None:
+        self._folder, self._dtype, self._writes = folder, dtype, writes
         self._seen: set[Variant] = set()
 
     def __getitem__(self, variant: Variant) -> Recovered:
@@ -41,7 +44,8 @@ class Shelf(MutableMapping[Variant, Recovered]):
             weights = load_file(weights_path(self._folder, facts.sha256))
         except (OSError, SafetensorError):
             raise KeyError(variant) from None
-        made = Recovered(variant, weights, facts.details).rounded(self._dtype)
+        made = Recovered(variant, weights, facts.details, curve_of(facts.curve))
+        made = made.rounded(self._dtype)
         if made.sha256 != facts.sha256:
             raise KeyError(variant)
         self._seen.add(variant)
@@ -52,6 +56,8 @@ class Shelf(MutableMapping[Variant, Recovered]):
 
     def __setitem__(self, variant: Variant, made: Recovered) -> None:
         """Keep a model: its weights before what is said of them."""
+        if not self._writes:
+            return
         make_place(self._folder)
         stored = {name: weight.to(self._dtype) for name, weight in made.weights.items()}
         disk.write_file(weights_path(self._folder, made.sha256), save(stored))
@@ -59,6 +65,8 @@ class Shelf(MutableMapping[Variant, Recovered]):
 
     def refuse(self, variant: Variant, why: str) -> None:
         """Keep that a variant is not to be had, and why."""
+        if not self._writes:
+            return
         self._say(variant, None, None, why)
 
     @property
@@ -73,7 +81,8 @@ class Shelf(MutableMapping[Variant, Recovered]):
         self, variant: Variant, sha256: str | None, made: Recovered | None, refused: str | None
     ) -> None:
         details = {} if made is None else dict(made.details)
-        said = RecoveredFacts(sha256=sha256, details=details, refused=refused)
+        curve = () if made is None else facts_of(made.curve)
+        said = RecoveredFacts(sha256=sha256, details=details, refused=refused, curve=curve)
         write_recovered(self._folder, self._facts() | {variant: said})
 
     def __delitem__(self, variant: Variant) -> None:
@@ -87,3 +96,35 @@ class Shelf(MutableMapping[Variant, Recovered]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def facts_of(curve: Sequence[Point]) -> tuple[PointFacts, ...]:
+    """A curve for a file, which knows no NaN."""
+    return tuple(
+        PointFacts(
+            step=point.step,
+            tokens=point.tokens,
+            seconds=point.seconds,
+            divergence=_finite(point.divergence),
+            nats=_finite(point.nats),
+        )
+        for point in curve
+    )
+
+
+def curve_of(stored: Sequence[PointFacts]) -> tuple[Point, ...]:
+    """The curve of a file."""
+    return tuple(
+        Point(
+            point.step,
+            point.tokens,
+            point.seconds,
+            point.divergence,
+            math.nan if point.nats is None else point.nats,
+        )
+        for point in stored
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -105,7 +105,7 @@ def start(
         check_asked(proposer, n_blocks)
 
     found = find(settings, observer, check_plans, ranks.local_rank)
-    workbench = prepare(found, observer, _threads(ranks), check_model)
+    workbench = prepare(found, observer, threads_of(ranks), check_model)
     refuse_unbridged(proposer, workbench)
     run, workbench = open_run(settings, workbench, proposer, ranks)
     if settings.timing:
@@ -140,7 +140,7 @@ def _first_round(proposer: Proposer, n_blocks: int) -> Sequence[Variant]:
     return next_round(proposer.propose(n_blocks)) or []
 
 
-def _threads(ranks: Ranks) -> int | None:
+def threads_of(ranks: Ranks) -> int | None:
     """Threads of each of several processes; torchrun's default of one would leave cores idle."""
     return None if ranks.size == 1 else max(1, available_cores() // ranks.local_size)
 

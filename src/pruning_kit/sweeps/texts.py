@@ -29,6 +29,8 @@ class FoundTexts:
     parts: Parts | None
     unbridged: str | None
     """Why nothing can be bridged, as a clause; None where it can, for all that the texts say."""
+    training: Corpus | None = None
+    """What is distilled on, where another text than the calibration text was named."""
 
 
 def find_texts(settings: WorkbenchSettings, observer: Observer, inputs: ModelInputs) -> FoundTexts:
@@ -61,7 +63,8 @@ def find_texts(settings: WorkbenchSettings, observer: Observer, inputs: ModelInp
         _refuse_twice(name, text, texts)
         texts[f"also-{number}"] = text
     _refuse_leak(settings, calibration, texts)
-    return FoundTexts(texts, calibration, parts, unbridged)
+    training = _find_training(settings, calibration, texts)
+    return FoundTexts(texts, calibration, parts, unbridged, training)
 
 
 def _find_calibration(
@@ -82,6 +85,32 @@ def _find_calibration(
         if settings.calibrate_on:
             raise
         return None, NO_TEXT.format(reported.title)
+
+
+def _find_training(
+    settings: WorkbenchSettings, calibration: Corpus | None, texts: Mapping[Role, Corpus]
+) -> Corpus | None:
+    """A text that was named to be distilled on.
+
+    Raises:
+        CorpusError: if it cannot be had, or figures are taken on it, or trainings watched by it.
+    """
+    name = settings.distillation.train_on
+    if settings.distillation.reads_calibration:
+        return None
+    found = corpora.find_corpus(name, "", settings.hub_text)
+    others = {**texts, "calibration": calibration}
+    for role, text in others.items():
+        if text is not None and text.sha256 == found.sha256:
+            what = (
+                "trainings are watched by a part of it"
+                if role == "calibration"
+                else (f"figures are taken on it ({role})")
+            )
+            raise CorpusError(
+                f"cannot train on {name!r}: {what}. Give `train_on` another text, or calibration."
+            )
+    return found
 
 
 def _refuse_leak(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -22,15 +22,20 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, bridging_of
 from pruning_kit.pruning.bridges.fitting import Fit
+from pruning_kit.pruning.distillation.distilled import Keeping, Learning
+from pruning_kit.pruning.distillation.training import Together
 from pruning_kit.pruning.material import Material
 from pruning_kit.pruning.recovered import Recovered
 from pruning_kit.pruning.recovery import check, computation_of, has_own_weights, make
 from pruning_kit.runs.facts import Role
+from pruning_kit.runs.ranks import Ranks
 from pruning_kit.speed.workload import PROMPT
+from pruning_kit.sweeps.learning import learning_of
 from pruning_kit.sweeps.measured import Measured
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
 from pruning_kit.sweeps.texts import FoundTexts
+from pruning_kit.sweeps.together import Distributed
 from pruning_kit.walk.batching import choose_batch_size, sums_within_memory
 from pruning_kit.walk.estimates import WindowCost, measure_cost
 from pruning_kit.walk.kernel import Kernel
@@ -55,11 +60,29 @@ class Workbench:
     found_texts: FoundTexts
     shelf: MutableMapping[Variant, Recovered] = field(default_factory=dict)
     """Recovered models that were made: here, or where a run keeps them."""
+    keeping: Keeping | None = None
+    """Where trainings are kept while they last; None: nowhere."""
+    together: Together | None = None
+    """The processes that train together; None: this one alone."""
 
     @property
     def n_blocks(self) -> int:
         """Blocks of the whole model."""
         return self.decoder.n_blocks
+
+    def in_run(
+        self,
+        threads: int,
+        shelf: MutableMapping[Variant, Recovered],
+        keeping: Keeping,
+        ranks: Ranks,
+    ) -> Workbench:
+        """The same in a run, which says how many threads, keeps what is made, and is shared."""
+        together = Distributed(ranks, self.device) if ranks.size > 1 else None
+        changed = replace(self, threads=threads, shelf=shelf, keeping=keeping, together=together)
+        if "bridging" in vars(self):  # with the gaps that were fitted
+            vars(changed)["bridging"] = self.bridging
+        return changed
 
     @property
     def chosen_on(self) -> PreparedText:
@@ -122,7 +145,7 @@ class Workbench:
         """Sums of windows of one shape; what overflows in 16 bits is computed in float32."""
         inputs = text.tensors(first, end)
         with using_threads(self.threads):
-            found = self._sums(self._material, variants, inputs, measures)
+            found = self._sums(self.material, variants, inputs, measures)
             if not found.is_finite and self.kernel.dtype != torch.float32:
                 found = self._sums(self._float32_material, variants, inputs, measures)
                 found.facts["recomputed"] = "float32"
@@ -161,7 +184,8 @@ class Workbench:
         return choose_kernel(decoder, tokens_BT, dtype or self.dtype, self.device)
 
     @cached_property
-    def _material(self) -> Material:
+    def material(self) -> Material:
+        """What recoveries are made of."""
         return self._material_for(self.kernel, self.kernel_for)
 
     def _material_for(self, kernel: Kernel, kernel_for: Callable[[Decoder], Kernel]) -> Material:
@@ -174,6 +198,7 @@ class Workbench:
             self.shelf,
             self.observer.track,
             lambda: self.judging,
+            lambda: self.learning,
         )
 
     @cached_property
@@ -213,6 +238,25 @@ class Workbench:
         sizes = (settings.context, settings.stride, settings.bos)
         return prepare_judging(parts, self.loaded, *sizes)
 
+    @cached_property
+    def learning(self) -> Learning:
+        """What distillations learn from.
+
+        Raises:
+            PlanError: if there is no calibration text, or too little of it.
+        """
+        return learning_of(
+            self.settings,
+            self.loaded,
+            self.decoder,
+            self.found_texts,
+            lambda: self.judging,
+            self.device,
+            self.observer.track,
+            self.keeping,
+            self.together,
+        )
+
     def fit(self, plans: Iterable[Plan], keep: Callable[[Fit], object] = lambda fit: None) -> None:
         """Fit at once the gaps of plans that are not fitted yet, which `measure` does too.
 
@@ -240,12 +284,12 @@ class Workbench:
             check(variant, self.n_blocks)
             if has_own_weights(variant):
                 with using_threads(self.threads):
-                    make(variant, self._material)
+                    make(variant, self.material)
 
     def count_calls(self, variants: Iterable[Variant]) -> int:
         """Calls of blocks that measuring some variants takes, once they are fitted."""
         asked = list(variants)
-        shared = [computation_of(v, self._material).path for v in asked if not has_own_weights(v)]
+        shared = [computation_of(v, self.material).path for v in asked if not has_own_weights(v)]
         kept = [self.n_blocks - v.plan.size for v in asked if has_own_weights(v)]
         return count_calls(shared) + sum(kept) + self.n_blocks * len(kept)  # the whole beside each
 

@@ -26,23 +26,13 @@ from pruning_kit.pruning.distillation.loss import divergence, head_of, piece_of
 from pruning_kit.pruning.distillation.mixture import Mixture
 from pruning_kit.pruning.distillation.optimising import Optimising
 from pruning_kit.pruning.distillation.schedule import Schedule
+from pruning_kit.pruning.recovered import Point
 
-WATCHES = 16
-"""Times that a training is looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """Where a training stood."""
-
-    step: int
-    tokens: int
-    seconds: float
-    """Of training, without what came before and without looking."""
-    divergence: float | None
-    """Nats per token on what was read since the point before; None at the start."""
-    nats: float
-    """NLL per token of the text that is watched."""
+MOST_LOOKS, LEAST_LOOKS = 16, 2
+LOOKED_AT = 0.1
+"""Share of the tokens that are learnt from, as many as that are looked at at most: a look reads
+forwards alone, which takes about a quarter of the time that learning takes."""
+FORWARDS = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +67,9 @@ class Together(Protocol):
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace tensors by their sums over all processes, at once."""
 
+    def wait(self) -> None:
+        """Return when every process has called this."""
+
 
 class Alone:
     """One process."""
@@ -85,6 +78,9 @@ class Alone:
 
     def add_up(self, tensors: list[Tensor]) -> None:
         """They are their own sums."""
+
+    def wait(self) -> None:
+        """There is nobody to wait for."""
 
 
 @dataclass(eq=False)
@@ -154,8 +150,8 @@ class Training:
     @property
     def _looks(self) -> set[int]:
         """Steps after which the model is looked at."""
-        steps = self.schedule.steps
-        return {-(-steps * look // WATCHES) for look in range(1, WATCHES + 1)}
+        steps, n_looks = self.schedule.steps, looks_of(self.schedule.tokens, self.watched)
+        return {-(-steps * look // n_looks) for look in range(1, n_looks + 1)}
 
     def _step(self, step: int) -> Tensor:
         """One step; the divergence in nats per token of what it reads."""
@@ -178,6 +174,10 @@ class Training:
         self.together.add_up([*gradients, total])
         self.optimising.step(step)
         return total
+
+    def try_step(self, step: int) -> None:
+        """Make a step alone, to time it."""
+        self._step(step)
 
     def _gradients(self, tokens_BT: Tensor, n_tokens: int) -> Tensor:
         """Add the gradients of some sequences; the mean over `n_tokens` of their divergence."""
@@ -259,6 +259,12 @@ class Training:
         """Give the model other weights, such as the best."""
         for name, weight in self.weights.items():
             weight.copy_(weights[name])
+
+
+def looks_of(tokens: int, watched: PreparedText) -> int:
+    """How often a training on so many tokens is looked at, the end included."""
+    look = FORWARDS * sum(window.n_inputs for window in watched.windows)
+    return max(LEAST_LOOKS, min(MOST_LOOKS, int(LOOKED_AT * tokens / look)))
 
 
 def _nll(ends: Ends, states_ND: Tensor, targets_N: Tensor) -> float:

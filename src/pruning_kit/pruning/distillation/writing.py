@@ -45,10 +45,8 @@ def write(
         Token ids, (sequences, length), int32.
     """
     at_once = min(n_sequences, at_once or choose_at_once(model, length))
-    prompt = min(PROMPT_TOKENS, len(text_N), length - 1)
-    places = np.random.default_rng(seed).integers(0, len(text_N) - prompt + 1, n_sequences)
-    prompts_BT = torch.from_numpy(np.stack([text_N[at : at + prompt] for at in places])).long()
-    writer = _Writer(model, at_once, length, seed)
+    prompts_BT = prompts(text_N, n_sequences, length, seed)
+    writer = Writer(model, at_once, length, seed)
     written = [
         writer.go_on(prompts_BT[first : first + at_once], advance)
         for first in range(0, n_sequences, at_once)
@@ -56,28 +54,47 @@ def write(
     return np.concatenate(written)
 
 
-class _Writer:
+def prompts(text_N: np.ndarray, n_sequences: int, length: int, seed: int) -> Tensor:
+    """Beginnings of sequences of a length, from places of a text that are drawn, (B, T)."""
+    prompt = min(PROMPT_TOKENS, len(text_N), length - 1)
+    places = np.random.default_rng(seed).integers(0, len(text_N) - prompt + 1, n_sequences)
+    return torch.from_numpy(np.stack([text_N[at : at + prompt] for at in places])).long()
+
+
+class Writer:
     """Writes so many sequences at a time; on a GPU a step is one launch of a captured graph."""
 
     def __init__(self, model: PreTrainedModel, at_once: int, length: int, seed: int) -> None:
         options = inspect.signature(model.forward).parameters
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in options else {}
-        self._model, self._at_once, self._length = model, at_once, length
+        self._model, self.at_once, self._length = model, at_once, length
         self._cache = StaticCache(config=model.config, max_cache_len=length)
         self._generator = torch.Generator(model.device).manual_seed(seed)
         self._token_B1 = torch.zeros(at_once, 1, dtype=torch.long, device=model.device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     @torch.no_grad()
-    def go_on(self, prompts_BT: Tensor, advance: Callable[[float], object]) -> np.ndarray:
-        """Sequences that begin with the prompts; where these are fewer, the last one fills up."""
+    def go_on(
+        self,
+        prompts_BT: Tensor,
+        advance: Callable[[float], object] = lambda tokens: None,
+        n_steps: int | None = None,
+    ) -> np.ndarray:
+        """Sequences that begin with the prompts; where these are fewer, the last one fills up.
+
+        Args:
+            prompts_BT: token ids.
+            advance: is told of each step how many tokens it wrote.
+            n_steps: to be made; by default all.
+        """
         n_prompts, prompt = prompts_BT.shape
-        filled = prompts_BT[-1:].expand(self._at_once - n_prompts, -1)
+        filled = prompts_BT[-1:].expand(self.at_once - n_prompts, -1)
         made_BT = torch.cat([prompts_BT, filled]).to(self._model.device)
         made_BT = F.pad(made_BT, (0, self._length - prompt))
         step = self._captured(made_BT[:, :prompt])
         self._begin(made_BT[:, :prompt])
-        for place in range(prompt, self._length):
+        end = self._length if n_steps is None else min(self._length, prompt + n_steps)
+        for place in range(prompt, end):
             if place > prompt:
                 step()
             made_BT[:, place] = self._token_B1[:, 0]

@@ -1,0 +1,197 @@
+"""The command `recover`."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pruning_kit.bounds import Range, Setting
+from pruning_kit.cli import options as opt
+from pruning_kit.cli.console import notes, out
+from pruning_kit.cli.invocation import with_option
+from pruning_kit.errors import PlanError
+from pruning_kit.inputs.hub_text import HubText
+from pruning_kit.machine import disk
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.printable import copyable
+from pruning_kit.pruning.distillation.settings import TRAINING, DistillationSettings
+from pruning_kit.sweeps.settings import SweepSettings, WorkbenchSettings
+
+if TYPE_CHECKING:
+    from pruning_kit.runs.results import Run
+    from pruning_kit.sweeps.recover import Recovering
+    from pruning_kit.sweeps.workbench import Workbench
+
+MINUTES = 5.0
+FULL, LORA = "full", "lora"
+
+
+def _training(help: str, error: type[PlanError] = PlanError, allowed: Range | None = None) -> Any:
+    return opt.option(Setting(help, TRAINING, error, allowed))
+
+
+@opt.with_settings(WorkbenchSettings, HubText, DistillationSettings)
+def recover(
+    ctx: typer.Context,
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="The model folder to write; it must not exist yet.")
+    ],
+    remove: Annotated[
+        str | None, typer.Option(help="Blocks to remove, such as 1+3 or 7-9.")
+    ] = None,
+    run_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", help="Take model and plan from this sweep: the best of --size when bridged."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Blocks to remove, with --run. Default: 1.")
+    ] = None,
+    tokens: Annotated[str | None, _training("Tokens to learn from, such as 500k or 8M.")] = None,
+    minutes: Annotated[
+        float | None,
+        _training(
+            f"Time for the whole command, measuring and saving included. Default: {MINUTES:g}, "
+            "where no tokens are named.",
+            allowed=Range(0, 100_000, strictly=True),
+        ),
+    ] = None,
+    until_ppl: Annotated[
+        float | None,
+        _training(
+            "Stop at this perplexity of unseen calibration text: trainings of twice the length "
+            "each, up to --tokens or --minutes.",
+            allowed=Range(1, 10**9, strictly=True),
+        ),
+    ] = None,
+    method: Annotated[
+        Literal["full", "lora"],
+        _training("full: all weights; lora: low-rank adapters, merged at the end."),
+    ] = "full",
+    keep_text: Annotated[
+        Path | None, _training("Keep what the whole model wrote in this file.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The run folder to write. Default: DIR-run, beside the model folder."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped command.")] = False,
+    **typed: Any,
+) -> None:
+    """Cut blocks out of a model, bridge the gaps, and train back what was lost.
+
+    [bold]Examples[/]
+
+      python main.py recover --model demo --remove 1+4 --minutes 5 --out ./smaller
+      pruning-kit recover --run results/RUN --size 2 --tokens 8M --out ./smaller
+      torchrun --nproc-per-node 2 -m pruning_kit recover --remove 1+4 --tokens 32M --out ./smaller
+    """
+    began = time.monotonic()
+    if tokens and minutes:
+        raise PlanError("cannot use both --tokens and --minutes: each says how long. Give one.")
+    from pruning_kit.export.huggingface import check_target
+    from pruning_kit.runs.opening import check_place
+    from pruning_kit.runs.ranks import current_ranks
+    from pruning_kit.runs.results import load_run
+    from pruning_kit.sweeps.recover import Goal, Recovering, best_of
+
+    folder = output or out_folder.with_name(f"{out_folder.name}-run")
+    check_target(out_folder)
+    check_place(folder)
+    plan = None if remove is None else Plan.parse(remove, "--remove")
+    if run_folder:
+        run = load_run(run_folder)
+        typed["model"] = typed["model"] or run.facts.model.name
+        plan = plan or best_of(run, size or 1)
+    if plan is None:
+        raise PlanError(
+            "cannot recover without a plan: nothing says what to remove. Name blocks with "
+            "--remove, or a sweep with --run."
+        )
+    settings = opt.settings_from(
+        SweepSettings,
+        typed,
+        hub_text=opt.settings_from(HubText, typed),
+        distillation=opt.settings_from(DistillationSettings, typed),
+        output=folder,
+        resume=resume,
+        command=ctx.obj,
+    )
+    goal = Goal.parse(tokens, minutes or (None if tokens else MINUTES), until_ppl, method == LORA)
+    ranks = current_ranks()
+    from pruning_kit.cli.terminal import TerminalObserver
+    from pruning_kit.sweeps.observer import SilentObserver
+
+    observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
+    recovering = Recovering(plan, goal, settings, observer, ranks, began, time.monotonic)
+    try:
+        found = recovering.carry_out()
+    except KeyboardInterrupt:
+        again = copyable(with_option(ctx.obj, "--resume"))
+        if ranks.leads:
+            notes.show_line(f"Stopped. What was learnt is in {folder}; go on with: {again}")
+        raise typer.Exit(130) from None
+    if ranks.leads:
+        _finish(ctx, recovering, *found, out_folder, keep_text)
+
+
+def _finish(
+    ctx: typer.Context,
+    recovering: Recovering,
+    run: Run,
+    bench: Workbench,
+    variant: Variant,
+    folder: Path,
+    keep_text: Path | None,
+) -> None:
+    """Save the model, write results and figures, and print what was won."""
+    from pruning_kit.cli.prune import print_checks
+    from pruning_kit.cli.terminal import describe_run
+    from pruning_kit.export.huggingface import export
+    from pruning_kit.findings.analysis import analyse
+    from pruning_kit.reporting.figures import OF_EVERY_SWEEP, save_figures
+    from pruning_kit.reporting.formats import rich_table
+    from pruning_kit.reporting.recovered import recovered_table
+    from pruning_kit.runs.results import measured_numbers, write_csv
+    from pruning_kit.sweeps.recover import made_of, written_text
+
+    numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
+    bridges, recovered = made_of(variant, bench)
+    checks = export(bench.loaded, variant.plan, folder, numbers, ctx.obj, bridges, recovered)
+    if keep_text is not None:
+        disk.write_file(keep_text, written_text(bench, variant))
+    analysis = analyse(run)
+    write_csv(run, run.folder / "results.csv")
+    save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
+    for line in describe_run(run):
+        out.say(line)
+    out.line()
+    if table := recovered_table(analysis):
+        out.show(rich_table(table))
+        out.line()
+    print_checks(checks)
+    out.say(_what_training_did(recovering, bench, variant))
+    how = f", {variant.recovery}," if variant.recovery else ""
+    out.say(
+        f"{bench.loaded.source.name} without {variant.plan.short}{how} is saved in {folder}; the "
+        f"run, with its curve, in {run.folder}."
+    )
+
+
+def _what_training_did(recovering: Recovering, bench: Workbench, variant: Variant) -> str:
+    """Told by the text that nothing was fitted on."""
+    if recovering.refused is not None:
+        what = "bridged" if variant.recovery == BRIDGED else "as cut"
+        return f"The model {what} is kept: the kit {recovering.refused}"
+    curve = bench.shelf[variant].curve
+    start, best = curve[0], min(curve, key=lambda point: point.nats)
+    return (
+        f"Perplexity of unseen calibration text: {math.exp(start.nats):.2f} at the start, "
+        f"{math.exp(best.nats):.2f} after {best.tokens:,} tokens and {best.seconds:,.0f} seconds."
+    )

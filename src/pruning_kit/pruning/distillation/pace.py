@@ -1,0 +1,103 @@
+"""Pace: how fast a distillation goes here, by a trial, and how far it gets in a time."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+from pruning_kit.errors import PlanError
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.machine.devices import Stopwatch, device_sync
+from pruning_kit.pruning.distillation.distilled import MOST_WRITTEN, Amount, Learning
+from pruning_kit.pruning.distillation.schedule import LEAST_TOKENS
+from pruning_kit.pruning.distillation.training import LEAST_LOOKS, LOOKED_AT
+from pruning_kit.pruning.distillation.writing import Writer, choose_at_once, prompts
+
+FIRST_GUESS = {"cuda": 8_000_000, "cpu": 200_000}
+"""Tokens whose batches the first trial has."""
+TRIAL_STEPS = 3
+WRITTEN_AT_TRIAL = 16
+"""Tokens of each sequence."""
+SURE = 0.9
+"""Share of a time that is planned for, since paces vary."""
+
+
+class Pace(NamedTuple):
+    """Seconds that parts of a distillation take."""
+
+    read_s: float
+    """Of a token that is learnt from."""
+    written_s: float
+    """Of a token that the whole model writes."""
+    look_s: float
+    """Of a look at the unseen text."""
+
+    def seconds(self, tokens: int, share_written: float) -> float:
+        """Of a training on so many tokens."""
+        n_written = min(tokens * share_written, MOST_WRITTEN)
+        read_s = tokens * self.read_s
+        looks_s = max((LEAST_LOOKS + 1) * self.look_s, LOOKED_AT * read_s)
+        return read_s + n_written * self.written_s + looks_s
+
+    def tokens(self, seconds: float, share_written: float) -> int:
+        """That can be read in a time; 0 if it is over before a first one."""
+        left = (SURE - LOOKED_AT) * seconds - (LEAST_LOOKS + 1) * self.look_s
+        both = left / (self.read_s + share_written * self.written_s)
+        if both * share_written > MOST_WRITTEN:
+            both = (left - MOST_WRITTEN * self.written_s) / self.read_s
+        return max(0, int(both))
+
+
+def pace_of(learning: Learning, student: Decoder, amount: Amount) -> Pace:
+    """Try the batches of an amount on a copy of a pruned model.
+
+    Args:
+        learning: what it would learn from.
+        student: the pruned model; it is left as it is.
+        amount: how long the training would be.
+    """
+    schedule, model = learning.schedule(amount), learning.whole.model
+    stopwatch = Stopwatch(learning.clock, device_sync(model.device))
+    seconds, written_s = stopwatch.seconds, 0.0
+    if learning.settings.share_written:
+        writer = Writer(model, choose_at_once(model, schedule.length), schedule.length, seed=0)
+        prompts_BT = prompts(learning.text_N, writer.at_once, schedule.length, seed=0)
+        writer.go_on(prompts_BT, n_steps=TRIAL_STEPS)
+        written_s = seconds(lambda: writer.go_on(prompts_BT, n_steps=WRITTEN_AT_TRIAL))
+        written_s /= WRITTEN_AT_TRIAL * writer.at_once
+    plain = learning.reading_only()
+    training = plain.training(Decoder(copy.deepcopy(student.model)), schedule)
+    training.try_step(0)
+    read_s = min(seconds(lambda: training.try_step(1)) for _ in range(TRIAL_STEPS))
+    return Pace(read_s / schedule.tokens_per_step, written_s, seconds(training.nats))
+
+
+def amount_within(
+    seconds: float, learning: Learning, student: Decoder, adapters: bool = False
+) -> tuple[Amount, Pace]:
+    """The longest training that a time allows, by two trials: batches hang on the length.
+
+    Raises:
+        PlanError: if it allows none.
+    """
+    kind = learning.whole.device.type
+    amount = Amount(FIRST_GUESS.get(kind, FIRST_GUESS["cpu"]), adapters)
+    began = learning.clock()
+    for _ in range(2):
+        pace = pace_of(learning, student, amount)
+        left = seconds - (learning.clock() - began)
+        tokens = pace.tokens(left, learning.settings.share_written)
+        if tokens < LEAST_TOKENS:
+            raise PlanError(
+                f"cannot distil in what is left of the time: {max(0.0, left):.0f} seconds are "
+                f"enough for {tokens:,} tokens, and at least {LEAST_TOKENS:,} are needed. Give "
+                "more minutes."
+            )
+        amount = Amount(_two_digits(tokens), adapters)
+    return amount, pace
+
+
+def _two_digits(tokens: int) -> int:
+    """Rounded down, to be read by people."""
+    unit = 10 ** max(0, len(str(tokens)) - 2)
+    return tokens // unit * unit

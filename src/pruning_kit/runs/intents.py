@@ -1,0 +1,81 @@
+"""Intents: what a recovery set out to do, kept beside what it made, to be gone on with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from pruning_kit.errors import RunError
+from pruning_kit.machine import disk
+from pruning_kit.machine.typed import Count, MisfitError, fit
+from pruning_kit.runs.store import RECOVERIES, RESTORE, RUN_FILE
+
+INTENT_FILE = "intent.json"
+
+
+class Intent(Struct, frozen=True, kw_only=True):
+    """What was asked for, and the tokens that came of it."""
+
+    asked: dict[str, str]
+    tokens: tuple[Count, ...]
+    """Of each training, the longest last: where minutes were asked for, by a trial."""
+
+
+def refuse_taken(folder: Path, resume: bool) -> None:
+    """Refuse a folder in which a run or a stopped recovery is, if it is not to be gone on with.
+
+    Raises:
+        RunError: naming it.
+    """
+    with disk.disk_errors(str(folder)):
+        taken = any(path.exists() for path in (folder / RUN_FILE, _path(folder)))
+    if taken and not resume:
+        raise RunError(
+            f"cannot recover into {folder}: a run is already there. Choose another with `output`, "
+            "or go on with it by `resume`."
+        )
+
+
+def read_intent(folder: Path) -> Intent | None:
+    """What a stopped recovery set out to do; None where none was begun.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    path = _path(folder)
+    if not path.exists():
+        return None
+    try:
+        return fit(disk.read_json(path, RESTORE), Intent)
+    except MisfitError as misfit:
+        raise RunError(f"cannot read {path}: it {misfit.of_one}. {RESTORE}") from None
+
+
+def write_intent(folder: Path, intent: Intent) -> None:
+    """Keep it.
+
+    Raises:
+        RunError: if the disk refuses.
+    """
+    with disk.disk_errors(str(folder)):
+        _path(folder).parent.mkdir(parents=True, exist_ok=True)
+    disk.write_json(_path(folder), intent)
+
+
+def refuse_other_intent(folder: Path, stored: Intent, asked: dict[str, str]) -> None:
+    """Refuse to go on with another recovery than was begun.
+
+    Raises:
+        RunError: naming the first difference.
+    """
+    if difference := disk.first_difference(stored.asked, asked):
+        name, then, now = difference
+        raise RunError(
+            f"cannot resume {folder}: it was begun with {name}={then}, this one asks for {now}. "
+            "Ask for the same again, or give another `output`."
+        )
+
+
+def _path(folder: Path) -> Path:
+    return folder / RECOVERIES / INTENT_FILE

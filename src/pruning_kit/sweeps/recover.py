@@ -1,0 +1,291 @@
+"""Recovering one plan: bridged, trained, and measured beside the whole and the cut model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from pruning_kit.errors import NoGainError, PlanError
+from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.machine.devices import using_threads
+from pruning_kit.plans.costs import Cost
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.plans.variant import Recovery as How
+from pruning_kit.pruning import recovery as recoveries
+from pruning_kit.pruning.bridges.bridging import Bridges, Bridging
+from pruning_kit.pruning.distillation.distilled import ADAPTERS, NAME, Amount, count, forms_of
+from pruning_kit.pruning.distillation.pace import Pace, amount_within, pace_of
+from pruning_kit.pruning.distillation.training import Alone
+from pruning_kit.pruning.recovered import Recovered, pruned_copy
+from pruning_kit.pruning.recovery import is_trained
+from pruning_kit.pruning.surgery import count_parameters
+from pruning_kit.runs.facts import NLL
+from pruning_kit.runs.intents import (
+    Intent,
+    read_intent,
+    refuse_other_intent,
+    refuse_taken,
+    write_intent,
+)
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.results import Run, load_run
+from pruning_kit.search.named import parse
+from pruning_kit.search.together import Together
+from pruning_kit.sweeps.building import find, prepare
+from pruning_kit.sweeps.keeping import Kept
+from pruning_kit.sweeps.observer import Observer
+from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.shelf import Shelf
+from pruning_kit.sweeps.sweep import measure, threads_of
+from pruning_kit.sweeps.workbench import Workbench
+
+SAVING_S, SAVED_BYTES_PER_S = 5.0, 2e8
+"""Of verifying and saving a model."""
+FIRST_TOKENS = 250_000
+"""Of the first of several trainings."""
+LONGEST = 8_000_000
+"""Tokens of the last of several, where nothing bounds them."""
+LONG_S = 60.0
+"""A time that is told beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """How long to train, and what."""
+
+    amount: Amount | None
+    """Tokens that were named."""
+    seconds: float | None
+    """For everything, where no tokens were named."""
+    nats: float | None
+    """Of unseen text, at which it is enough."""
+    adapters: bool
+
+    @classmethod
+    def parse(
+        cls, tokens: str | None, minutes: float | None, until_ppl: float | None, adapters: bool
+    ) -> Goal:
+        """What was typed.
+
+        Raises:
+            PlanError: if the tokens cannot be read.
+        """
+        details = (tokens or "", *[ADAPTERS] * adapters)
+        return cls(
+            None if tokens is None else Amount.of(How(NAME, details)),
+            None if minutes is None else 60 * minutes,
+            None if until_ppl is None else math.log(until_ppl),
+            adapters,
+        )
+
+
+@dataclass(eq=False)
+class Recovering:
+    """One plan on its way back.
+
+    Args:
+        plan: what is removed.
+        goal: how long to train.
+        settings: of workbench and run; the folder is named.
+        observer: is told of progress.
+        ranks: the processes that take part.
+        began: when the command did, by `clock`.
+        clock: in seconds.
+    """
+
+    plan: Plan
+    goal: Goal
+    settings: SweepSettings
+    observer: Observer
+    ranks: Ranks
+    began: float
+    clock: Callable[[], float]
+    refused: str | None = field(default=None, init=False)
+    """Why the trained model is not kept, if it is not."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        assert self.settings.output is not None
+        return self.settings.output
+
+    def carry_out(self) -> tuple[Run, Workbench, Variant]:
+        """Train, then measure beside the whole model and the one as cut.
+
+        Returns:
+            The run, its workbench, and the variant to keep: trained if that gained, else bridged,
+            else as cut.
+
+        Raises:
+            PruningKitError: if anything asked for cannot be had.
+        """
+        bench = self._open()
+        amounts = self._amounts(bench)
+        asked = self._train(bench, amounts)
+        proposer = Together((parse(f"{self.plan} {asked}"),))
+        run, bench = open_run(self.settings, bench, proposer, self.ranks, begun=True)
+        measure(run, proposer, bench, self.ranks, self.settings.resume)
+        found = load_run(run.folder)
+        kept = (asked, Variant(self.plan, BRIDGED), Variant(self.plan))
+        return found, bench, next(one for one in kept if one in found.variants)
+
+    def _open(self) -> Workbench:
+        """The workbench, which keeps what is trained in the folder of the run."""
+        self.settings.check()
+        if self.ranks.leads:
+            refuse_taken(self.folder, self.settings.resume)
+        found = find(
+            self.settings,
+            self.observer,
+            partial(recoveries.check, Variant(self.plan, BRIDGED)),
+            self.ranks.local_rank,
+        )
+        bench = prepare(found, self.observer, threads_of(self.ranks))
+        shelf = Shelf(self.folder, bench.loaded.saved_dtype, writes=self.ranks.leads)
+        return bench.in_run(bench.threads, shelf, Kept(self.folder), self.ranks)
+
+    def _amounts(self, bench: Workbench) -> list[Amount]:
+        """The trainings to make, each longer than the one before; the first process decides."""
+        text = None
+        if self.ranks.leads:
+            stored = read_intent(self.folder) if self.settings.resume else None
+            intent = stored or Intent(asked=self._asked(bench), tokens=self._tokens(bench))
+            refuse_other_intent(self.folder, intent, self._asked(bench))
+            write_intent(self.folder, intent)
+            text = ",".join(map(str, intent.tokens))
+        tokens = self.ranks.share("tokens", text).split(",")
+        return [Amount(int(one), self.goal.adapters) for one in tokens]
+
+    def _asked(self, bench: Workbench) -> dict[str, str]:
+        """What has to agree for a stopped recovery to be gone on with."""
+        goal, training = self.goal, self.settings.distillation
+        return {
+            "plan": str(self.plan),
+            "model": bench.loaded.weights_sha256,
+            "tokens": "" if goal.amount is None else str(goal.amount.tokens),
+            "until": "" if goal.nats is None else str(goal.nats),
+            "adapters": str(goal.adapters),
+            **{name: str(value) for name, value in asdict(training).items()},
+        }
+
+    def _tokens(self, bench: Workbench) -> tuple[int, ...]:
+        """Of each training, by what was named or by a trial; what it will take is said."""
+        bench.fit([self.plan])
+        with using_threads(bench.threads):
+            forms = forms_of(self.plan, bench.material)
+            student = pruned_copy(bench.decoder, self.plan, forms)
+            student.model.to(bench.learning.whole.device)
+            longest, pace = self._longest(bench, student)
+        share = self.settings.distillation.share_written
+        tokens = (longest,) if self.goal.nats is None else _doubling(longest)
+        seconds = sum(pace.seconds(one, share) for one in tokens)
+        if seconds > LONG_S:
+            most = " at most" * (len(tokens) > 1)
+            self.observer.say(
+                f"Training {self.plan} on {count(sum(tokens))} tokens will take{most} about "
+                f"{seconds:,.0f} seconds."
+            )
+        return tokens
+
+    def _longest(self, bench: Workbench, student: Decoder) -> tuple[int, Pace]:
+        """Tokens of the longest training, and the pace of its batches."""
+        goal, alone = self.goal, replace(bench.learning, together=Alone())
+        if goal.seconds is None:
+            amount = goal.amount or Amount(LONGEST, goal.adapters)
+            return amount.tokens, pace_of(alone, student, amount)
+        left = goal.seconds - (self.clock() - self.began) - self._afterwards_s(bench)
+        if goal.nats is not None:
+            left /= 2  # so long are all trainings before the longest one
+        amount, pace = amount_within(left * self.ranks.size, alone, student, goal.adapters)
+        return amount.tokens, pace
+
+    def _afterwards_s(self, bench: Workbench) -> float:
+        """Seconds of measuring, verifying and saving."""
+        kept = bench.n_blocks - self.plan.size
+        calls = 2 * bench.n_blocks + 3 * kept
+        per_window = bench.cost_per_window("reported", range(1)).seconds(1, calls, 5)
+        n_windows = sum(len(text.windows) for text in bench.texts.values())
+        n_bytes = 4 * count_parameters(bench.decoder.model)
+        return n_windows * per_window + SAVING_S + n_bytes / SAVED_BYTES_PER_S
+
+    def _train(self, bench: Workbench, amounts: Sequence[Amount]) -> Variant:
+        """The last training that was made; it is on the shelf, or refused there."""
+        shelf = bench.shelf
+        assert isinstance(shelf, Shelf)
+        for amount in amounts:
+            asked = Variant(self.plan, amount.recovery)
+            try:
+                bench.recover([asked])
+            except NoGainError as error:
+                shelf.refuse(asked, str(error))
+                self.refused = str(error)
+                continue
+            self.refused = None
+            self.ranks.wait_for_all(f"trained/{asked}")
+            best = min(point.nats for point in shelf[asked].curve)
+            if self.goal.nats is not None and best <= self.goal.nats:
+                break
+        return asked
+
+
+def made_of(variant: Variant, bench: Workbench) -> tuple[Bridges | None, Recovered | None]:
+    """What a variant of a workbench is exported with."""
+    if variant.recovery is None:
+        return None, None
+    bridges = None
+    if isinstance(bench.bridging, Bridging):
+        with suppress(NoGainError), using_threads(bench.threads):
+            bridges = bench.bridging.bridges(variant.plan)
+    return bridges, bench.shelf[variant] if variant.recovery != BRIDGED else None
+
+
+def written_text(bench: Workbench, variant: Variant) -> str:
+    """What the whole model wrote for a distilled variant, a line for each sequence.
+
+    Raises:
+        PlanError: if it wrote nothing for it.
+    """
+    learning = bench.learning
+    if not is_trained(variant) or not learning.settings.share_written:
+        raise PlanError(
+            f"cannot keep what the whole model wrote for {variant}: it wrote nothing. Leave out "
+            "`keep_text`."
+        )
+    assert variant.recovery is not None
+    rows_KT = learning.mixture(learning.schedule(Amount.of(variant.recovery))).written_KT
+    texts = bench.loaded.tokenizer.batch_decode(rows_KT.tolist())
+    return "".join(f"{' '.join(text.split())}\n" for text in texts)
+
+
+def best_of(run: Run, size: int) -> Plan:
+    """The plan of a size that costs least, bridged where there is such a row.
+
+    Raises:
+        PlanError: if the run has none of that size.
+    """
+    role = run.facts.choosing_role
+    variants = [v for v in run.judged_by(Cost.bridged) if v.plan.size == size]
+    if not variants:
+        raise PlanError(
+            f"cannot choose a plan of {size} blocks from {run.folder}: it measured none. Give "
+            "`size` another number, or name the blocks."
+        )
+    nll = run.sums_of(variants, NLL, role)
+    assert nll is not None, "every round takes it"
+    return variants[int(np.nanargmin(nll.sum(axis=1)))].plan
+
+
+def _doubling(longest: int) -> tuple[int, ...]:
+    """Amounts of which each is twice the one before, up to the longest."""
+    found = [longest]
+    while found[0] // 2 >= FIRST_TOKENS:
+        found.insert(0, found[0] // 2)
+    return tuple(found)
