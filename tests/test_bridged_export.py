@@ -111,6 +111,19 @@ def test_the_folder_has_the_perplexity_of_the_row(make_base, name, dtype, tmp_pa
         torch.testing.assert_close(again, row, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_bridges_in_another_format_are_hashed_and_made_again_as_they_are_saved(
+    base, bridges, dtype, tmp_path
+):
+    export(base, bridges.plan, tmp_path / "out", bridges=bridges, dtype=dtype)
+    checks = [*verify_folder(tmp_path / "out"), *repeat(tmp_path / "out", base, bridges)]
+    assert [check.name for check in checks if not check.passed] == []
+    stored, own = (read_recipe(tmp_path / "out").bridges, bridges.fits)
+    assert stored is not None
+    same = {gap: stored.gaps[str(gap)].sha256 == fit.sha256 for gap, fit in own.items()}
+    assert set(same.values()) == {dtype == "float32"}  # what 16 bits hold, 32 hold
+
+
 def also(found: Bridging) -> list[Bridges]:
     """Of the largest plan whose bridges help."""
     helped = [plan for plan, one in sorted(found.judged.items()) if one.helps]

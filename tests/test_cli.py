@@ -505,6 +505,12 @@ def test_prune_writes_a_folder_that_verify_and_plain_transformers_accept(
     assert "FAILED" not in out
     assert AutoModelForCausalLM.from_pretrained(out_folder).config.n_layer == 2
     assert "perplexity of the whole model" in (out_folder / "README.md").read_text()
+    halved = ("--run", tmp_path / "run", "--dtype", "bfloat16", "--out", tmp_path / "half")
+    code, _, err = run("prune", "--remove", "1", *halved)
+    assert code == 0
+    assert " ".join(err.split()) == (
+        "Note: weights are saved as bfloat16; all is measured with the base model's, in float32."
+    )
     code, out, _ = run("verify", out_folder)
     assert code == 0
     assert "passed" in out
@@ -525,6 +531,11 @@ def test_verify_says_what_is_wrong_and_ends_with_1(run, model_folder, tmp_path):
         (("prune", "--remove", "none", "--out", "p"), "cannot prune by an empty plan"),
         (("prune", "--remove", "0-2", "--out", "p"), "cannot remove all 3 blocks"),
         (("prune", "--remove", "7", "--out", "p"), "cannot remove block 7"),
+        (
+            ("prune", "--remove", "1", "--out", "p", "--dtype", "int8"),
+            "cannot save weights as 'int8': the kit writes float32, float16, bfloat16, float64. "
+            "Name one of these with --dtype.",
+        ),
     ],
 )
 def test_a_plan_that_cannot_be_cut_leaves_no_folder(run, model_folder, tmp_path, words, message):

@@ -28,8 +28,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from pruning_kit.errors import ExportError, ModelError, PlanError, VerificationError
 from pruning_kit.export import huggingface as export_module
 from pruning_kit.export.huggingface import export
-from pruning_kit.export.recipe import Recipe, block_map, read_recipe, render_card
-from pruning_kit.export.verification import Check
+from pruning_kit.export.recipe import Recipe, block_map, read_recipe, render_card, write_recipe
+from pruning_kit.export.repetition import repeat
+from pruning_kit.export.verification import Check, verify_folder
 from pruning_kit.inputs.models import LoadedModel, ModelSource, find_model, load_model
 from pruning_kit.inputs.weights import weights_hash
 from pruning_kit.plans.plan import Plan
@@ -149,6 +150,47 @@ class TestFolder:
         again = load_model(find_model(str(tmp_path / "out")))
         assert again.stored_dtype == str(dtype).removeprefix("torch.")
         assert again.model.config.num_hidden_layers == 2
+
+    @pytest.mark.parametrize("stored", [torch.float16, torch.float32])
+    @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+    def test_weights_are_saved_in_the_format_that_is_asked_for(
+        self, make_base: Callable[..., LoadedModel], stored: torch.dtype, dtype: str, tmp_path: Path
+    ) -> None:
+        base, out = make_base(dtype=stored), tmp_path / "out"
+        assert all(check.passed for check in export(base, Plan((1, 3)), out, dtype=dtype))
+        tensors, model = load_file(out / "model.safetensors"), AutoModelForCausalLM
+        assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, dtype)}
+        assert model.from_pretrained(out).dtype == getattr(torch, dtype)
+        recipe, of_base = read_recipe(out), str(stored).removeprefix("torch.")
+        assert (recipe.dtype, recipe.base_dtype) == (dtype, of_base)
+        card, note = (
+            (out / "README.md").read_text(),
+            f"; measured with the base model's, in {of_base}",
+        )
+        assert f"| weights saved as | {dtype}{note * (dtype != of_base)} |" in card
+        assert all(check.passed for check in [*verify_folder(out), *repeat(out, base, None)])
+
+    def test_a_recipe_of_another_format_than_the_weights_is_found(
+        self, pruned: Path, tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(pruned, tmp_path / "copy")
+        write_recipe(structs.replace(read_recipe(folder), dtype="bfloat16"), folder)
+        (fault,) = [check.detail for check in verify_folder(folder) if not check.passed]
+        assert fault == "it says bfloat16 weights, the files hold float16"
+
+    def test_a_weight_that_the_format_cannot_hold_is_named(
+        self, make_base: Callable[..., LoadedModel], tmp_path: Path
+    ) -> None:
+        base = make_base(dtype=torch.float32)
+        with torch.no_grad():
+            base.model.transformer.h[2].mlp.c_fc.weight[3, 5] = 1e5
+        with pytest.raises(ExportError) as error:
+            export(base, Plan((1,)), tmp_path / "out", dtype="float16")
+        assert str(error.value) == (
+            "cannot save weights as float16: transformer.h.1.mlp.c_fc.weight holds a number that "
+            "is not finite in it (its largest is 65,504). Save them as `dtype` bfloat16 or float32."
+        )
+        assert not list(tmp_path.iterdir())
 
     def test_a_pruned_folder_can_be_pruned_again(
         self, base: LoadedModel, pruned: Path, tmp_path: Path
@@ -372,8 +414,14 @@ class TestRefusal:
     def test_weights_in_a_format_that_cannot_be_written(
         self, base: LoadedModel, tmp_path: Path
     ) -> None:
-        with pytest.raises(ExportError, match=r"cannot save weights as 'I8', the format"):
+        said = (
+            r"cannot save weights as 'I8': the kit writes float32, float16, bfloat16, float64\. "
+            r"Name one of these with `dtype`\."
+        )
+        with pytest.raises(ExportError, match=said):
             export(dataclasses.replace(base, stored_dtype="I8"), Plan((1,)), tmp_path / "out")
+        with pytest.raises(ExportError, match=said):
+            export(base, Plan((1,)), tmp_path / "out", dtype="I8")
 
 
 def fail_with(error: BaseException) -> Callable[..., None]:

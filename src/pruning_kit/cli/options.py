@@ -149,6 +149,10 @@ OPTIONS = {"timing=None": "--no-speed", "bridges=None": "--bridge left out"} | {
 Model = Annotated[str | None, option_of(WorkbenchSettings, "model")]
 CalibrateOn = Annotated[str | None, option_of(WorkbenchSettings, "calibrate_on")]
 Device = Annotated[str, option_of(WorkbenchSettings, "device")]
+SavedFormat = Annotated[
+    str | None,
+    _own("Number format of the saved weights; by default that of the base model's.", "", "--dtype"),
+]
 Mode = Annotated[
     request.Mode | None,
     _own(

@@ -45,6 +45,7 @@ def prune(
     ] = False,
     calibrate_on: opt.CalibrateOn = None,
     device: opt.Device = "auto",
+    dtype: opt.SavedFormat = None,
 ) -> None:
     """Cut blocks out of a model, verify the result, and save it as a Hugging Face folder.
 
@@ -57,13 +58,15 @@ def prune(
     plan = Plan.parse(remove, "--remove")
     if not (bridge or refit):
         opt.refuse_unbridged(ctx)
-    from pruning_kit.export.huggingface import check_target, export
+    from pruning_kit.export.huggingface import check_target, export, saved_format
     from pruning_kit.inputs.models import find_model, load_model
     from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
     check_target(out_folder)
+    if dtype is not None:
+        saved_format(dtype)
     source = find_model(model or (run.facts.model.name if run else None))
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
@@ -75,8 +78,15 @@ def prune(
         loaded, bridges, recovered = _made(variant, source.name, run, calibrate_on, device)
     loaded = loaded or load_model(source)
     numbers = measured_numbers(run, variant, loaded.weights_sha256) if run else None
-    checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered)
-    print_checks(checks)
+    if dtype not in (None, loaded.stored_dtype):
+        notes.say(
+            f"weights are saved as {dtype}; all is measured with the base model's, in "
+            f"{loaded.stored_dtype}.",
+            "Note:",
+            "bold yellow",
+        )
+    checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered, dtype)
+    _print_checks(checks)
     how = [f"{', '.join(map(str, bridges.fits))} bridged"] if bridges else []
     how += [str(variant.recovery)] if recovered else []
     told = "".join(f", {one}" for one in how) + "," * bool(how)

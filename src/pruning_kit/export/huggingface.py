@@ -33,11 +33,12 @@ from pruning_kit.export.verification import Check, require, verify_folder
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.inputs.texts import PreparedText
-from pruning_kit.inputs.weights import weights_hash
+from pruning_kit.inputs.weights import DTYPES, weights_hash
+from pruning_kit.machine.devices import dtype_name
 from pruning_kit.machine.versions import now, versions
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.bridges.bridging import Bridges
-from pruning_kit.pruning.bridges.folding import folded
+from pruning_kit.pruning.bridges.folding import folded, form_sha256, rounded
 from pruning_kit.pruning.recovered import Recovered
 from pruning_kit.pruning.surgery import (
     count_parameters,
@@ -59,12 +60,12 @@ def export(
     command: str | None = None,
     bridges: Bridges | None = None,
     recovered: Recovered | None = None,
+    dtype: str | None = None,
 ) -> list[Check]:
     """Cut the plan's blocks out, verify the result and save it with tokenizer, card and recipe.
 
-    The folder appears when all of it is written and every check has passed. The weights are saved
-    in the number format in which the base model stores them, whatever it runs in. `loaded` keeps
-    all its blocks.
+    The folder appears when all of it is written and every check has passed. `loaded` keeps all its
+    blocks.
 
     Args:
         loaded: the base model.
@@ -75,6 +76,8 @@ def export(
         bridges: those of the plan, to be folded into the blocks before its gaps.
         recovered: the plan's model with weights of its own, made from the bridged one if there
             are bridges.
+        dtype: number format of the saved weights, such as `bfloat16`; None for the one in which
+            the base model stores them, whatever it runs in.
 
     Returns:
         The checks, all passed.
@@ -82,7 +85,7 @@ def export(
     Raises:
         PlanError: if the plan is empty, does not fit the model, or is not that of the bridges or
             of the recovered model.
-        ExportError: if the folder is taken or cannot be written.
+        ExportError: if the folder is taken, cannot be written, or the format holds not all weights.
         VerificationError: if the saved model is not the one in memory, or does not hold together.
     """
     if not plan.removed:
@@ -99,18 +102,19 @@ def export(
         )
     decoder, target = Decoder(loaded.model), Path(folder)
     forms = {} if bridges is None else bridges.forms
-    recipe = _recipe(loaded, decoder, plan, numbers or {}, command, bridges, recovered)
-    dtype = _torch_dtype(loaded.stored_dtype)
+    saved_as = saved_format(loaded.stored_dtype if dtype is None else dtype)
+    recovered = recovered and recovered.rounded(saved_as)
+    recipe = _recipe(loaded, decoder, plan, saved_as, numbers or {}, command, bridges, recovered)
     with _disk_errors_said(target):
         _remove_stale_partials(target)
-        check_target(target, needed_bytes=recipe.parameters * dtype.itemsize + SPARE_BYTES)
+        check_target(target, needed_bytes=recipe.parameters * saved_as.itemsize + SPARE_BYTES)
         with (
             _written_whole(target) as partial,
             folded(decoder, forms),
             recut(decoder, plan) as model,
         ):
             own = {} if recovered is None else recovered.weights
-            _save_weights(stored_copy(model, dtype, own), partial)
+            _save_weights(_held(stored_copy(model, saved_as, own)), partial)
             _save_tokenizer(loaded.tokenizer, partial)
             recipe = structs.replace(recipe, weights_sha256=weights_hash(partial))
             write_recipe(recipe, partial)
@@ -119,6 +123,18 @@ def export(
             checks = verify_folder(partial, reference=reference)
             require(checks, f"{loaded.source.name} without {plan.short}")
     return checks
+
+
+def _held(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, if its number format holds all of its weights."""
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ExportError(
+                f"cannot save weights as {dtype_name(weight.dtype)}: {name} holds a number that is "
+                f"not finite in it (its largest is {torch.finfo(weight.dtype).max:,.6g}). Save "
+                "them as `dtype` bfloat16 or float32."
+            )
+    return model
 
 
 def _save_weights(model: PreTrainedModel, folder: Path) -> None:
@@ -140,6 +156,7 @@ def _recipe(
     loaded: LoadedModel,
     decoder: Decoder,
     plan: Plan,
+    dtype: torch.dtype,
     numbers: Mapping[str, Number],
     command: str | None,
     bridges: Bridges | None,
@@ -156,24 +173,25 @@ def _recipe(
         kept=plan.kept(decoder.n_blocks),
         whole_parameters=count_parameters(loaded.model),
         parameters=predicted_parameters(decoder, plan),
-        dtype=loaded.stored_dtype,
+        dtype=dtype_name(dtype),
+        base_dtype=loaded.stored_dtype,
         weights_sha256="",
         created=now(),
         versions=versions(),
         command=command,
         numbers=dict(numbers),
-        bridges=None if bridges is None else _bridges_recipe(bridges),
+        bridges=None if bridges is None else _bridges_recipe(bridges, dtype),
         recovery=None if recovered is None else _recovery_recipe(recovered),
     )
 
 
-def _bridges_recipe(bridges: Bridges) -> BridgesRecipe:
+def _bridges_recipe(bridges: Bridges, dtype: torch.dtype) -> BridgesRecipe:
     fitting, tuning = bridges.calibration.fitting, bridges.calibration.tuning
     return BridgesRecipe(
         gaps={
-            str(gap): GapRecipe(strength=fit.strength, sha256=fit.sha256)
+            str(gap): GapRecipe(strength=fit.strength, sha256=form_sha256(rounded(fit.form, dtype)))
             for gap, fit in bridges.fits.items()
-            if fit.strength is not None and fit.sha256 is not None
+            if fit.strength is not None and fit.form is not None
         },
         fitting=_fitting_text(fitting),
         tuning=_fitting_text(tuning),
@@ -223,13 +241,17 @@ def _base_license(folder: Path) -> dict[str, str]:
     }
 
 
-def _torch_dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-        return dtype
+def saved_format(name: str) -> torch.dtype:
+    """The number format of that name, if weights can be saved in it.
+
+    Raises:
+        ExportError: naming it, and those that there are.
+    """
+    if name in DTYPES.values():
+        return getattr(torch, name)
     raise ExportError(
-        f"cannot save weights as {name!r}, the format they are stored in: the kit writes float32, "
-        "float16 and bfloat16. Save the base model in one of these first."
+        f"cannot save weights as {name!r:.40}: the kit writes {', '.join(DTYPES.values())}. Name "
+        "one of these with `dtype`."
     )
 
 

@@ -131,6 +131,8 @@ class Recipe(Struct, frozen=True, kw_only=True):
     command: str | None
     numbers: dict[str, Number]
     """What was measured, under the names it is shown by."""
+    base_dtype: str | None = None
+    """Number format of the base model's weights, with which all was measured; None: `dtype`."""
     bridges: BridgesRecipe | None = None
     """What was folded into the blocks before the gaps; None: nothing."""
     recovery: RecoveryRecipe | None = None

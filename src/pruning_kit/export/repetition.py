@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pruning_kit.export.huggingface import saved_format
 from pruning_kit.export.recipe import BridgesRecipe, Recipe, read_recipe
 from pruning_kit.export.verification import Check
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.checkpoints import load_checkpoint
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.pruning.bridges.bridging import Bridges
-from pruning_kit.pruning.bridges.folding import folded, form_of
+from pruning_kit.pruning.bridges.folding import folded, form_of, rounded
 from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.pruning.recovered import Recovered
 from pruning_kit.pruning.surgery import recut, stored_copy
@@ -54,10 +55,12 @@ def repeat(
     recipe = read_recipe(Path(folder))
     decoder = Decoder(loaded.model)
     forms = {} if bridges is None or recipe.recovery is not None else bridges.forms
-    pruned = load_checkpoint(str(folder), Path(folder), "cpu", torch.float32, None).model
-    found = stored_copy(pruned, loaded.saved_dtype).state_dict()
+    checkpoint = load_checkpoint(str(folder), Path(folder), "cpu", torch.float32, None)
+    pruned, dtype = checkpoint.model, saved_format(checkpoint.stored_dtype)
+    forms = {gap: rounded(form, dtype) for gap, form in forms.items()}
+    found = stored_copy(pruned, dtype).state_dict()
     with folded(decoder, forms), recut(decoder, recipe.plan) as model:
-        again = stored_copy(model, loaded.saved_dtype).state_dict()
+        again = stored_copy(model, dtype).state_dict()
     bridged = {
         f"{decoder.family.stack}.{recipe.kept.index(gap.block)}.{decoder.family.projection}"
         for gap in forms
@@ -65,9 +68,9 @@ def repeat(
     changed = {} if recipe.recovery is None else recipe.recovery.weights
     checks = [_check_kept(found, again, bridged, changed)]
     if recovered is not None:
-        checks.append(_check_recovered(changed, recovered, found, again))
+        checks.append(_check_recovered(changed, recovered.rounded(dtype), found, again))
     elif recipe.bridges is not None and bridges is not None and not changed:
-        checks.append(_check_bridges(recipe, recipe.bridges, bridges, decoder, Decoder(pruned)))
+        checks.append(_check_bridges(recipe, recipe.bridges, bridges, forms, decoder, Decoder(pruned)))
     return checks
 
 
@@ -98,15 +101,20 @@ def _check_kept(
 
 
 def _check_bridges(
-    recipe: Recipe, stored: BridgesRecipe, bridges: Bridges, base: Decoder, pruned: Decoder
+    recipe: Recipe,
+    stored: BridgesRecipe,
+    bridges: Bridges,
+    forms: Mapping[Gap, Form],
+    base: Decoder,
+    pruned: Decoder,
 ) -> Check:
     """What was folded in is what a fit of today gives, but for rounding."""
     path = base.family.projection
     assert path is not None, "families without it have no bridges"
     faults: list[str] = []
     told: list[str] = []
-    for gap in sorted({*map(Gap.parse, stored.gaps), *bridges.forms}):
-        form, one = bridges.forms.get(gap), stored.gaps.get(str(gap))
+    for gap in sorted({*map(Gap.parse, stored.gaps), *forms}):
+        form, one = forms.get(gap), stored.gaps.get(str(gap))
         if form is None or one is None:
             faults.append(f"{gap} is bridged {'there' if form is None else 'here'} alone")
             continue

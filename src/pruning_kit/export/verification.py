@@ -183,6 +183,8 @@ def _check_recipe(folder: Path, checkpoint: Checkpoint) -> Check:
     n_blocks, parameters = Decoder(model).n_blocks, count_parameters(model)
     if len(recipe.kept) != n_blocks:
         faults.append(f"it keeps {len(recipe.kept)} blocks, the model has {n_blocks}")
+    if recipe.dtype != checkpoint.stored_dtype:
+        faults.append(f"it says {recipe.dtype} weights, the files hold {checkpoint.stored_dtype}")
     if recipe.parameters != parameters:
         faults.append(f"it says {recipe.parameters:,} parameters, the model has {parameters:,}")
     if recipe.weights_sha256 != checkpoint.files.sha256():

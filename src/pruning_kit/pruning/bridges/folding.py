@@ -66,10 +66,15 @@ class Socket:
         weight_OI, bias_O = weight_and_bias(self.layer)
         n_inputs = weight_OI.shape[1]
         map_HD = map_HD.to("cpu", torch.float64) / self.factor
-        folded_OI = (weight_OI.cpu().double() + map_HD[:n_inputs].t()).to(dtype).float()
-        if bias_O is None:
-            return Form(folded_OI, None)
-        return Form(folded_OI, (bias_O.cpu().double() + map_HD[n_inputs]).to(dtype).float())
+        folded_OI = weight_OI.cpu().double() + map_HD[:n_inputs].t()
+        folded_O = None if bias_O is None else bias_O.cpu().double() + map_HD[n_inputs]
+        return rounded(Form(folded_OI, folded_O), dtype)
+
+
+def rounded(form: Form, dtype: torch.dtype) -> Form:
+    """A form's numbers as they are once saved in a format."""
+    weight_OI, bias_O = form
+    return Form(weight_OI.to(dtype).float(), None if bias_O is None else bias_O.to(dtype).float())
 
 
 @torch.no_grad()
