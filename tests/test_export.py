@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from families import N_BLOCKS, VOCABULARY, random_tokens, tiny_model
+from families import CONTEXT, N_BLOCKS, VOCABULARY, random_tokens, tiny_model
 from msgspec import structs
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -113,6 +113,10 @@ class TestFolder:
 
     def test_whoever_may_read_the_config_may_read_the_weights(self, pruned: Path) -> None:
         assert len({file.stat().st_mode for file in pruned.iterdir()}) == 1
+
+    def test_gpt2s_context_has_the_name_that_other_programs_read(self, pruned: Path) -> None:
+        config = json.loads((pruned / "config.json").read_text())
+        assert config["n_ctx"] == config["n_positions"] == CONTEXT
 
     def test_all_checks_pass_and_are_returned(self, base: LoadedModel, tmp_path: Path) -> None:
         checks = export(base, Plan((0,)), tmp_path / "out")

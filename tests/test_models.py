@@ -139,6 +139,18 @@ def test_a_name_that_is_neither_folder_nor_hub_id_is_one_sentence(name):
     )
 
 
+def test_a_gguf_is_called_one_and_told_how_to_be_used(tmp_path):
+    file = tmp_path / "tiny.Q8_0.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(ModelError) as error:
+        find_model(str(file))
+    assert str(error.value) == (
+        f"cannot load model '{file}': it has weights only as GGUF ('tiny.Q8_0.gguf'), the format "
+        "of llama.cpp. Give the model that it was made from, or save it as safetensors: "
+        "AutoModelForCausalLM.from_pretrained(..., gguf_file=...).save_pretrained(...)."
+    )
+
+
 def test_a_file_is_no_model(tiny_folder):
     name = str(tiny_folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"model\.safetensors': it is a file\. Give the folder"):

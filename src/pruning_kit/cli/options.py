@@ -138,7 +138,11 @@ def _own(help: str, group: str, *spelled: str) -> Any:
     return option(Setting(help, group), *spelled)
 
 
-OPTIONS = {"timing=None": "--no-speed", "bridges=None": "--bridge left out"} | {
+OPTIONS = {
+    "timing=None": "--no-speed",
+    "bridges=None": "--bridge left out",
+    "gguf": "--gguf",
+} | {
     name: _first_spelling(name, said)
     for kind in (SweepSettings, HubText, LatencyProtocol, DistillationSettings)
     for name, said in settings_of(kind).items()
@@ -152,6 +156,10 @@ Device = Annotated[str, option_of(WorkbenchSettings, "device")]
 SavedFormat = Annotated[
     str | None,
     _own("Number format of the saved weights; by default that of the base model's.", "", "--dtype"),
+]
+Gguf = Annotated[
+    str | None,
+    _own("Also write a GGUF for llama.cpp beside the folder: f32, f16 or q8_0.", "", "--gguf"),
 ]
 Mode = Annotated[
     request.Mode | None,

@@ -10,6 +10,7 @@ import typer
 
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
+from pruning_kit.cli.outputs import Outputs
 from pruning_kit.errors import PlanError, RunError
 from pruning_kit.plans.plan import Plan
 
@@ -46,6 +47,7 @@ def prune(
     calibrate_on: opt.CalibrateOn = None,
     device: opt.Device = "auto",
     dtype: opt.SavedFormat = None,
+    gguf: opt.Gguf = None,
 ) -> None:
     """Cut blocks out of a model, verify the result, and save it as a Hugging Face folder.
 
@@ -54,20 +56,20 @@ def prune(
       pruning-kit prune --remove 1+3 --out ./pruned
       pruning-kit prune --remove 1+3 --bridge --out ./pruned
       pruning-kit prune --remove 1+3 --refit --out ./pruned
+      pruning-kit prune --remove 1+3 --gguf q8_0 --out ./pruned
     """
     plan = Plan.parse(remove, "--remove")
     if not (bridge or refit):
         opt.refuse_unbridged(ctx)
-    from pruning_kit.export.huggingface import check_target, export, saved_format
+    from pruning_kit.export.huggingface import export
     from pruning_kit.inputs.models import find_model, load_model
     from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
-    check_target(out_folder)
-    if dtype is not None:
-        saved_format(dtype)
     source = find_model(model or (run.facts.model.name if run else None))
+    outputs = Outputs(out_folder, dtype, gguf)
+    outputs.refuse_early(source)
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
     variant = Variant(plan, REFITTED if refit else BRIDGED if bridge else None)
@@ -78,19 +80,14 @@ def prune(
         loaded, bridges, recovered = _made(variant, source.name, run, calibrate_on, device)
     loaded = loaded or load_model(source)
     numbers = measured_numbers(run, variant, loaded.weights_sha256) if run else None
-    if dtype not in (None, loaded.stored_dtype):
-        notes.say(
-            f"weights are saved as {dtype}; all is measured with the base model's, in "
-            f"{loaded.stored_dtype}.",
-            "Note:",
-            "bold yellow",
-        )
+    outputs.say_format(loaded)
     checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered, dtype)
     _print_checks(checks)
     how = [f"{', '.join(map(str, bridges.fits))} bridged"] if bridges else []
     how += [str(variant.recovery)] if recovered else []
-    told = "".join(f", {one}" for one in how) + "," * bool(how)
-    out.say(f"{source.name} without {plan.short}{told} is saved in {out_folder}.")
+    title = ", ".join([f"{source.name} without {plan.short}", *how])
+    out.say(f"{title}{',' * bool(how)} is saved in {out_folder}.")
+    outputs.write_beside(title)
 
 
 def _made(

@@ -105,7 +105,7 @@ def export(
     saved_as = saved_format(loaded.stored_dtype if dtype is None else dtype)
     recovered = recovered and recovered.rounded(saved_as)
     recipe = _recipe(loaded, decoder, plan, saved_as, numbers or {}, command, bridges, recovered)
-    with _disk_errors_said(target):
+    with disk_errors_said(target):
         _remove_stale_partials(target)
         check_target(target, needed_bytes=recipe.parameters * saved_as.itemsize + SPARE_BYTES)
         with (
@@ -138,6 +138,8 @@ def _held(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _save_weights(model: PreTrainedModel, folder: Path) -> None:
+    if model.config.model_type == "gpt2":  # transformers 5 leaves out what other programs read
+        model.config.n_ctx = model.config.n_positions
     model.save_pretrained(folder)
     for file in folder.glob("*.safetensors"):  # written readable by the owner alone
         shutil.copymode(folder / "config.json", file)
@@ -291,7 +293,7 @@ def _remove_stale_partials(folder: Path) -> None:
 
 
 @contextmanager
-def _disk_errors_said(folder: Path) -> Iterator[None]:
+def disk_errors_said(folder: Path) -> Iterator[None]:
     """Raise what the disk or the file system refuses as an `ExportError`."""
     try:
         yield

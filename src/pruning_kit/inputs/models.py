@@ -15,7 +15,7 @@ from pruning_kit.errors import ModelError, first_line
 from pruning_kit.inputs import hub
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.checkpoints import check_agreement, load_checkpoint, read_config
-from pruning_kit.inputs.weights import find_weights
+from pruning_kit.inputs.weights import find_weights, refuse_other_formats
 
 DEFAULT_MODEL = "distilgpt2"
 DEFAULT_MODEL_ALIASES = (DEFAULT_MODEL, "distilbert/distilgpt2")
@@ -93,6 +93,8 @@ def find_model(name: str | None) -> ModelSource:
     if name and os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises for very long names
         return ModelSource(name, Path(name))
     if os.path.isfile(name):  # noqa: PTH113
+        if name.lower().endswith(".gguf"):
+            refuse_other_formats(name, [os.path.basename(name)])  # noqa: PTH119
         raise ModelError(
             f"cannot load model {name!r}: it is a file. "
             "Give the folder that holds config.json, weights and tokenizer."

@@ -60,11 +60,21 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def _write_and_rename(path: Path, data: bytes) -> None:
+    with being_written(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def being_written(path: Path) -> Iterator[Path]:
+    """An empty file that takes the name `path` once it is written, or vanishes on any failure.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
     temporary = temporary_name(path)
     try:
-        with temporary.open("xb") as stream, _locked(temporary):
-            stream.write(data)
-            stream.flush()
+        with temporary.open("x+b") as stream, _locked(temporary):
+            yield temporary
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:

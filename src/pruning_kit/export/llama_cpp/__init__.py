@@ -1,0 +1,1 @@
+"""GGUF: a model folder as one file that llama.cpp runs."""
