@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-avx2 lint check bench clean
+.PHONY: demo test test-avx2 lint check compat bench clean
 
 demo: .venv/run-installed
 	$(BIN)/python main.py --model demo --mode sequential --max-windows 100 --save_results
@@ -18,17 +18,21 @@ lint: .venv/dev-installed
 
 # lint, the fast suite, and the heavier checks behind the marker `slow`
 check: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not compat"
 
 # the suite as on a processor without AVX-512 and bfloat16
 test-avx2: .venv/dev-installed
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
+# what other programs make of pruned models: docs/deploy.md
+compat: .venv-compat/installed
+	OMP_NUM_THREADS=1 .venv-compat/bin/python -m pytest -q -m compat tests/compat
+
 bench: .venv/run-installed
 	$(BIN)/python -m benchmarks.sweep
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-compat build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .venv/run-installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -39,4 +43,10 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -r requirements-dev.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv-compat/installed: requirements.txt requirements-compat.txt pyproject.toml
+	$(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/pip install --quiet -r requirements-compat.txt
+	.venv-compat/bin/pip install --quiet --no-deps --editable .
 	touch $@

@@ -118,6 +118,16 @@ class TestFolder:
         config = json.loads((pruned / "config.json").read_text())
         assert config["n_ctx"] == config["n_positions"] == CONTEXT
 
+    def test_vllm_finds_what_its_gpt2_asks_for(self, pruned: Path) -> None:
+        """Source: vllm/model_executor/models/gpt2.py."""
+        config = json.loads((pruned / "config.json").read_text())
+        assert config["architectures"] == ["GPT2LMHeadModel"]
+        for name in ("add_cross_attention", "scale_attn_by_inverse_layer_idx"):
+            assert config[name] is False
+        assert config["reorder_and_upcast_attn"] is False and config["tie_word_embeddings"] is True
+        names = load_file(pruned / "model.safetensors")
+        assert all(name.startswith("transformer.") for name in names)
+
     def test_all_checks_pass_and_are_returned(self, base: LoadedModel, tmp_path: Path) -> None:
         checks = export(base, Plan((0,)), tmp_path / "out")
         assert all(check.passed for check in checks)

@@ -221,7 +221,7 @@ def options_known() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_an_option_of_the_documents_is_one_of_the_kits(page):
-    other_programs = ("pip ", "torchrun ", "git ")
+    other_programs = ("pip ", "torchrun ", "git ", "lm_eval ")
     ours = [code for code in code_of(page) if not code.startswith(other_programs)]
     named = {option for code in ours for option in OPTION.findall(code)}
     assert named <= options_known()
