@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -231,6 +232,19 @@ class TestRecipe:
         assert recipe.numbers == NUMBERS
         assert recipe.versions["torch"] == version("torch")
         assert recipe.contradictions() == []
+
+    def test_the_card_tells_how_to_load_it_and_to_make_it_again(
+        self, base: LoadedModel, pruned: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        card = (pruned / "README.md").read_text()
+        loading = card.split("no remote code is needed:\n")[1].split("\n|")[0]
+        monkeypatch.chdir(pruned)
+        names: dict[str, Any] = {}
+        exec(textwrap.dedent(loading), names)
+        assert names["model"].config.n_layer == 2 and names["tokenizer"]("w5")["input_ids"] == [5]
+        assert f"\n    pruning-kit verify . --base {base.source.folder}\n" in card
+        of_others = structs.replace(read_recipe(pruned), base="a b'c")
+        assert """--base 'a b'"'"'c'\n""" in render_card(of_others)
 
     def test_the_card_shows_map_numbers_and_command(self, pruned: Path) -> None:
         card = (pruned / "README.md").read_text()

@@ -161,6 +161,15 @@ Gguf = Annotated[
     str | None,
     _own("Also write a GGUF for llama.cpp beside the folder: f32, f16 or q8_0.", "", "--gguf"),
 ]
+PushToHub = Annotated[
+    str | None,
+    _own(
+        "Also make a repository of this name on the Hugging Face Hub of the folder; private.",
+        "",
+        "--push-to-hub",
+    ),
+]
+Public = Annotated[bool, _own("Let everybody read what --push-to-hub makes.", "", "--public")]
 Mode = Annotated[
     request.Mode | None,
     _own(

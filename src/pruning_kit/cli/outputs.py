@@ -1,4 +1,4 @@
-"""What `prune` writes: the number format of the folder, and a GGUF beside it."""
+"""What `prune` makes of a folder: its number format, a GGUF beside it, a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruning_kit.cli.console import notes, out
+from pruning_kit.errors import ExportError
 
 if TYPE_CHECKING:
     from pruning_kit.inputs.models import LoadedModel, ModelSource
@@ -19,14 +20,22 @@ class Outputs:
     folder: Path
     dtype: str | None
     gguf: str | None
+    push_to_hub: str | None
+    public: bool
 
-    def refuse_early(self, source: ModelSource) -> None:
-        """Refuse what cannot be written, before anything is computed.
+    def refuse_early(self, source: ModelSource) -> str | None:
+        """Refuse what cannot be written, before anything is computed; the repository's name.
 
         Raises:
-            ExportError: if the folder is taken, or there is no such format of this model.
+            ExportError: if the folder or the repository is taken, or there is no such format of
+                this model.
             ModelError: if its config or tokenizer cannot be used.
         """
+        if self.public and self.push_to_hub is None:
+            raise ExportError(
+                "cannot use --public without --push-to-hub: it says who may read what that makes. "
+                "Give both, or neither."
+            )
         from pruning_kit.export.huggingface import check_target, saved_format
 
         check_target(self.folder)
@@ -38,6 +47,11 @@ class Outputs:
 
             gguf_beside(self.folder, self.gguf)
             conversion_of(load_inputs(source), self.gguf)
+        if self.push_to_hub is None:
+            return None
+        from pruning_kit.export.upload import new_repository
+
+        return new_repository(self.push_to_hub)
 
     def say_format(self, loaded: LoadedModel) -> None:
         """Say that what was measured and what is saved differ in their number format."""
@@ -49,8 +63,8 @@ class Outputs:
                 "bold yellow",
             )
 
-    def write_beside(self, title: str) -> None:
-        """Write what comes after the folder."""
+    def go_further(self, title: str, repository: str | None) -> None:
+        """Make what comes after the folder."""
         if self.gguf is not None:
             from pruning_kit.export.llama_cpp.writing import gguf_beside, write_gguf
 
@@ -58,3 +72,9 @@ class Outputs:
             write_gguf(self.folder, target, self.gguf, title)
             size = target.stat().st_size / 1e6
             out.say(f"For llama.cpp it is {target} ({size:,.1f} MB, {self.gguf}).")
+        if repository is not None:
+            from pruning_kit.export.upload import upload
+
+            address = upload(self.folder, repository, self.public, title)
+            readers = "everybody" if self.public else "you alone"
+            out.say(f"On the Hub it is {address}, for {readers} to read.")

@@ -48,6 +48,8 @@ def prune(
     device: opt.Device = "auto",
     dtype: opt.SavedFormat = None,
     gguf: opt.Gguf = None,
+    push_to_hub: opt.PushToHub = None,
+    public: opt.Public = False,
 ) -> None:
     """Cut blocks out of a model, verify the result, and save it as a Hugging Face folder.
 
@@ -64,12 +66,13 @@ def prune(
     from pruning_kit.export.huggingface import export
     from pruning_kit.inputs.models import find_model, load_model
     from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
+    from pruning_kit.reporting.card import card_numbers
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
     source = find_model(model or (run.facts.model.name if run else None))
-    outputs = Outputs(out_folder, dtype, gguf)
-    outputs.refuse_early(source)
+    outputs = Outputs(out_folder, dtype, gguf, push_to_hub, public)
+    repository = outputs.refuse_early(source)
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
     variant = Variant(plan, REFITTED if refit else BRIDGED if bridge else None)
@@ -79,7 +82,7 @@ def prune(
             measured_numbers(run, variant, run.facts.model.weights_sha256)
         loaded, bridges, recovered = _made(variant, source.name, run, calibrate_on, device)
     loaded = loaded or load_model(source)
-    numbers = measured_numbers(run, variant, loaded.weights_sha256) if run else None
+    numbers = card_numbers(run, variant, loaded.weights_sha256) if run else None
     outputs.say_format(loaded)
     checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered, dtype)
     _print_checks(checks)
@@ -87,7 +90,7 @@ def prune(
     how += [str(variant.recovery)] if recovered else []
     title = ", ".join([f"{source.name} without {plan.short}", *how])
     out.say(f"{title}{',' * bool(how)} is saved in {out_folder}.")
-    outputs.write_beside(title)
+    outputs.go_further(title, repository)
 
 
 def _made(

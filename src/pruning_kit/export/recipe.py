@@ -15,7 +15,7 @@ from pruning_kit.machine.disk import parse_json
 from pruning_kit.machine.typed import Count, MisfitError, fit
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, REFITTED, Recovery, Variant
-from pruning_kit.printable import copyable, markdown_text
+from pruning_kit.printable import copyable, markdown_text, quoted
 from pruning_kit.pruning.bridges.gaps import Gap, gaps_of
 
 RECIPE_FILE = "pruning.json"
@@ -240,7 +240,12 @@ def render_card(recipe: Recipe) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    environment.filters |= {"words": markdown_text, "cell": _cell, "command": copyable}
+    environment.filters |= {
+        "words": markdown_text,
+        "cell": _cell,
+        "command": copyable,
+        "word": quoted,
+    }
     template = environment.get_template("model_card.md.j2")
     return template.render(
         recipe=recipe,
