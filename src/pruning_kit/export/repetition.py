@@ -70,7 +70,9 @@ def repeat(
     if recovered is not None:
         checks.append(_check_recovered(changed, recovered.rounded(dtype), found, again))
     elif recipe.bridges is not None and bridges is not None and not changed:
-        checks.append(_check_bridges(recipe, recipe.bridges, bridges, forms, decoder, Decoder(pruned)))
+        checks.append(
+            _check_bridges(recipe, recipe.bridges, bridges, forms, decoder, Decoder(pruned))
+        )
     return checks
 
 
