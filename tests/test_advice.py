@@ -23,7 +23,7 @@ from pruning_kit.reporting.commands import same_sweep, shapley_command, shapley_
 from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.results import load_run
 from pruning_kit.search.shapley import permutations_to_sample
-from pruning_kit.sweeps import sweep as sweep_steps
+from pruning_kit.sweeps import rounds
 from tests.sweeping import asked, begin
 from tests.synthetic_runs import write_run
 
@@ -227,7 +227,7 @@ def announced(tmp_path, monkeypatch):
     given = {"model": str(model), "dataset": str(text), "threads": 1}
 
     def announce(request, window_s, **options):
-        monkeypatch.setattr(sweep_steps, "_seconds_per_window", lambda *_: window_s)
+        monkeypatch.setattr(rounds, "_seconds_per_window", lambda *_: window_s)
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         observer = Listener(request)
         settings = {**given, "output": tmp_path / "run", **options}

@@ -112,6 +112,29 @@ def window_groups(windows: Sequence[Window], batch_size: int) -> list[tuple[int,
     return groups
 
 
+def spread(groups: Sequence[tuple[int, int]], n_pieces: int) -> list[tuple[int, int]]:
+    """Pieces of window groups, in an order whose every beginning is spread over the text.
+
+    So that few windows stand for all, and more windows of the same order hold the fewer.
+
+    Args:
+        groups: windows of one shape each, as `window_groups` gives them.
+        n_pieces: so many at least, where the text has so many windows.
+
+    Source: van der Corput (1935) for the order.
+    """
+    largest = max(1, groups[-1][1] // n_pieces)
+    pieces = [
+        (start, min(start + largest, end))
+        for first, end in groups
+        for start in range(first, end, largest)
+    ]
+    bits = (len(pieces) - 1).bit_length()
+    reversed_bits = (int(f"{number:0{bits}b}"[::-1], 2) for number in range(2**bits))
+    places = dict.fromkeys((place * len(pieces)) >> bits for place in reversed_bits)
+    return [pieces[place] for place in places]
+
+
 def even_batch_size(n_windows: int, largest: int, n_processes: int) -> int:
     """A batch of at most `largest` windows, such that several processes get as many batches each.
 

@@ -6,7 +6,7 @@ What is missing or of another form is a `machine.typed.MisfitError`, which names
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any
@@ -156,11 +156,13 @@ def lacks_text(facts: RunFacts) -> bool:
     return facts.unbridged == NO_TEXT.format(facts.texts["reported"].title)
 
 
-class VariantFacts(Struct, frozen=True, kw_only=True, dict=True):
+class VariantFacts(Struct, frozen=True, kw_only=True, dict=True, omit_defaults=True):
     """A variant, as `str` writes it, and the parameters of its model, tied ones counted once."""
 
     variant: str
     parameters: Count
+    proposed_by: Annotated[str, Meta(pattern=r"^[a-z]+\Z")] | None = None
+    """The search that a screened candidate comes from."""
 
     def __post_init__(self) -> None:
         try:
@@ -176,15 +178,26 @@ class VariantFacts(Struct, frozen=True, kw_only=True, dict=True):
         return Variant.parse(self.variant)
 
 
-class RoundFacts(Struct, frozen=True, kw_only=True):
-    """What one round measures: variants, by some measures, on some of the run's texts."""
+class RoundFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one round measures: variants, by some measures, on some of the run's texts.
+
+    Those of a screening are candidates, measured on some windows of one text, and no rows.
+    """
 
     variants: tuple[VariantFacts, ...]
     measures: tuple[str, ...]
     texts: tuple[Role, ...]
+    windows: tuple[Group, ...] | None = None
+    """Runs of neighbouring windows that a screening measures; None: all, and no screening."""
 
     def __post_init__(self) -> None:
-        lists = {"variants": self.names, "measures": self.measures, "texts": self.texts}
+        lists: dict[str, Sequence[object]] = {
+            "variants": self.names,
+            "measures": self.measures,
+            "texts": self.texts,
+        }
+        if self.windows is not None:
+            lists["windows"] = _places(self.windows)
         for name, values in lists.items():
             if not values or len(set(values)) != len(values):
                 raise MisfitError(name, "it is empty, or holds something twice")
@@ -192,9 +205,50 @@ class RoundFacts(Struct, frozen=True, kw_only=True):
             raise MisfitError("measures", f"it lacks {NLL!r}")
 
     @property
+    def is_screening(self) -> bool:
+        """Whether its variants are candidates of a search and no rows."""
+        return self.windows is not None
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The numbers of the windows that a screening measures, in its order."""
+        return _places(self.windows or ())
+
+    def check(self, run: RunFacts) -> None:
+        """See that a run has such variants, texts and windows.
+
+        Raises:
+            MisfitError: naming what it has not.
+        """
+        for number, facts in enumerate(self.variants):
+            last = facts.parsed.plan.units[-1:]
+            if last and last[0].block >= run.model.n_blocks:
+                raise MisfitError(
+                    f"variants[{number}]",
+                    f"a model of {run.model.n_blocks} blocks has no variant {facts.variant!r:.40}",
+                )
+        if strange := set(self.texts) - set(run.texts):
+            raise MisfitError("texts", f"the run has no text {min(strange)!r}")
+        if self.is_screening and self.texts != (run.choosing_role,):
+            raise MisfitError("texts", f"candidates are screened on {run.choosing_role!r} alone")
+        n_windows = len(run.windows[run.choosing_role].targets)
+        if any(place >= n_windows for place in self.places):
+            raise MisfitError("windows", f"the text has {n_windows}")
+
+    def repeats(self, other: RoundFacts) -> bool:
+        """Whether variants of both would be measured twice; a row may have been a candidate."""
+        if self.is_screening or other.is_screening:
+            return bool(set(self.places) & set(other.places))
+        return bool(set(self.texts) & set(other.texts))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The variants as text, in the order of the stored rows."""
         return tuple(facts.variant for facts in self.variants)
+
+
+def _places(groups: Sequence[Group]) -> tuple[int, ...]:
+    return tuple(place for group in groups for place in range(*group))
 
 
 class FinishedFacts(Struct, frozen=True, kw_only=True):

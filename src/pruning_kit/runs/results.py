@@ -24,6 +24,7 @@ from pruning_kit.runs.facts import NLL, Role, RoundFacts, RunFacts, Samples
 from pruning_kit.runs.recovered import RecoveredFacts, read_recovered
 from pruning_kit.runs.recoveries import BridgesFacts
 from pruning_kit.runs.rows import COLUMNS, Row, Scored, mode_of, speed_columns
+from pruning_kit.runs.screenings import Screened, first_proposals, read_screenings
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.speed import stored_timings
 from pruning_kit.speed.timings import Timings
@@ -55,10 +56,12 @@ class Run:
     """What bridges were fitted on, and which plans they help; None where none were fitted."""
     recovered: Mapping[Variant, RecoveredFacts] = field(default_factory=dict)
     """How models with weights of their own were made, or why there are none."""
+    screenings: tuple[Screened, ...] = ()
+    """Candidates of a search, which are no rows."""
 
     @cached_property
     def variants(self) -> list[Variant]:
-        """What was measured in all rounds: the whole model first, then by size."""
+        """What was measured in all rounds but screenings: the whole model first, then by size."""
         return variants_of(self.rounds)
 
     @cached_property
@@ -128,7 +131,8 @@ class Run:
     def rows(self, role: Role = "reported") -> list[Row]:
         """One row per variant measured on a text, by the columns of results.csv; None if empty."""
         tokens = int(self.targets(role).sum())
-        asked = {name for one in self.rounds if role in one.texts for name in one.names}
+        rounds = [one for one in self.rounds if role in one.texts and not one.is_screening]
+        asked = {name for one in rounds for name in one.names}
         return [
             dict.fromkeys(COLUMNS) | self._row(variant, index, role, tokens)
             for index, variant in enumerate(self.variants)
@@ -167,9 +171,15 @@ class Run:
             "blocks": self.n_blocks - variant.plan.size,
             "params_m": self._parameters[variant] / 1e6,
             "variant": str(variant),
+            "proposed_by": self.proposed_by.get(variant.plan),
             **scored.columns(),
             **speed,
         }
+
+    @cached_property
+    def proposed_by(self) -> dict[Plan, str]:
+        """The search that a plan came from first, where one screened it."""
+        return first_proposals(self.screenings)
 
     def _if_measured(self, measure: str, role: Role, index: int) -> np.ndarray | None:
         """Sums of a measure for one variant; None where no round took it."""
@@ -178,8 +188,9 @@ class Run:
 
 
 def variants_of(rounds: Sequence[RoundFacts]) -> list[Variant]:
-    """What rounds measure, each variant once, in the order of rows."""
-    return sorted({facts.parsed for round_ in rounds for facts in round_.variants})
+    """What rounds measure, candidates apart, each variant once, in the order of rows."""
+    rows = (round_.variants for round_ in rounds if not round_.is_screening)
+    return sorted({facts.parsed for variants in rows for facts in variants})
 
 
 def plans_of(variants: Sequence[Variant]) -> list[Plan]:
@@ -213,6 +224,7 @@ def load_run(folder: Path | str) -> Run:
         read_samples(run.folder),
         recoveries.read_facts(run.folder),
         read_recovered(run.folder),
+        read_screenings(run, rounds),
     )
 
 
@@ -238,6 +250,8 @@ def _read_sums(
     again = {role: np.zeros(shape, dtype=bool) for role, shape in shapes.items()}
     sums: dict[tuple[str, Role], np.ndarray] = {}
     for number, round_ in enumerate(rounds):
+        if round_.is_screening:
+            continue
         rows = [place[facts.parsed] for facts in round_.variants]
         for role in round_.texts:
             for group, (first, end) in enumerate(windows[role].groups):

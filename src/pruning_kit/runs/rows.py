@@ -40,6 +40,7 @@ COLUMNS = [
     "variant",
     "kl_nats",
     "agreement",
+    "proposed_by",
 ]
 Row = dict[str, Any]
 

@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,10 +37,10 @@ from pruning_kit.runs import parts
 from pruning_kit.runs.facts import (
     SCHEMA,
     FinishedFacts,
+    Group,
     Role,
     RoundFacts,
     RunFacts,
-    VariantFacts,
 )
 
 RUN_FILE = "run.json"
@@ -119,6 +119,8 @@ class RunFolder:
         Raises:
             RunError: naming a file that is damaged or missing, or a round that cannot be.
         """
+        if self._rounds and not (self.folder / _name(len(self._rounds))).exists():
+            return list(self._rounds)  # a run of many is not listed again and again
         numbers = list(self._numbers())
         if numbers != list(range(len(numbers))):
             missing = min(set(range(len(numbers))) - set(numbers))
@@ -162,8 +164,9 @@ class RunFolder:
 
     def _numbers(self) -> Iterator[int]:
         """The numbers of the rounds that are there, ascending."""
-        for folder in sorted((self.folder / ROUNDS).glob("*/"), key=lambda path: path.name):
-            if not re.fullmatch(r"\d{3}", folder.name):
+        folders = (self.folder / ROUNDS).glob("*/")
+        for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
+            if not re.fullmatch(r"\d{3,}", folder.name):
                 continue
             if (folder / VARIANTS_FILE).exists() or not _is_blank(folder):
                 yield int(folder.name)
@@ -174,16 +177,14 @@ class RunFolder:
         Raises:
             MisfitError: naming what is wrong with it.
         """
-        _check_variants(round_.variants, self.facts.model.n_blocks)
-        if strange := set(round_.texts) - set(self.facts.texts):
-            raise MisfitError("texts", f"the run has no text {min(strange)!r}")
-        if not self._rounds and str(Variant()) not in round_.names:
+        round_.check(self.facts)
+        if not self._rounds and (round_.is_screening or str(Variant()) not in round_.names):
             raise MisfitError("variants", "the first round lacks the whole model")
         known: dict[str, int] = {}
         for earlier in self._rounds:
             known |= {facts.variant: facts.parameters for facts in earlier.variants}
             both = set(earlier.names) & set(round_.names)
-            if both and set(earlier.texts) & set(round_.texts):
+            if both and round_.repeats(earlier):
                 raise MisfitError("variants", f"an earlier round has measured {min(both)!r}")
         for facts in round_.variants:
             if known.get(facts.variant, facts.parameters) != facts.parameters:
@@ -199,9 +200,13 @@ class RunFolder:
         asked = [
             self.has_part(number, role, group)
             for role in self.rounds()[number].texts
-            for group in range(len(self.facts.windows[role].groups))
+            for group in range(len(self.groups(number, role)))
         ]
         return sum(asked), len(asked)
+
+    def groups(self, number: int, role: Role) -> tuple[Group, ...]:
+        """The windows of a text that a round measures, in runs that are computed together."""
+        return self.rounds()[number].windows or self.facts.windows[role].groups
 
     def finish(self) -> None:
         """Mark the run as one that needs no further round."""
@@ -262,7 +267,7 @@ class RunFolder:
 
     def _wanted_shapes(self, number: int, role: Role, group: int) -> dict[str, tuple[int, ...]]:
         round_ = self.rounds()[number]
-        first, end = self.facts.windows[role].groups[group]
+        first, end = self.groups(number, role)[group]
         return dict.fromkeys(round_.measures, (len(round_.variants), end - first))
 
     @cached_property
@@ -320,16 +325,6 @@ def _read(folder: Path, name: str, kind: type[Kind]) -> Kind:
 
 def _unfit(folder: Path, name: str, misfit: MisfitError) -> RunError:
     return RunError(f"cannot read run {folder}: its {name} {misfit.of_one}. {RESTORE}")
-
-
-def _check_variants(variants: Sequence[VariantFacts], n_blocks: int) -> None:
-    for number, facts in enumerate(variants):
-        last = facts.parsed.plan.units[-1:]
-        if last and last[0].block >= n_blocks:
-            raise MisfitError(
-                f"variants[{number}]",
-                f"a model of {n_blocks} blocks has no variant {facts.variant!r:.40}",
-            )
 
 
 def _sha256(*facts: Any) -> str:

@@ -15,6 +15,7 @@ from pruning_kit.search.combinatorial import PAIRS, Combinatorial
 from pruning_kit.search.proposer import Proposer, Search
 from pruning_kit.search.sequential import Sequential
 from pruning_kit.search.shapley import ShapleyOrders
+from pruning_kit.search.sized import WAYS, SizedSearch
 from pruning_kit.search.strategies import Strategies
 from pruning_kit.search.together import Together
 
@@ -25,6 +26,7 @@ SEARCHES: dict[str, type[Search]] = {
     PAIRS: Combinatorial,
     **dict.fromkeys(STRATEGIES, Strategies),
     "shapley": ShapleyOrders,
+    **dict.fromkeys(WAYS, SizedSearch),
     "none": Chosen,
 }
 """What reads a word that begins so; one that begins with a number is a plan."""

@@ -29,7 +29,7 @@ def narrower(asked: Together, n_blocks: int, at_most: int) -> Iterator[tuple[Tog
             with suppress(PlanError):  # the model has no such sets
                 if instead.bound(n_blocks) <= left:
                     union = Together((*others, instead), asked.max_plans)
-                    yield union, len(next(union.propose(n_blocks)))
+                    yield union, union.count(n_blocks)
 
 
 def _instead_of(asked: Proposer, n_blocks: int, at_most: int) -> Iterator[Proposer]:

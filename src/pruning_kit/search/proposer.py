@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
+from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 
-Costs = Mapping[Variant, float]
-"""Nats per token on the text that plans are chosen on, of every variant measured so far.
 
-NaN where a forward failed.
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """A round of candidates on the text that plans are chosen on alone: no rows of the result.
+
+    Each is measured in the form that it is judged by: bridged where its gaps can be, else as cut.
+    """
+
+    proposed: Mapping[Plan, str]
+    """The candidates, each with the name of the search that it comes from."""
+    windows: int | None = None
+    """So many at least, spread over the text; None: all."""
+
+
+Request = Sequence[Variant] | Screening
+"""Variants are measured on all windows of all texts, and are rows of the result."""
+
+Asking = Generator[Request, Any, None]
+"""A search under way: it yields the request of a round and is sent the costs.
+
+They are a mapping from every variant measured as a row so far to its nats per token on the text
+that plans are chosen on, NaN where a forward failed. In a run they are `costs.Costs`, which knows
+screened candidates and windows too.
 """
-
-Asking = Generator[Sequence[Variant], Costs, None]
-"""A search under way: it yields the variants of a round and is sent what all of them cost."""
 
 
 class Proposer(Protocol):
@@ -55,7 +73,7 @@ class Proposer(Protocol):
         """Blocks that a variant lacks at most, which bounds the live states of the walk."""
 
     def propose(self, n_blocks: int) -> Asking:
-        """Yield the variants to measure in one round, be sent the costs, and so on to the end.
+        """Yield what to measure in one round, be sent the costs, and so on to the end.
 
         The first round measures the whole model besides; what was measured is not measured again.
 
@@ -82,7 +100,7 @@ class Search(Proposer, Protocol):
         """
 
 
-def next_round(asking: Asking, costs: Costs | None = None) -> Sequence[Variant] | None:
+def next_round(asking: Asking, costs: Mapping[Variant, float] | None = None) -> Request | None:
     """What a search asks for when sent the costs; None where it asks for nothing more.
 
     Args:

@@ -14,7 +14,7 @@ from pruning_kit.plans.variant import Variant
 from pruning_kit.search.baseline import Baseline
 from pruning_kit.search.chosen import Chosen
 from pruning_kit.search.one_round import OneRound
-from pruning_kit.search.proposer import Asking, Costs, Proposer, next_round
+from pruning_kit.search.proposer import Asking, Proposer, Screening, next_round
 
 MAX_PLANS = 5000
 LISTED_PLANS = 20_000  # so many are listed in a second, to be counted exactly
@@ -80,33 +80,50 @@ class Together:
         members = self._one_round()
         if members is None or bound > max(self.max_plans, LISTED_PLANS):
             raise TooManyPlansError(n_blocks, bound, self.max_plans)
-        plans = {Plan()}.union(*(member.plans(n_blocks) for member in members))
+        plans = _plans(members, n_blocks)
         count = len(plans) + sum(len(member.recovered) for member in members)
         if count > self.max_plans:
             calls = count_calls(as_cut(plan, n_blocks) for plan in plans)
             raise TooManyPlansError(n_blocks, count, self.max_plans, calls)
+
+    def count(self, n_blocks: int) -> int:
+        """As many as there are, counted by listing them where they are known beforehand."""
+        members = self._one_round()
+        return self.bound(n_blocks) if members is None else len(_plans(members, n_blocks))
 
     def most_removed(self, n_blocks: int) -> int:
         """Blocks that a variant of any proposer lacks at most."""
         return max(member.most_removed(n_blocks) for member in self.proposers)
 
     def propose(self, n_blocks: int) -> Asking:
-        """Rounds of what the proposers ask for next and that was not measured, sorted."""
+        """Rounds of what the proposers ask for next and that was not measured, sorted.
+
+        Screenings follow, one by one.
+        """
         running = [member.propose(n_blocks) for member in self.proposers]
         measured: set[Variant] = set()
-        costs: Costs | None = None
+        costs = None
         while running:
             replies = [next_round(asking, costs) for asking in running]
             running = [at for at, reply in zip(running, replies, strict=True) if reply is not None]
-            asked = dict.fromkeys(chain([Variant()], *filter(None, replies)))  # sorted in parts
+            screenings = [reply for reply in replies if isinstance(reply, Screening)]
+            rows = [reply for reply in replies if reply and not isinstance(reply, Screening)]
+            asked = dict.fromkeys(chain([Variant()], *rows))  # sorted in parts
             if new := sorted(variant for variant in asked if variant not in measured):
                 costs = yield new
                 measured.update(new)
+            for screening in screenings:
+                costs = yield screening
 
     def _one_round(self) -> list[OneRound] | None:
         """The proposers, if all of them know their plans beforehand."""
         known = [member for member in self.proposers if isinstance(member, OneRound)]
         return known if len(known) == len(self.proposers) else None
+
+
+def _plans(members: Iterable[OneRound], n_blocks: int) -> set[Plan]:
+    """What proposers of one round ask for, with the whole model."""
+    return {Plan()}.union(*(member.plans(n_blocks) for member in members))
 
 
 def _canonical(proposers: Iterable[Proposer]) -> tuple[Proposer, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pruning_kit.machine.devices import dtype_name, using_threads
+from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging, Judgement
@@ -42,21 +43,60 @@ def with_bridges(
     """
     if not any(variant.plan.removed for variant in asked):
         return list(asked)
+    bridging = _prepared(run, number, asked, workbench, ranks, judges=True)
+    if bridging is None:
+        return list(asked)
+    return _stored(run, number) or _extended(asked, bridging)
+
+
+def as_judged(
+    run: RunFolder, number: int, plans: Sequence[Plan], workbench: Workbench, ranks: Ranks
+) -> list[Variant]:
+    """Each candidate of a screening bridged where a gap of it can be, else as cut.
+
+    Whether the bridges of a plan help together is not asked, which would cost as much as the
+    screening itself: where they harm, the candidate looks worse than it is.
+    """
+    asked = [Variant(plan) for plan in plans]
+    bridging = _prepared(run, number, asked, workbench, ranks, judges=False)
+    if bridging is None:
+        return asked
+    n_blocks = workbench.n_blocks
+    return _stored(run, number) or [
+        Variant(plan, BRIDGED if bridging.path(plan) != as_cut(plan, n_blocks) else None)
+        for plan in plans
+    ]
+
+
+def _prepared(
+    run: RunFolder,
+    number: int,
+    asked: Sequence[Variant],
+    workbench: Workbench,
+    ranks: Ranks,
+    judges: bool,
+) -> Bridging | None:
+    """The bridges, with all that a round needs fitted; None where there are none."""
     bridging = workbench.bridging
     if isinstance(bridging, str):
-        if workbench.settings.bridges and number == 0:
+        before = (facts for round_ in run.rounds()[:number] for facts in round_.variants)
+        is_first = not any(facts.parsed.plan.removed for facts in before)
+        if workbench.settings.bridges and is_first:
             workbench.observer.say(f"Gaps are not bridged: {bridging}.")
-        return list(asked)
+        return None
     _restore(run, bridging)
     if ranks.leads:
-        _prepare(run, number, asked, workbench, bridging)
+        _prepare(run, number, asked, workbench, bridging, judges)
     ranks.share(f"bridges/{number}", "stored" if ranks.leads else None)
     if not ranks.leads:
         _restore(run, bridging)
-    stored = run.rounds()
-    if number < len(stored):
-        return [facts.parsed for facts in stored[number].variants]
-    return _extended(asked, bridging)
+    return bridging
+
+
+def _stored(run: RunFolder, number: int) -> list[Variant]:
+    """The variants of a round that is stored; empty where it is a new one."""
+    rounds = run.rounds()[number : number + 1]
+    return [facts.parsed for round_ in rounds for facts in round_.variants]
 
 
 def _extended(asked: Sequence[Variant], bridging: Bridging) -> list[Variant]:
@@ -76,14 +116,14 @@ def _prepare(
     asked: Sequence[Variant],
     workbench: Workbench,
     bridging: Bridging,
+    judges: bool,
 ) -> None:
-    """Fit what the round needs and, if it is a new one, judge its plans."""
-    stored = run.rounds()
-    is_new = number >= len(stored)
-    variants = asked if is_new else [facts.parsed for facts in stored[number].variants]
+    """Fit what the round needs and, if it is a new one, judge its plans where that is asked."""
+    variants = _stored(run, number) or asked
+    is_new = variants is asked
     plans = [v.plan for v in variants if is_new or v.recovery == BRIDGED]
     plans = [plan for plan in dict.fromkeys(plans) if plan.kept(workbench.n_blocks)]
-    todo = [plan for plan in plans if is_new and plan not in bridging.judged]
+    todo = [plan for plan in plans if judges and is_new and plan not in bridging.judged]
     if not todo and not bridging.gaps_to_fit(plans):
         return
     workbench.fit(plans, lambda fit: _keep(run, fit, bridging, workbench))
@@ -146,7 +186,7 @@ def describe(bridging: Bridging, workbench: Workbench) -> BridgesFacts:
         refused={str(block): why for block, why in bridging.refused.items()},
         gaps={str(gap): _describe_fit(fit) for gap, fit in sorted(bridging.fits.items())},
         plans={
-            str(plan): PlanFacts(nats_as_cut=_stored(one.nats_as_cut), nats=_stored(one.nats))
+            str(plan): PlanFacts(nats_as_cut=_finite(one.nats_as_cut), nats=_finite(one.nats))
             for plan, one in sorted(bridging.judged.items())
         },
     )
@@ -155,8 +195,8 @@ def describe(bridging: Bridging, workbench: Workbench) -> BridgesFacts:
 def _describe_fit(fit: Fit) -> GapFacts:
     return GapFacts(
         strength=fit.strength,
-        nats_as_cut=_stored(fit.nats_as_cut),
-        nats=_stored(fit.nats),
+        nats_as_cut=_finite(fit.nats_as_cut),
+        nats=_finite(fit.nats),
         sha256=fit.sha256,
     )
 
@@ -165,7 +205,7 @@ def _judgement(facts: PlanFacts) -> Judgement:
     return Judgement(_nats(facts.nats_as_cut), _nats(facts.nats))
 
 
-def _stored(nats: float) -> float | None:
+def _finite(nats: float) -> float | None:
     """Nats as a file holds them, which knows no NaN."""
     return None if math.isnan(nats) else nats
 

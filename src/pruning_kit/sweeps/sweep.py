@@ -1,14 +1,10 @@
-"""A sweep: what a proposer asks for is measured on a workbench, round by round, into a run folder.
-
-Rounds are only ever appended. A stopped sweep is gone on with by a replay: the proposer is asked
-again from the start and sent the stored sums, until it asks for something new.
+"""A sweep: what a proposer asks for is measured on a workbench, round by round, into a run folder,
+then timed and sampled where that is asked for.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pruning_kit.errors import PlanError
@@ -16,30 +12,25 @@ from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import available_cores
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning import recovery
-from pruning_kit.pruning.surgery import parameters_by_plan
 from pruning_kit.runs import opening
-from pruning_kit.runs.facts import Role, RoundFacts, VariantFacts
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.recoveries import remove_weights
 from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import parse
-from pruning_kit.search.proposer import Proposer, next_round
+from pruning_kit.search.proposer import Proposer, Screening, next_round
 from pruning_kit.search.together import Together
-from pruning_kit.sweeps.bridges import with_bridges
 from pruning_kit.sweeps.building import find, prepare
-from pruning_kit.sweeps.observer import Observer, Work
+from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.opening import open_run
-from pruning_kit.sweeps.recovering import with_recovered
+from pruning_kit.sweeps.rounds import measure
 from pruning_kit.sweeps.samples import check_samples, sample
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.timing import check_timing, refuse_other_timings, time_plans
 from pruning_kit.sweeps.workbench import Workbench
-from pruning_kit.walk.measures import MEASURES, NLL, Measure
+from pruning_kit.walk.measures import Measure
 
 ALONE = Ranks()
-Group = tuple[int, int, int]
-"""Windows that are computed together: its number, the first window, and the one after the last."""
 
 
 def sweep(
@@ -137,7 +128,8 @@ def refuse_unbridged(proposer: Proposer, workbench: Workbench) -> None:
 
 def _first_round(proposer: Proposer, n_blocks: int) -> Sequence[Variant]:
     """What is asked for before anything is measured."""
-    return next_round(proposer.propose(n_blocks)) or []
+    request = next_round(proposer.propose(n_blocks)) or []
+    return [] if isinstance(request, Screening) else request
 
 
 def threads_of(ranks: Ranks) -> int | None:
@@ -161,155 +153,3 @@ def carry_out(
         sample(run, workbench)
     if ranks.leads:
         remove_weights(run.folder)
-
-
-def measure(
-    run: RunFolder,
-    proposer: Proposer,
-    workbench: Workbench,
-    ranks: Ranks,
-    goes_on: bool,
-    measures: Sequence[Measure] | None = None,
-) -> None:
-    """Measure every round that the proposer asks for and that is not on the disk yet.
-
-    The whole model is measured in the first one, asked for or not.
-
-    Args:
-        run: where to, opened for this proposer and workbench.
-        proposer: asks for variants and is sent what they cost.
-        workbench: what they are measured on.
-        ranks: the processes that share the work.
-        goes_on: whether the run was there before.
-        measures: what each round takes; by default every measure there is.
-    """
-    taken = measures or tuple(MEASURES.values())
-    costs: dict[Variant, float] = {}
-    number = 0
-    asking = proposer.propose(workbench.n_blocks)
-    asked: Sequence[Variant] | None = next_round(asking) or []
-    while asked is not None:
-        new = [one for one in dict.fromkeys([Variant(), *asked]) if one not in costs]
-        if new:
-            for variant in new:
-                recovery.check(variant, workbench.n_blocks)
-            costs |= dict.fromkeys(new, math.nan)  # of what no recovery makes better
-            new = with_bridges(run, number, new, workbench, ranks)
-            new = with_recovered(run, number, new, workbench, ranks)
-            _measure_round(run, number, new, workbench, ranks, goes_on or number > 0, taken)
-            costs |= _costs(run, number, new)
-            number += 1
-        asked = next_round(asking, costs)
-    if ranks.leads:
-        run.finish()
-
-
-def _measure_round(
-    run: RunFolder,
-    number: int,
-    variants: Sequence[Variant],
-    workbench: Workbench,
-    ranks: Ranks,
-    goes_on: bool,
-    measures: Sequence[Measure],
-) -> None:
-    """Walk every window group of a round that this process takes and that is not on the disk."""
-    if ranks.leads:
-        run.add_round(number, describe_round(variants, workbench, measures))
-    ranks.share(f"round/{number}", "stored" if ranks.leads else None)
-    todo, n_left = {}, 0
-    for role in workbench.texts:
-        todo[role], n_of_all = _groups_to_measure(run, number, role, ranks)
-        n_left += n_of_all
-    if ranks.leads:
-        _expect(todo, n_left, variants, workbench, ranks.size, goes_on)
-    for role, groups in todo.items():
-        title = f"perplexity, {workbench.texts[role].corpus.title}"
-        with workbench.observer.track(title, len(variants) * _count(groups)) as advance:
-            for group, first, end in groups:
-                found = workbench.measure(
-                    variants, role, range(first, end), measures, batch_size=end - first
-                )
-                run.write_part(number, role, group, found.sums, found.facts)
-                advance(len(variants) * (end - first))
-    ranks.wait_for_all(f"measured/{number}")
-
-
-def _expect(
-    todo: Mapping[Role, Sequence[Group]],
-    n_left: int,
-    variants: Sequence[Variant],
-    workbench: Workbench,
-    n_processes: int,
-    goes_on: bool,
-) -> None:
-    """Say what this process is about to measure, and how long that takes by its largest group."""
-    left = [(role, group) for role, groups in todo.items() for group in groups]
-    if not left:
-        return
-    role, (_, first, end) = max(left, key=lambda one: _count([one[1]]))
-    work = Work(
-        n_blocks=workbench.n_blocks,
-        n_variants=len(variants),
-        n_texts=len({role for role, _ in left}),
-        n_windows=_count(group for _, group in left),
-        n_windows_of_all=n_left,
-        n_processes=n_processes,
-        seconds_per_window=_seconds_per_window(variants, workbench, role, range(first, end)),
-        goes_on=goes_on,
-    )
-    workbench.observer.expect(work)
-
-
-def _count(groups: Iterable[Group]) -> int:
-    """Windows in all."""
-    return sum(end - first for _, first, end in groups)
-
-
-def describe_round(
-    variants: Sequence[Variant], workbench: Workbench, measures: Sequence[Measure]
-) -> RoundFacts:
-    """What a round measures, to be stored before its first part."""
-    parameters = parameters_by_plan(workbench.decoder, [variant.plan for variant in variants])
-    return RoundFacts(
-        variants=tuple(
-            VariantFacts(variant=str(variant), parameters=parameters[variant.plan])
-            for variant in variants
-        ),
-        measures=tuple(measure.name for measure in measures),
-        texts=tuple(workbench.texts),
-    )
-
-
-def _groups_to_measure(
-    run: RunFolder, number: int, role: Role, ranks: Ranks
-) -> tuple[list[Group], int]:
-    """Groups not on the disk that this process takes, and the count of all such windows.
-
-    Which these are is what the first process saw, lest one that looks later leave a group that
-    another counts as its own.
-    """
-    groups = run.facts.windows[role].groups
-    left = [group for group in range(len(groups)) if not run.has_part(number, role, group)]
-    seen = ranks.share(f"left/{number}/{role}", json.dumps(left) if ranks.leads else None)
-    left = json.loads(seen)
-    sizes = [groups[group][1] - groups[group][0] for group in left]
-    mine = ranks.takes(sizes)
-    return [(left[piece], *groups[left[piece]]) for piece in mine], sum(sizes)
-
-
-def _seconds_per_window(
-    variants: Sequence[Variant], workbench: Workbench, role: Role, windows: range
-) -> float:
-    """What each of these windows costs under all variants, if each is walked as cut."""
-    calls = workbench.count_calls(variants)
-    return workbench.cost_per_window(role, windows).seconds(1, calls, len(variants))
-
-
-def _costs(run: RunFolder, number: int, variants: Sequence[Variant]) -> dict[Variant, float]:
-    """Nats per token of a round's variants, on the text that plans are chosen on."""
-    role = run.facts.choosing_role
-    windows = run.facts.windows[role]
-    parts = [run.read_part(number, role, group)[0] for group in range(len(windows.groups))]
-    totals = sum(part[NLL.name].sum(axis=1) for part in parts)
-    return dict(zip(variants, (totals / sum(windows.targets)).tolist(), strict=True))

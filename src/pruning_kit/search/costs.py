@@ -1,0 +1,174 @@
+"""Costs: what was measured so far on the text that plans are chosen on, window by window.
+
+Rows of the result are known on all windows, screened candidates on the first pieces of an order
+that is spread over the text, so that what is known on few windows is a part of what is on more.
+
+Shapes: P plans, V variants, W windows of the text, N of them that are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from pruning_kit.inputs.windows import spread
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.search.proposer import Request, Screening
+
+N_PIECES = 16
+Group = tuple[int, int]
+
+
+class Lacking(NamedTuple):
+    """A round that a request still needs: variants as rows, or plans on some windows alone."""
+
+    variants: Sequence[Variant] = ()
+    plans: Sequence[Plan] = ()
+    windows: tuple[Group, ...] | None = None
+    """Runs of neighbouring windows; None: all of every text."""
+
+
+class Costs(Mapping[Variant, float]):
+    """Nats per token of every variant that is a row so far.
+
+    NaN where a forward failed, and of what was asked for and no recovery made better.
+    """
+
+    def __init__(self, targets: Sequence[int], groups: Sequence[Group]) -> None:
+        """Nothing is known yet.
+
+        Args:
+            targets: scored tokens of each window of the text.
+            groups: windows that are computed together.
+        """
+        self.targets_W = np.asarray(targets, dtype=np.int64)
+        self._pieces = spread(groups, N_PIECES)
+        order_W = np.concatenate([np.arange(*group) for group in self._pieces])
+        self._ends = np.cumsum([0, *(end - first for first, end in self._pieces)])
+        self._windows = [np.sort(order_W[:end]) for end in self._ends]
+        self._rows: dict[Variant, np.ndarray] = {}
+        self._absent: dict[Variant, None] = {}
+        self._screened: dict[Plan, np.ndarray] = {}
+        self._n_pieces: dict[Plan, int] = {}
+        self._increases: dict[Plan, float] = {}
+
+    def __getitem__(self, variant: Variant) -> float:
+        if variant in self._absent:
+            return math.nan
+        return float(self._rows[variant].sum() / self.targets_W.sum())
+
+    def __iter__(self) -> Iterator[Variant]:
+        return chain(self._rows, self._absent)
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._absent)
+
+    # --- what is asked for ---------------------------------------------------------------------
+
+    def lacking(self, request: Request) -> list[Lacking]:
+        """The rounds that a request takes beside what is known, each of one shape.
+
+        The whole model is a row from the first.
+        """
+        if not isinstance(request, Screening):
+            new = [one for one in dict.fromkeys([Variant(), *request]) if one not in self]
+            return [Lacking(variants=new)] if new else []
+        n_wanted = self._pieces_for(request.windows)
+        known = {plan: self._known(plan) for plan in request.proposed}
+        todo = sorted((plan for plan in known if known[plan] < n_wanted), key=known.__getitem__)
+        return self.lacking([]) + [
+            Lacking((), list(plans), tuple(self._pieces[n_known:n_wanted]))
+            for n_known, plans in groupby(todo, key=known.__getitem__)
+        ]
+
+    def _pieces_for(self, n_windows: int | None) -> int:
+        """How many of the first pieces hold so many windows."""
+        if n_windows is None:
+            return len(self._pieces)
+        return int(np.searchsorted(self._ends, min(n_windows, self.n_windows)))
+
+    def _known(self, plan: Plan) -> int:
+        """How many of the first pieces a plan is known on."""
+        return len(self._pieces) if Variant(plan) in self._rows else self._n_pieces.get(plan, 0)
+
+    # --- what is found -------------------------------------------------------------------------
+
+    def add_rows(self, variants: Sequence[Variant], nats_VW: np.ndarray) -> None:
+        """Take in what variants cost on all windows."""
+        self._rows |= dict(zip(variants, nats_VW, strict=True))
+        self._increases.clear()
+
+    def add_absent(self, asked: Sequence[Variant]) -> None:
+        """Know of what was asked for and is no row that it will be none."""
+        self._absent |= dict.fromkeys(variant for variant in asked if variant not in self._rows)
+
+    def add_screened(
+        self, plans: Sequence[Plan], windows: Sequence[Group], nats_PN: np.ndarray
+    ) -> None:
+        """Take in what candidates cost on the windows that a screening lacked, in their order."""
+        places = np.concatenate([np.arange(*group) for group in windows])
+        for plan, nats_N in zip(plans, nats_PN, strict=True):
+            nats_W = self._screened.setdefault(plan, np.full(len(self.targets_W), np.nan))
+            nats_W[places] = nats_N
+            self._n_pieces[plan] = self._n_pieces.get(plan, 0) + len(windows)
+            self._increases.pop(plan, None)
+
+    # --- what is known -------------------------------------------------------------------------
+
+    @property
+    def n_windows(self) -> int:
+        """Of the text."""
+        return len(self.targets_W)
+
+    @property
+    def plans(self) -> list[Plan]:
+        """All that are known on some windows at least, in the order in which they came to be."""
+        return list(dict.fromkeys([*self._screened, *(variant.plan for variant in self._rows)]))
+
+    @property
+    def evaluations(self) -> float:
+        """Plans that were measured, those on a part of the text counted in proportion."""
+        return sum(map(self.windows_known, self.plans)) / self.n_windows
+
+    def windows_known(self, plan: Plan) -> int:
+        """How many windows a plan is known on."""
+        return self._held(self._known(plan))
+
+    def windows_read(self, n_windows: int) -> int:
+        """How many a screening of so many reads, since it takes whole pieces."""
+        return self._held(self._pieces_for(n_windows))
+
+    def _held(self, n_pieces: int) -> int:
+        return int(self._ends[n_pieces])
+
+    def known_windows(self, plans: Sequence[Plan]) -> np.ndarray:
+        """The windows that all of these plans are known on, ascending: (N,)."""
+        return self._windows[min(map(self._known, plans))]
+
+    def nats(self, plans: Sequence[Plan], windows_N: np.ndarray) -> np.ndarray:
+        """Nats of plans over windows, (P, N), by the variants that they are judged by.
+
+        Infinite where a forward failed.
+        """
+        nats_PN = np.stack([self._judged(plan)[windows_N] for plan in plans])
+        return np.where(np.isfinite(nats_PN), nats_PN, np.inf)
+
+    def _judged(self, plan: Plan) -> np.ndarray:
+        for variant in (Variant(plan, BRIDGED), Variant(plan)):
+            if variant in self._rows:
+                return self._rows[variant]
+        return self._screened[plan]
+
+    def increase(self, plan: Plan) -> float:
+        """Nats per token beside the whole model, over all windows that the plan is known on."""
+        if plan not in self._increases:
+            windows_N = self.known_windows([plan])
+            plan_N, whole_N = self.nats([plan, Plan()], windows_N)
+            more = float((plan_N - whole_N).sum() / self.targets_W[windows_N].sum())
+            self._increases[plan] = more
+        return self._increases[plan]

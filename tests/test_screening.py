@@ -1,0 +1,267 @@
+"""Screenings: candidates on some windows of one text, stored, gone on with, and never rows."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from bridging import little_text
+from msgspec import structs
+from tiny import TEXT, save_tiny_gpt2
+
+from pruning_kit import analyse, load_run, open_workbench, sweep
+from pruning_kit.errors import RunError
+from pruning_kit.machine.typed import MisfitError
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.reporting.contents import build_document
+from pruning_kit.runs.facts import RoundFacts, VariantFacts
+from pruning_kit.runs.store import RunFolder
+from pruning_kit.search.proposer import Screening
+from tests.synthetic_runs import facts_of
+
+SEARCH = "search:1-2,evaluations=12"
+OTHER_TEXT = "She was sure that he would come, and he came. "
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "other.txt").write_text(OTHER_TEXT * 16, encoding="utf-8")
+    model = save_tiny_gpt2(folder / "model", n_blocks=5)
+    return open_workbench(
+        str(model),
+        str(folder / "text.txt"),
+        select_on=str(folder / "other.txt"),
+        device="cpu",
+        threads=1,
+        context=16,
+        stride=8,
+        batch_size=4,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(bench, tmp_path_factory):
+    return sweep(SEARCH, bench, tmp_path_factory.mktemp("runs") / "run")
+
+
+class Asks:
+    """Asks for what it was given, one request after the other."""
+
+    mode, seed = None, 0
+
+    def __init__(self, *requests):
+        self.requests = requests
+
+    def __str__(self):
+        return "asks"
+
+    def bound(self, n_blocks):
+        return 100
+
+    def check(self, n_blocks):
+        pass
+
+    def most_removed(self, n_blocks):
+        return 2
+
+    def propose(self, n_blocks):
+        for request in self.requests:
+            self.costs = yield request
+
+
+def test_candidates_are_screened_on_some_windows_of_the_text_chosen_on_alone(bench, tmp_path):
+    plans = [Plan((1,)), Plan((2, 3))]
+    run = sweep(Asks(Screening(dict.fromkeys(plans, "swaps"), 6)), bench, tmp_path / "run")
+    whole, screened = run.rounds
+    assert [facts.variant for facts in whole.variants] == ["none"] and not whole.is_screening
+    assert (screened.names, screened.texts, screened.measures) == (
+        ("1", "2+3"),
+        ("selection",),
+        ("nll",),
+    )
+    assert {facts.proposed_by for facts in screened.variants} == {"swaps"}
+    n_windows = len(bench.texts["selection"].windows)
+    assert 6 <= len(screened.places) < n_windows // 2
+    every = bench.measure(plans_as_cut(plans), "selection").sums["nll"]
+    (found,) = run.screenings
+    np.testing.assert_allclose(found.nats_VN, every[:, screened.places], rtol=1e-6)
+
+
+def plans_as_cut(plans):
+    return [Variant(plan) for plan in plans]
+
+
+def test_more_windows_of_a_candidate_are_those_that_it_was_not_measured_on(bench, tmp_path):
+    few, all_of_them = Screening({Plan((1,)): "swaps"}, 6), Screening({Plan((1,)): "swaps"})
+    run = sweep(Asks(few, few, all_of_them, all_of_them), bench, tmp_path / "run")
+    _, first, rest = run.rounds
+    n_windows = len(bench.texts["selection"].windows)
+    assert sorted((*first.places, *rest.places)) == list(range(n_windows))
+
+
+def test_candidates_are_no_rows_and_finalists_are(run):
+    screened = {plan for one in run.screenings for plan in (f.parsed.plan for f in one.candidates)}
+    rows = {Plan.parse(row["removed"]) for row in run.rows()} - {Plan()}
+    assert rows < screened and {plan.size for plan in rows} == {1, 2}
+    assert run.plans == sorted([Plan(), *rows])
+    assert {row.plan for row in analyse(run).rows} == {Plan(), *rows}
+    for role in ("reported", "selection"):
+        assert np.isfinite(run.nll(role)).all()
+    assert build_document(run, analyse(run)).sections
+
+
+def test_a_row_says_which_search_proposed_its_plan(run):
+    by = {row["variant"]: row["proposed_by"] for row in run.rows()}
+    assert by.pop("none") is None
+    assert set(by.values()) <= {"singles", "spans", "greedy", "quadratic", "swaps"}
+    assert list(run.frame().columns)[-1] == "proposed_by"
+
+
+def test_finalists_are_the_best_of_each_size_by_the_text_chosen_on(run, bench):
+    found = bench.measure(plans_as_cut(run.plans), "selection").means()
+    known = {
+        facts.parsed: nats.sum() / bench_targets(bench, one.windows)
+        for one in run.screenings
+        for facts, nats in zip(one.candidates, one.nats_VN, strict=True)
+        if facts.parsed.plan.size == 1 and len(one.windows) == len(run.screenings[0].windows)
+    }
+    best = min(known, key=known.get)
+    assert best in found
+
+
+def bench_targets(bench, windows):
+    every = bench.texts["selection"].windows
+    return sum(every[place].n_targets for group in windows for place in range(*group))
+
+
+@pytest.mark.parametrize("n_left", [1, 4, 9])
+def test_a_search_that_was_stopped_goes_on_to_the_same_bits(run, bench, tmp_path, n_left):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    (folder / "finished.json").unlink()
+    rounds = sorted((folder / "rounds").iterdir())
+    for later in rounds[n_left + 1 :]:
+        shutil.rmtree(later)
+    next(rounds[n_left].glob("*.safetensors")).unlink()
+    with pytest.raises(RunError, match="it is not finished"):
+        load_run(folder)
+    again = sweep(SEARCH, bench, folder, resume=True)
+    assert [path.name for path in rounds] == [p.name for p in sorted((folder / "rounds").iterdir())]
+    for one, other in zip(run.screenings, again.screenings, strict=True):
+        assert one.candidates == other.candidates and one.windows == other.windows
+        np.testing.assert_array_equal(one.nats_VN, other.nats_VN)
+    assert again.frame().equals(run.frame())
+
+
+def test_a_finished_search_measures_nothing_again(run, bench, monkeypatch):
+    monkeypatch.setattr(type(bench), "measure", None)
+    assert sweep(SEARCH, bench, run.folder, resume=True).frame().equals(run.frame())
+
+
+def test_candidates_are_screened_bridged_and_finalists_judged(tmp_path):
+    with little_text():
+        bench = open_workbench("demo", device="cpu", threads=1, context=128, max_windows=6)
+        run = sweep("spans:2,evaluations=9", bench, tmp_path / "run")
+        forms = {f.parsed.plan: f.parsed.recovery for one in run.screenings for f in one.candidates}
+        assert forms[Plan((0, 1))] is None and forms[Plan((4, 5))] == BRIDGED
+        assert run.bridges is not None
+        finalists = {variant.plan for variant in run.variants} - {Plan()}
+        assert set(run.bridges.plans) <= set(map(str, finalists))
+        assert Variant(Plan((4, 5)), BRIDGED) in run.variants
+        frame = sweep("spans:2,evaluations=9", bench, run.folder, resume=True).frame()
+        assert frame.equals(run.frame())
+
+
+# --- the store ---------------------------------------------------------------------------------
+
+
+def screening(*windows, variants=("1",), texts=("reported",)):
+    named = tuple(VariantFacts(variant=v, parameters=5, proposed_by="swaps") for v in variants)
+    return RoundFacts(variants=named, measures=("nll",), texts=texts, windows=windows)
+
+
+WHOLE = RoundFacts(
+    variants=(VariantFacts(variant="none", parameters=9),), measures=("nll",), texts=("reported",)
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    run = RunFolder.create(tmp_path / "run", facts_of(3, {"reported": [10] * 8}, group=4))
+    run.add_round(0, WHOLE)
+    return run
+
+
+def test_a_row_may_have_been_a_candidate_and_windows_are_added(folder):
+    folder.add_round(1, screening((0, 2)))
+    folder.add_round(2, screening((4, 6), (2, 3)))
+    row = RoundFacts(
+        variants=(VariantFacts(variant="1", parameters=5),), measures=("nll",), texts=("reported",)
+    )
+    folder.add_round(3, row)
+    assert RunFolder.open(folder.folder).rounds() == [
+        WHOLE,
+        screening((0, 2)),
+        screening((4, 6), (2, 3)),
+        row,
+    ]
+    assert folder.groups(2, "reported") == ((4, 6), (2, 3))
+    assert folder.groups(3, "reported") == ((0, 4), (4, 8))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("windows", [[7, 9]], "is wrong in windows: the text has 8"),
+        ("windows", [[0, 2], [1, 3]], "is wrong in windows: it is empty, or holds something twice"),
+        ("windows", [], "is wrong in windows: it is empty, or holds something twice"),
+        ("texts", ["reported", "reported"], "is wrong in texts: it is empty, or holds something"),
+        ("variants", [{"variant": "7", "parameters": 5}], "3 blocks has no variant '7'"),
+    ],
+)
+def test_a_screening_that_cannot_be_is_named_on_reading(folder, path, value, message):
+    folder.add_round(1, screening((6, 8)))
+    file = folder.folder / "rounds/001/variants.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {path: value}))
+    with pytest.raises(RunError) as error:
+        RunFolder.open(folder.folder).rounds()
+    assert message in str(error.value)
+
+
+def test_candidates_are_screened_on_the_text_that_plans_are_chosen_on(tmp_path):
+    facts = facts_of(3, {"reported": [10] * 8, "selection": [10] * 8}, group=4)
+    run = RunFolder.create(tmp_path / "two", facts)
+    run.add_round(0, structs.replace(WHOLE, texts=("reported", "selection")))
+    with pytest.raises(MisfitError, match="candidates are screened on 'selection' alone"):
+        run.add_round(1, screening((0, 2)))
+
+
+def test_a_window_is_screened_once(folder):
+    folder.add_round(1, screening((0, 4)))
+    path = folder.folder / "rounds/002"
+    path.mkdir()
+    content = json.loads((folder.folder / "rounds/001/variants.json").read_text())
+    (path / "variants.json").write_text(json.dumps(content | {"windows": [[3, 5]]}))
+    with pytest.raises(RunError, match="an earlier round has measured '1'"):
+        RunFolder.open(folder.folder).rounds()
+
+
+def test_what_all_runs_had_is_stored_as_before(folder):
+    content = json.loads((folder.folder / "rounds/000/variants.json").read_text())
+    assert content == {
+        "variants": [{"variant": "none", "parameters": 9}],
+        "measures": ["nll"],
+        "texts": ["reported"],
+    }
+
+
+def test_a_thousandth_round_follows_the_one_before(folder, monkeypatch):
+    names = [folder.part_path(number, "reported", 0).parent.name for number in (7, 999, 1000)]
+    assert names == ["007", "999", "1000"]
+    for name in names[1:]:
+        (folder.folder / "rounds" / name).mkdir()
+        (folder.folder / "rounds" / name / "variants.json").write_text("{}")
+    assert list(folder._numbers()) == [0, 999, 1000]
