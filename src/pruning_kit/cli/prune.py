@@ -85,7 +85,7 @@ def prune(
     numbers = card_numbers(run, variant, loaded.weights_sha256) if run else None
     outputs.say_format(loaded)
     checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered, dtype)
-    _print_checks(checks)
+    print_checks(checks)
     how = [f"{', '.join(map(str, bridges.fits))} bridged"] if bridges else []
     how += [str(variant.recovery)] if recovered else []
     title = ", ".join([f"{source.name} without {plan.short}", *how])

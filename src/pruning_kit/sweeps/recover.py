@@ -42,9 +42,10 @@ from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.rounds import measure
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.shelf import Shelf
-from pruning_kit.sweeps.sweep import measure, threads_of
+from pruning_kit.sweeps.sweep import threads_of
 from pruning_kit.sweeps.workbench import Workbench
 
 SAVING_S, SAVED_BYTES_PER_S = 5.0, 2e8
