@@ -138,7 +138,7 @@ def test_few_kernels_are_alive_at_once(bench, monkeypatch):
     bench.measure(["2+3~shaken", "0~shaken", "none"], batch_size=1)
     n_windows = len(bench.texts["reported"].windows)
     assert len(alive) == 2 + 2 * n_windows
-    assert len(bench._material.kernels) == 1 and MADE == ["0~shaken", "3~shaken", "2+3~shaken"]
+    assert len(bench.material.kernels) == 1 and MADE == ["0~shaken", "3~shaken", "2+3~shaken"]
 
 
 def test_weights_are_measured_as_they_are_saved(tmp_path):

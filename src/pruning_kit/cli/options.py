@@ -140,6 +140,8 @@ def _own(help: str, group: str, *spelled: str) -> Any:
 
 OPTIONS = {
     "timing=None": "--no-speed",
+    "size": "--size",
+    "keep_text": "--keep-text",
     "bridges=None": "--bridge left out",
     "gguf": "--gguf",
 } | {

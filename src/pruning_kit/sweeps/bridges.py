@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -84,12 +85,12 @@ def _prepared(
         if workbench.settings.bridges and is_first:
             workbench.observer.say(f"Gaps are not bridged: {bridging}.")
         return None
-    _restore(run, bridging)
+    restore(run.folder, bridging)
     if ranks.leads:
         _prepare(run, number, asked, workbench, bridging, judges)
     ranks.share(f"bridges/{number}", "stored" if ranks.leads else None)
     if not ranks.leads:
-        _restore(run, bridging)
+        restore(run.folder, bridging)
     return bridging
 
 
@@ -126,22 +127,22 @@ def _prepare(
     todo = [plan for plan in plans if judges and is_new and plan not in bridging.judged]
     if not todo and not bridging.gaps_to_fit(plans):
         return
-    workbench.fit(plans, lambda fit: _keep(run, fit, bridging, workbench))
+    workbench.fit(plans, lambda fit: keep(run.folder, fit, bridging, workbench))
     with using_threads(workbench.threads):
         bridging.judge(todo)
     recoveries.write_facts(run.folder, describe(bridging, workbench))
 
 
-def _keep(run: RunFolder, fit: Fit, bridging: Bridging, workbench: Workbench) -> None:
+def keep(folder: Path, fit: Fit, bridging: Bridging, workbench: Workbench) -> None:
     """Store a gap, its weights before what is said of them: a kill loses one at most."""
     if fit.form is not None:
-        recoveries.write_weights(run.folder, str(fit.gap), _arrays(fit.form))
-    recoveries.write_facts(run.folder, describe(bridging, workbench))
+        recoveries.write_weights(folder, str(fit.gap), _arrays(fit.form))
+    recoveries.write_facts(folder, describe(bridging, workbench))
 
 
-def _restore(run: RunFolder, bridging: Bridging) -> None:
+def restore(folder: Path, bridging: Bridging) -> None:
     """Take in what the run folder holds: judgements, and the gaps whose weights are whole."""
-    facts = recoveries.read_facts(run.folder)
+    facts = recoveries.read_facts(folder)
     if facts is None:
         return
     for text, one in facts.plans.items():
@@ -149,15 +150,15 @@ def _restore(run: RunFolder, bridging: Bridging) -> None:
     for text, gap_facts in facts.gaps.items():
         gap = Gap.parse(text)
         if gap not in bridging.fits:
-            fit = _restored(run, gap, gap_facts)
+            fit = _restored(folder, gap, gap_facts)
             if fit is not None:
                 bridging.fits[gap] = fit
 
 
-def _restored(run: RunFolder, gap: Gap, facts: GapFacts) -> Fit | None:
+def _restored(folder: Path, gap: Gap, facts: GapFacts) -> Fit | None:
     form = None
     if facts.strength is not None:
-        weights = recoveries.read_weights(run.folder, str(gap))
+        weights = recoveries.read_weights(folder, str(gap))
         if weights is None or NAMES[0] not in weights:
             return None
         form = _form(weights)

@@ -38,6 +38,7 @@ from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import Run, load_run
 from pruning_kit.search.named import parse
 from pruning_kit.search.together import Together
+from pruning_kit.sweeps import bridges
 from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.observer import Observer
@@ -179,7 +180,7 @@ class Recovering:
 
     def _tokens(self, bench: Workbench) -> tuple[int, ...]:
         """Of each training, by what was named or by a trial; what it will take is said."""
-        bench.fit([self.plan])
+        self._fit(bench)
         with using_threads(bench.threads):
             forms = forms_of(self.plan, bench.material)
             student = pruned_copy(bench.decoder, self.plan, forms)
@@ -195,6 +196,13 @@ class Recovering:
                 f"{seconds:,.0f} seconds."
             )
         return tokens
+
+    def _fit(self, bench: Workbench) -> None:
+        """The bridges that training begins with, which the run finds in its folder."""
+        bridging = bench.bridging
+        if isinstance(bridging, Bridging):
+            bridges.restore(self.folder, bridging)
+            bench.fit([self.plan], lambda fit: bridges.keep(self.folder, fit, bridging, bench))
 
     def _longest(self, bench: Workbench, student: Decoder) -> tuple[int, Pace]:
         """Tokens of the longest training, and the pace of its batches."""
@@ -241,11 +249,11 @@ def made_of(variant: Variant, bench: Workbench) -> tuple[Bridges | None, Recover
     """What a variant of a workbench is exported with."""
     if variant.recovery is None:
         return None, None
-    bridges = None
+    found = None
     if isinstance(bench.bridging, Bridging):
         with suppress(NoGainError), using_threads(bench.threads):
-            bridges = bench.bridging.bridges(variant.plan)
-    return bridges, bench.shelf[variant] if variant.recovery != BRIDGED else None
+            found = bench.bridging.bridges(variant.plan)
+    return found, bench.shelf[variant] if variant.recovery != BRIDGED else None
 
 
 def written_text(bench: Workbench, variant: Variant) -> str:

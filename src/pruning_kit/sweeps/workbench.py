@@ -79,10 +79,7 @@ class Workbench:
     ) -> Workbench:
         """The same in a run, which says how many threads, keeps what is made, and is shared."""
         together = Distributed(ranks, self.device) if ranks.size > 1 else None
-        changed = replace(self, threads=threads, shelf=shelf, keeping=keeping, together=together)
-        if "bridging" in vars(self):  # with the gaps that were fitted
-            vars(changed)["bridging"] = self.bridging
-        return changed
+        return replace(self, threads=threads, shelf=shelf, keeping=keeping, together=together)
 
     @property
     def chosen_on(self) -> PreparedText:
