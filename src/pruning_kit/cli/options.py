@@ -198,6 +198,20 @@ MaxRemoved = Annotated[
 MaxPlans = Annotated[
     int, option(Setting("Refuse more plans than this.", WHAT, PlanError, Range(1, MOST_PLANS)))
 ]
+Top = Annotated[
+    int | None,
+    option(
+        Setting(
+            "Distil the best so many plans of each size too, by bridged cost.",
+            WHAT,
+            PlanError,
+            Range(1, 1000),
+        )
+    ),
+]
+Tokens = Annotated[
+    str | None, _own("Tokens that each of them learns from, such as 2M. Default: 500k.", WHAT)
+]
 Speed = Annotated[
     bool, _own("Time the models; the other options here say how.", SPEED, "--speed/--no-speed")
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pruning_kit.errors import PlanError, TooManyPlansError
+from pruning_kit.plans.distilled import NAME, Amount
 from pruning_kit.search.named import parse
 from pruning_kit.search.narrowing import narrower
 from pruning_kit.search.together import MAX_PLANS, Together
@@ -33,12 +34,21 @@ class Request:
     max_removed: int | None = None
     """Of the combinatorial mode."""
     max_plans: int = MAX_PLANS
+    top: int | None = None
+    """Of each size, to be distilled too."""
+    tokens: str | None = None
+    """That each of them learns from."""
 
     def __post_init__(self) -> None:
         if not (self.mode or self.tries):
             raise PlanError(
                 "cannot start a sweep: nothing says what to measure. Give --mode baseline, "
                 "sequential or combinatorial, or --try pairs or 1+3, or more of --help."
+            )
+        if self.tokens and self.top is None:
+            raise PlanError(
+                f"cannot use --tokens {self.tokens} here: no plan is distilled. Say with --top how "
+                f"many of each size are, or write --try 1+3~{NAME}:{self.tokens}."
             )
         if self.max_removed is not None and self.mode != Mode.COMBINATORIAL:
             raise PlanError(
@@ -55,10 +65,23 @@ class Request:
         """
         bound = "" if self.max_removed is None else f":max={self.max_removed}"
         words = [f"{self.mode}{bound}"] if self.mode else []
-        return Together((parse(" ".join([*words, *self.tries])),), self.max_plans)
+        return Together((parse(" ".join([*words, *self.tries, *self._distilled])),), self.max_plans)
+
+    @property
+    def _distilled(self) -> list[str]:
+        """The word that asks for the best, distilled; none where it is not asked for."""
+        if self.top is None:
+            return []
+        tokens = f",tokens={Amount.read(self.tokens).tokens}" if self.tokens else ""
+        return [f"{NAME}:{self.top}{tokens}"]
 
     def __str__(self) -> str:
-        options = {"--mode": self.mode, "--max-removed": self.max_removed}
+        options = {
+            "--mode": self.mode,
+            "--max-removed": self.max_removed,
+            "--top": self.top,
+            "--tokens": self.tokens,
+        }
         given = [f"{name} {value}" for name, value in options.items() if value is not None]
         return " ".join([*given, *(f"--try {word}" for word in self.tries)])
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.plans.distilled import NAME
 from pruning_kit.plans.paths import Path, as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
-from pruning_kit.pruning.distillation.distilled import DISTILLED_METHOD, NAME
+from pruning_kit.pruning.distillation.distilled import DISTILLED_METHOD
 from pruning_kit.pruning.material import Material, Method, no_details
 from pruning_kit.pruning.refit.refitted import REFITTED_METHOD
 from pruning_kit.pruning.surgery import count_parameters

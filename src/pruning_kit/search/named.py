@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 
 from pruning_kit.errors import PlanError
+from pruning_kit.plans.distilled import NAME as DISTILLED
 from pruning_kit.plans.sets import STRATEGIES
 from pruning_kit.search.baseline import Baseline
+from pruning_kit.search.best import BestDistilled
 from pruning_kit.search.chosen import Chosen
 from pruning_kit.search.combinatorial import PAIRS, Combinatorial
 from pruning_kit.search.proposer import Proposer, Search
@@ -27,6 +29,7 @@ SEARCHES: dict[str, type[Search]] = {
     **dict.fromkeys(STRATEGIES, Strategies),
     "shapley": ShapleyOrders,
     **dict.fromkeys(WAYS, SizedSearch),
+    DISTILLED: BestDistilled,
     "none": Chosen,
 }
 """What reads a word that begins so; one that begins with a number is a plan."""

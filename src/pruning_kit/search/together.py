@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from pruning_kit.bounds import MOST_PLANS
 from pruning_kit.errors import TooManyPlansError
@@ -12,9 +13,10 @@ from pruning_kit.plans.paths import as_cut, count_calls
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.search.baseline import Baseline
+from pruning_kit.search.best import BestDistilled, refuse_alone
 from pruning_kit.search.chosen import Chosen
 from pruning_kit.search.one_round import OneRound
-from pruning_kit.search.proposer import Asking, Proposer, Screening, next_round
+from pruning_kit.search.proposer import Asking, Proposer, Request, Screening, next_round
 
 MAX_PLANS = 5000
 LISTED_PLANS = 20_000  # so many are listed in a second, to be counted exactly
@@ -69,6 +71,8 @@ class Together:
         """
         for member in self.proposers:
             member.check(n_blocks)
+        if all(_waits(member) for member in self.proposers):
+            raise refuse_alone(self)
         count = self.bound(n_blocks)
         if count > MOST_PLANS:
             raise TooManyPlansError(n_blocks, None, MOST_PLANS)
@@ -100,25 +104,49 @@ class Together:
 
         Screenings follow, one by one.
         """
-        running = [member.propose(n_blocks) for member in self.proposers]
         measured: set[Variant] = set()
-        costs = None
-        while running:
-            replies = [next_round(asking, costs) for asking in running]
-            running = [at for at, reply in zip(running, replies, strict=True) if reply is not None]
-            screenings = [reply for reply in replies if isinstance(reply, Screening)]
-            rows = [reply for reply in replies if reply and not isinstance(reply, Screening)]
-            asked = dict.fromkeys(chain([Variant()], *rows))  # sorted in parts
-            if new := sorted(variant for variant in asked if variant not in measured):
-                costs = yield new
-                measured.update(new)
-            for screening in screenings:
-                costs = yield screening
+        first = [member for member in self.proposers if not _waits(member)]
+        costs = yield from _rounds(first, n_blocks, measured, None)
+        last = [member for member in self.proposers if _waits(member)]
+        yield from _rounds(last, n_blocks, measured, costs)
 
     def _one_round(self) -> list[OneRound] | None:
         """The proposers, if all of them know their plans beforehand."""
         known = [member for member in self.proposers if isinstance(member, OneRound)]
         return known if len(known) == len(self.proposers) else None
+
+
+def _waits(member: Proposer) -> bool:
+    """Whether it asks when all others have nothing more to ask."""
+    return isinstance(member, BestDistilled)
+
+
+def _rounds(
+    members: Iterable[Proposer], n_blocks: int, measured: set[Variant], known: Any
+) -> Generator[Request, Any, Any]:
+    """The rounds of some proposers; gives the costs that are known at their end.
+
+    Args:
+        members: the proposers.
+        n_blocks: of the model.
+        measured: what was asked for; what is asked for is added.
+        known: the costs so far; None at the start.
+    """
+    running = [member.propose(n_blocks) for member in members]
+    costs = None
+    while running:
+        replies = [next_round(asking, costs) for asking in running]
+        running = [at for at, reply in zip(running, replies, strict=True) if reply is not None]
+        screenings = [reply for reply in replies if isinstance(reply, Screening)]
+        rows = [reply for reply in replies if reply and not isinstance(reply, Screening)]
+        asked = dict.fromkeys(chain([Variant()], *rows))  # sorted in parts
+        if new := sorted(variant for variant in asked if variant not in measured):
+            known = yield new
+            measured.update(new)
+        for screening in screenings:
+            known = yield screening
+        costs = known
+    return known
 
 
 def _plans(members: Iterable[OneRound], n_blocks: int) -> set[Plan]:

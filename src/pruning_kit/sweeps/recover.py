@@ -15,12 +15,12 @@ from pruning_kit.errors import NoGainError, PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.costs import Cost
+from pruning_kit.plans.distilled import Amount, count
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
-from pruning_kit.plans.variant import Recovery as How
 from pruning_kit.pruning import recovery as recoveries
 from pruning_kit.pruning.bridges.bridging import Bridges, Bridging
-from pruning_kit.pruning.distillation.distilled import ADAPTERS, NAME, Amount, count, forms_of
+from pruning_kit.pruning.distillation.distilled import forms_of
 from pruning_kit.pruning.distillation.pace import Pace, amount_within, pace_of
 from pruning_kit.pruning.distillation.training import Alone
 from pruning_kit.pruning.recovered import Recovered, pruned_copy
@@ -80,9 +80,8 @@ class Goal:
         Raises:
             PlanError: if the tokens cannot be read.
         """
-        details = (tokens or "", *[ADAPTERS] * adapters)
         return cls(
-            None if tokens is None else Amount.of(How(NAME, details)),
+            None if tokens is None else Amount.read(tokens, adapters),
             None if minutes is None else 60 * minutes,
             None if until_ppl is None else math.log(until_ppl),
             adapters,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,11 +15,12 @@ from typing import Protocol
 import numpy as np
 from torch import nn
 
-from pruning_kit.errors import NoGainError, PlanError
+from pruning_kit.errors import NoGainError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import PreparedText
+from pruning_kit.plans.distilled import Amount
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import Recovery, Variant
+from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.pruning.distillation.adapters import adapted
 from pruning_kit.pruning.distillation.mixture import Mixture
@@ -31,52 +31,10 @@ from pruning_kit.pruning.material import Material, Method
 from pruning_kit.pruning.recovered import Detail, Recovered, own_weights, pruned_copy
 from pruning_kit.walk.kernel import Form
 
-NAME = "distilled"
-ADAPTERS = "lora"
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
-_AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)([kMG]?)", re.ASCII)
 COMPILED_FROM = 4e15
 """Operations of a training on a GPU: with fewer, compiling takes longer than it saves."""
 MOST_WRITTEN = 2**22
 """Tokens that are written; a longer training reads them again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """How long a training is, and what is trained."""
-
-    tokens: int
-    adapters: bool = False
-
-    @classmethod
-    def of(cls, recovery: Recovery) -> Amount:
-        """Read the details of a recovery; `recovery` gives it back.
-
-        Raises:
-            PlanError: if they are no number of tokens, with or without `lora` behind it.
-        """
-        first, *others = recovery.details or ("",)
-        match = _AMOUNT.fullmatch(first)
-        tokens = round(float(match[1]) * UNITS[match[2]]) if match else 0
-        found = cls(tokens, others == [ADAPTERS])
-        if others not in ([], [ADAPTERS]) or str(recovery) != str(found.recovery):
-            shown = f" (which is written {found.recovery})" if tokens else ""
-            raise PlanError(
-                f"cannot recover by {str(recovery)!r:.60}{shown}: write the tokens to learn from, "
-                f"such as {NAME}:2M, {NAME}:500k or {NAME}:8M,{ADAPTERS}."
-            )
-        return found
-
-    @property
-    def recovery(self) -> Recovery:
-        """The recovery that has this amount."""
-        return Recovery(NAME, (count(self.tokens), *[ADAPTERS] * self.adapters))
-
-
-def count(tokens: int) -> str:
-    """Tokens as a variant names them: `8M`, `1.5M`, `500k`."""
-    unit = next((u for u in ("G", "M", "k") if tokens >= UNITS[u]), "")
-    return f"{tokens / UNITS[unit]:.6f}".rstrip("0").rstrip(".") + unit
 
 
 class Keeping(Protocol):
