@@ -1,11 +1,22 @@
-"""How fast the kit distils, beside a plain script around the Hugging Face Trainer.
+"""What distillation gives, beside what others do on the same tokens, and how fast it is.
 
     python -m benchmarks.distillation [--tokens 2e6] [--device cuda]
+    python -m benchmarks.distillation --budgets 100k 500k 2M 8M 32M [--keep FOLDER] [WHAT]
+    python -m benchmarks.distillation --peers 2M [WHAT]
 
-A model of distilgpt2's shape without blocks 1 and 4 learns from the whole one on random tokens:
-the same loss, batches of 32 sequences of 512, sdpa, bfloat16 products and fused AdamW on both
-sides (the kit's matrices by Muon). The script has the largest micro-batch that fits; then both have
-equal ones, for their memory. The last line of the output is one JSON object.
+where WHAT is [--model demo] [--dataset TEXT] [--calibrate-on TEXT] [--also-on TEXT ...]
+[--plans 5 1+5 ...] [--context N] [--stride N] [--max-windows N] [--dtype float32].
+
+The first is of speed: a model of distilgpt2's shape without blocks 1 and 4 learns from the whole
+one on random tokens, beside a plain script around the Hugging Face Trainer: the same loss, batches
+of 32 sequences of 512, sdpa, bfloat16 products and fused AdamW on both sides (the kit's matrices
+by Muon). The script has the largest micro-batch that fits; then both have equal ones, for their
+memory.
+
+`--budgets` gives the perplexity of each plan as cut, bridged, and distilled on so many tokens, with
+its ratio to the whole model's; `--keep` keeps models there, for a command that is stopped and given
+again. `--peers` gives what benchmarks/recipes.py says. The last line of the output is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -16,6 +27,8 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +37,27 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
+from benchmarks.budgets import measure_budgets
+from benchmarks.recipes import compare_recipes
 from benchmarks.sweep import random_model
+from pruning_kit import open_workbench
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.inputs.windows import sliding_windows
 from pruning_kit.machine.devices import choose_device, device_name
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Recovery
+from pruning_kit.pruning.distillation.distilled import NAME, Amount
 from pruning_kit.pruning.distillation.mixture import Mixture
 from pruning_kit.pruning.distillation.schedule import MOST_SEQUENCES, Shape, schedule_of
 from pruning_kit.pruning.distillation.training import Training
 from pruning_kit.pruning.surgery import count_parameters, cut
+from pruning_kit.sweeps.keeping import Kept
+from pruning_kit.sweeps.shelf import Shelf
+from pruning_kit.sweeps.workbench import Workbench
 
+PLANS = ("5", "1+5", "1+4+5", "1+2+4+5")
 REMOVED = Plan((1, 4))
 LENGTH = 512
 WARM_UP_STEPS = 4
@@ -171,16 +193,11 @@ def operations_per_token(whole: PreTrainedModel) -> float:
     return 2.0 * (decoder.n_blocks * block + head) + 6.0 * (n_kept * block + head)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=float, default=2e6)
-    parser.add_argument("--device", default="cuda")
-    args = parser.parse_args()
-    device = choose_device(args.device)
+def measure_speed(device: torch.device, tokens: int) -> dict[str, Any]:
+    """Both sides' tokens per second and memory, printed."""
     whole = random_model(torch.device("cpu")).model.to(device)
-    tokens, dtype = int(args.tokens), torch.bfloat16
-    found: dict[str, Any] = {"device": device_name(device), "ceiling_tflops": ceiling(dtype)}
+    dtype = torch.bfloat16
+    found: dict[str, Any] = {"ceiling_tflops": ceiling(dtype)}
     for micro in (32, 16, 8, 4):
         found["script"] = script(whole, tokens, micro)
         if found["script"]:
@@ -198,6 +215,70 @@ def main() -> None:
             f"{100 * one['share_of_ceiling']:5.1f} % of {found['ceiling_tflops']:.0f} TFLOP/s  "
             f"micro-batch {one['micro']}"
         )
+    return found
+
+
+def opened(asked: argparse.Namespace) -> Workbench:
+    """A workbench on what was asked for; what is trained is kept in a folder, if one is named."""
+    bench = open_workbench(
+        asked.model,
+        asked.dataset,
+        calibrate_on=asked.calibrate_on,
+        also_on=tuple(asked.also_on),
+        device=asked.device,
+        dtype=asked.dtype,
+        context=asked.context,
+        stride=asked.stride,
+        max_windows=asked.max_windows,
+    )
+    if asked.keep is None:
+        return bench
+    shelf = Shelf(asked.keep, bench.loaded.saved_dtype)
+    return replace(bench, shelf=shelf, keeping=Kept(asked.keep))
+
+
+def amount(text: str) -> Amount:
+    """Tokens to learn from, such as `2M`."""
+    return Amount.of(Recovery(NAME, (text,)))
+
+
+def arguments() -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--budgets", nargs="+", metavar="TOKENS", type=amount)
+    what.add_argument("--peers", metavar="TOKENS", type=amount)
+    parser.add_argument("--tokens", type=float, default=2e6)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--dataset")
+    parser.add_argument("--calibrate-on")
+    parser.add_argument("--also-on", action="append", default=[])
+    parser.add_argument("--plans", nargs="+", default=PLANS)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="float32", help="in which perplexities are measured")
+    parser.add_argument("--context", type=int)
+    parser.add_argument("--stride", type=int)
+    parser.add_argument("--max-windows", type=int)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = arguments()
+    device = choose_device(asked.device)
+    found: dict[str, Any] = {"device": device_name(device)}
+    print(found["device"])
+    plans = [Plan.parse(text) for text in asked.plans]
+    if asked.budgets:
+        found["budgets"] = measure_budgets(opened(asked), plans, asked.budgets)
+    elif asked.peers:
+        bench = opened(asked)
+        found["peers"] = {str(plan): compare_recipes(bench, plan, asked.peers) for plan in plans}
+    else:
+        found |= measure_speed(device, int(asked.tokens))
     print(json.dumps(found))
 
 
