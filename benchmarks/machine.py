@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -119,6 +120,7 @@ def peak_bytes(device: torch.device) -> int:
     """Most memory held so far: the allocator's on a GPU, the process's on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    assert sys.platform != "win32", "benchmarks are for Linux"
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -454,11 +454,10 @@ def test_a_cache_that_others_may_write_to_is_not_used(fresh, others):
 
 
 def test_without_a_home_there_is_a_reason_too(fresh, monkeypatch):
-    def no_home():
+    def no_home(*_, **__):
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("platformdirs.user_cache_path", no_home)
     reason = amx.refusal(BFLOAT16)
     assert reason is not None and "no home" in reason
 

@@ -434,11 +434,10 @@ def test_a_cache_that_cannot_be_written_names_the_place_and_the_remedy(run, monk
 def test_a_user_without_a_home_is_told_so(run, monkeypatch):
     refuse_to_load(monkeypatch)
 
-    def nobody():
+    def nobody(*_, **__):
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr("pathlib.Path.home", nobody)
+    monkeypatch.setattr("platformdirs.user_cache_path", nobody)
     code, _, err = run("sweep", "--mode", "baseline")
     assert code == 2
     assert " ".join(err.split()) == (

@@ -373,6 +373,16 @@ def test_it_is_made_again_from_its_base(saved):
     assert kept.passed
 
 
+def test_in_another_format_it_is_hashed_and_made_again_as_it_is_saved(saved, tmp_path):
+    bench = saved[0]
+    made = shaken_copy(bench.decoder, Variant.parse("1+2~shaken"), size=0.05)
+    assert made.hashes != made.rounded(torch.float16).hashes
+    export(bench.loaded, made.variant.plan, tmp_path / "out", recovered=made, dtype="float16")
+    checks = [*verify_folder(tmp_path / "out"), *repeat(tmp_path / "out", bench.loaded, None, made)]
+    assert [check.name for check in checks if not check.passed] == []
+    assert checks[-1].detail.endswith("tensors at most 0.00% of their change away")
+
+
 def test_a_model_of_another_plan_is_refused(saved, tmp_path):
     bench, made, _, _ = saved
     with pytest.raises(PlanError) as refused:

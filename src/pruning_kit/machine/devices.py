@@ -12,6 +12,9 @@ import torch
 from pruning_kit.errors import DeviceError, first_line
 from pruning_kit.machine import processor
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Kinds of devices."""
+
 
 def choose_device(name: str, process: int = 0) -> torch.device:
     """The device for `device`: `auto` is a GPU if CUDA has one, else the CPU.
@@ -82,6 +85,11 @@ class Stopwatch:
         call()
         self.sync()
         return self.clock() - start
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Where float64 sums of what a device computes are made: the host, if it has no float64."""
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
 
 
 def current_device(device: torch.device) -> AbstractContextManager[object]:

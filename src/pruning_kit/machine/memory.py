@@ -98,7 +98,7 @@ def control_group_room(
     if not membership.exists():
         return []
     rooms = []
-    for line in membership.read_text().splitlines():
+    for line in membership.read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             rooms += _rooms(root, path, "memory.max", "memory.current", "inactive_file")
@@ -128,4 +128,4 @@ def _stat(folder: Path, name: str) -> int:
 
 
 def _read(path: Path) -> str:
-    return path.read_text().strip() if path.is_file() else ""
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
+
+import platformdirs
 
 GROUP, EVERYBODY = stat.S_IWGRP, stat.S_IWOTH
 
 
 def path(name: str) -> Path:
-    """Where the kit's files of one kind go, by the XDG base directory specification.
+    """Where the kit's files of one kind go, by the rules of the system.
 
     Raises:
         OSError: if the system names no home for this user.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # which the specification says to ignore
-        try:
-            base = Path.home() / ".cache"
-        except RuntimeError as error:
-            raise OSError("no home is known for this user, HOME is not set") from error
-    return base / "pruning-kit" / name
+    try:
+        base = platformdirs.user_cache_path("pruning-kit", appauthor=False, opinion=False)
+    except RuntimeError as error:
+        raise OSError("no home is known for this user, HOME is not set") from error
+    return base / name
 
 
 def folder(name: str) -> Path:
@@ -47,6 +48,8 @@ def refuse_foreign(found: Path, writers: int = GROUP | EVERYBODY) -> None:
     Raises:
         PermissionError: naming the path.
     """
+    if sys.platform == "win32":  # where a user's own folders are nobody else's
+        return
     state = found.stat()
     if state.st_uid != os.geteuid() or state.st_mode & writers:
         raise PermissionError(f"others may write to {found}")

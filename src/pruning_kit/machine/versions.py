@@ -33,11 +33,13 @@ def git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     git = ["git", "-C", str(root)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], capture_output=True, encoding="utf-8", check=False
+    )
     if head.returncode:
         return None
     changed = subprocess.run(
-        [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
+        [*git, "status", "--porcelain", "-uno"], capture_output=True, encoding="utf-8", check=False
     )
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 

@@ -224,6 +224,6 @@ def _unfrozen(model: PreTrainedModel, fresh: PreTrainedModel) -> dict[str, Tenso
 
 def _scale_queries(weight: Tensor, width: int, factor: float) -> Tensor:
     """The first `width` columns, which make the queries, times `factor`."""
-    scaled = weight.to("cpu", torch.float64, copy=True)
+    scaled = weight.cpu().to(torch.float64, copy=True)
     scaled[..., :width] *= factor
     return scaled.to(weight.dtype)

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pruning_kit.machine.devices import float64_device
 from pruning_kit.plans.paths import Call, Path, as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.walk.kernel import Batch, Comparison, Ending, Kernel
@@ -125,7 +126,4 @@ def nll_sums(
 
 
 def _sum_float64(values_BS: Tensor) -> Tensor:
-    """Window sums in float64; Apple's MPS has none, so there the sum is made on the host."""
-    if values_BS.device.type == "mps":
-        values_BS = values_BS.cpu()
-    return values_BS.double().sum(dim=1)
+    return values_BS.to(float64_device(values_BS.device)).double().sum(dim=1)

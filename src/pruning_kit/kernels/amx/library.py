@@ -112,7 +112,7 @@ def _compile(target: Path) -> None:
                 [*compiler, *OPTIONS, str(SOURCE), "-o", str(unfinished)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 env=os.environ | {"LC_ALL": "C"},
                 timeout=COMPILER_SECONDS,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pruning_kit.machine.devices import float64_device
 from pruning_kit.plans.paths import plain
 from pruning_kit.pruning.bridges.folding import Socket
 from pruning_kit.pruning.bridges.gaps import Gap
@@ -51,8 +53,9 @@ class Moments:
     @classmethod
     def zeros(cls, gaps: Sequence[Gap], n_inputs: int, width: int, device: torch.device) -> Moments:
         """Sums over nothing."""
-        products = torch.zeros(n_inputs, n_inputs, dtype=torch.float64, device=device)
-        sides = torch.zeros(len(gaps), n_inputs, width, dtype=torch.float64, device=device)
+        how: dict[str, Any] = {"dtype": torch.float64, "device": float64_device(device)}
+        products = torch.zeros(n_inputs, n_inputs, **how)
+        sides = torch.zeros(len(gaps), n_inputs, width, **how)
         return cls(gaps, products, sides)
 
     def add(self, rows: Rows) -> None:
@@ -60,8 +63,9 @@ class Moments:
         inputs_NH = rows.inputs_NH
         for start in range(0, inputs_NH.shape[1], PANEL):
             panel = slice(start, start + PANEL)
-            self.products_HH[start:, panel] += inputs_NH[:, start:].t() @ inputs_NH[:, panel]
-        sides_HGD = inputs_NH.t() @ rows.targets_NGD.flatten(1)
+            products = inputs_NH[:, start:].t() @ inputs_NH[:, panel]
+            self.products_HH[start:, panel] += products.to(self.products_HH.device)
+        sides_HGD = (inputs_NH.t() @ rows.targets_NGD.flatten(1)).to(self.sides_GHD.device)
         n_gaps = len(self.gaps)
         self.sides_GHD += sides_HGD.view(len(sides_HGD), n_gaps, -1).transpose(0, 1)
 

@@ -44,4 +44,8 @@ def solve(
 
 def error_of(map_HD: Tensor, rows: Rows, place: int) -> float:
     """The mean squared error of the weighted rows of the gap at a place."""
-    return float((rows.inputs_NH @ map_HD.float() - rows.targets_NGD[:, place]).square().mean())
+    return float(
+        (rows.inputs_NH @ map_HD.float().to(rows.inputs_NH.device) - rows.targets_NGD[:, place])
+        .square()
+        .mean()
+    )

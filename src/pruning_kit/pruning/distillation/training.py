@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import PreparedText
+from pruning_kit.machine.devices import float64_device
 from pruning_kit.pruning.distillation.ends import Ends, ends_of
 from pruning_kit.pruning.distillation.loss import divergence, head_of, piece_of
 from pruning_kit.pruning.distillation.mixture import Mixture
@@ -132,11 +133,11 @@ class Training:
         A training that diverges ends there; the best that it had is in the state.
         """
         self.restore(state)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros((), dtype=torch.float64, device=float64_device(self.device))
         since, started = state.step, self.clock()
         with self._compiled_blocks():
             for step in range(state.step, self.schedule.steps):
-                total += self._step(step)
+                total += self._step(step).to(total.device)
                 advance(self.schedule.tokens_per_step)
                 if step + 1 in self._looks:
                     seconds = state.curve[-1].seconds + self.clock() - started
@@ -275,5 +276,5 @@ def _nll(ends: Ends, states_ND: Tensor, targets_N: Tensor) -> float:
         rows = slice(first, first + size)
         logits_PV = F.linear(states_ND[rows], ends.weight, ends.bias).float()
         nll_P = F.cross_entropy(logits_PV, targets_N[rows], reduction="none")
-        found = np.append(found, nll_P.double().cpu().numpy())
+        found = np.append(found, nll_P.cpu().double().numpy())
     return float(found.sum())

@@ -76,7 +76,7 @@ class Streams:
         for batch, state in zip(self.batches, self.states, strict=True):
             for block in range(self.block, self.decoder.n_blocks):
                 state = batch.apply(plain(block), state, False)
-            found.append(batch.nll(state).flatten().double().cpu())
+            found.append(batch.nll(state).flatten().cpu().double())
         return torch.cat(found)
 
 
