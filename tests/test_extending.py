@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from examples.greedy import Greedy
+from examples.peel import Peel
 from examples.surprise import SURPRISE
 from examples.tempered import TEMPERED
 from tiny import TEXT, save_tiny_gpt2
@@ -43,7 +43,7 @@ def bench(tmp_path_factory):
 
 def test_contributing_shows_the_examples_as_they_are():
     shown = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
-    for name in ("surprise", "greedy", "tempered"):
+    for name in ("surprise", "peel", "tempered"):
         assert (ROOT / f"tests/examples/{name}.py").read_text() in shown
 
 
@@ -153,14 +153,14 @@ def test_a_variant_that_cannot_be_is_refused_before_a_folder_is_made(bench, tmp_
 def test_a_search_of_ones_own_asks_again_when_it_knows_what_its_plans_cost(
     bench, monkeypatch, tmp_path
 ):
-    monkeypatch.setitem(SEARCHES, "greedy", Greedy)
-    run = sweep("greedy:2", bench, tmp_path / "run")
+    monkeypatch.setitem(SEARCHES, "peel", Peel)
+    run = sweep("peel:2", bench, tmp_path / "run")
     assert [len(part.variants) for part in run.rounds] == [5, 3]
     singles = bench.measure([Variant(Plan((block,))) for block in range(4)]).means()
     best = min(singles, key=singles.get).plan.removed[0]
     pairs = [plan for plan in run.plans if plan.size == 2]
     assert pairs == sorted(Plan((best, other)) for other in range(4) if other != best)
-    assert str(parse("greedy:2")) == "greedy:2" == run.facts.proposal.text
+    assert str(parse("peel:2")) == "peel:2" == run.facts.proposal.text
     again = load_run(run.folder)
     np.testing.assert_array_equal(again.nll(), run.nll())
     assert math.isfinite(again.frame()["ppl"].sum())

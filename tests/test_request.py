@@ -27,6 +27,7 @@ def test_command_lines_measure_the_plans_that_they_always_measured(words):
         ("--mode sequential --try 1+3 --try 0 --try shapley:4", "sequential shapley:4 0 1+3"),
         ("--try random,first:0.25,seed=3", "first,random:0.25,seed=3"),
         ("--mode combinatorial --max-removed 3", "combinatorial:max=3"),
+        ("--search-minutes 20 --try search:6", "search:6,minutes=20"),
     ],
 )
 def test_words_become_one_proposer(words, text):
@@ -75,6 +76,10 @@ def test_a_command_line_that_names_nothing_is_refused():
             "write --try combinatorial:max=2.",
         ),
         ("--try pairs --max-removed 2", "cannot use --max-removed 2 here: it bounds --mode"),
+        (
+            "--try pairs --search-minutes 20",
+            "cannot search for 20 minutes: pairs is no search. Ask for one, such as search:6.",
+        ),
     ],
 )
 def test_words_that_say_nothing_to_measure_are_refused_at_once(words, message):

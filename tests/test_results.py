@@ -224,7 +224,7 @@ def test_the_csv_is_that_of_earlier_versions(stored_run, tmp_path):
     written = cells(tmp_path / "results.csv")
     for row, wanted in zip(written, golden, strict=True):
         assert [getattr(cell, "expected", cell) for cell in row][: len(wanted)] == wanted
-    assert written[0][len(golden[0]) :] == ["variant", "kl_nats", "agreement"]
+    assert written[0][len(golden[0]) :] == ["variant", "kl_nats", "agreement", "proposed_by"]
 
 
 def half_of(cost):

@@ -18,6 +18,8 @@ from pruning_kit.reporting.contents import build_document
 from pruning_kit.runs.facts import RoundFacts, VariantFacts
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.proposer import Screening
+from pruning_kit.sweeps import rounds
+from pruning_kit.walk.estimates import WindowCost
 from tests.synthetic_runs import facts_of
 
 SEARCH = "search:1-2,evaluations=12"
@@ -173,6 +175,25 @@ def test_candidates_are_screened_bridged_and_finalists_judged(tmp_path):
         assert Variant(Plan((4, 5)), BRIDGED) in run.variants
         frame = sweep("spans:2,evaluations=9", bench, run.folder, resume=True).frame()
         assert frame.equals(run.frame())
+
+
+def test_minutes_become_a_number_of_evaluations_once(bench, monkeypatch, tmp_path):
+    timed = []
+
+    def cost(_bench, role, windows):
+        timed.append((role, windows))
+        return WindowCost(block_s=0.2, head_s=0.5)
+
+    monkeypatch.setattr(type(bench), "cost_per_window", cost)
+    monkeypatch.setattr(rounds, "_expect", lambda *_: None)
+    run = sweep("spans:3,minutes=1", bench, tmp_path / "run")
+    n_windows = len(bench.texts["selection"].windows)
+    assert run.facts.proposal.evaluations == int(60 / (n_windows * (5 * 0.2 + 0.5)))
+    assert run.facts.proposal.text == "spans:3,minutes=1" and timed[0][0] == "selection"
+    n_timed = len(timed)
+    (run.folder / "finished.json").unlink()
+    again = sweep("spans:3,minutes=1", bench, run.folder, resume=True)
+    assert len(timed) == n_timed and again.frame().equals(run.frame())
 
 
 # --- the store ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import random
 from itertools import combinations
 
 import pytest
-from examples.greedy import Greedy
+from examples.peel import Peel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -336,7 +336,7 @@ def test_a_text_that_cannot_be_read_is_named(text, message):
         ),
         (Combinatorial((8,)), 48, "of 48 blocks: that is more than 1,048,576 plans"),
         (
-            Together((Greedy(3), Sequential()), max_plans=9),
+            Together((Peel(3), Sequential()), max_plans=9),
             6,
             "cannot measure 22 plans of 6 blocks: that is more than 9. Choose fewer, or raise "
             "max_plans to 22.",
@@ -378,29 +378,29 @@ def priced(removed):
 
 
 @pytest.fixture
-def greedy(monkeypatch):
-    monkeypatch.setitem(named.SEARCHES, "greedy", Greedy)
-    return parse("greedy:3")
+def peel(monkeypatch):
+    monkeypatch.setitem(named.SEARCHES, "peel", Peel)
+    return parse("peel:3")
 
 
-def test_a_registered_search_is_read_by_its_name(greedy):
-    assert greedy == Greedy(3) and str(greedy) == "greedy:3"
-    with pytest.raises(PlanError, match="cannot read 'greedy' as a way to choose plans: write gr"):
-        parse("greedy")
+def test_a_registered_search_is_read_by_its_name(peel):
+    assert peel == Peel(3) and str(peel) == "peel:3"
+    with pytest.raises(PlanError, match="cannot read 'peel' as a way to choose plans: write pe"):
+        parse("peel")
 
 
-def test_a_search_is_sent_the_costs_of_what_it_asked_for(greedy):
-    rounds = [[str(variant) for variant in asked] for asked in rounds_of(greedy, 5, priced)]
+def test_a_search_is_sent_the_costs_of_what_it_asked_for(peel):
+    rounds = [[str(variant) for variant in asked] for asked in rounds_of(peel, 5, priced)]
     assert rounds == [
         ["0", "1", "2", "3", "4"],
         ["0+2", "1+2", "2+3", "2+4"],
         ["0+2+3", "1+2+3", "2+3+4"],
     ]
-    assert 1 + sum(map(len, rounds)) == greedy.bound(5) and greedy.most_removed(5) == 3
+    assert 1 + sum(map(len, rounds)) == peel.bound(5) and peel.most_removed(5) == 3
 
 
-def test_searches_together_share_rounds_and_measure_nothing_twice(greedy):
-    union = Together((greedy, parse("2+3"), Greedy(1)))
+def test_searches_together_share_rounds_and_measure_nothing_twice(peel):
+    union = Together((peel, parse("2+3"), Peel(1)))
     rounds = [[str(variant) for variant in asked] for asked in rounds_of(union, 5, priced)]
     assert rounds == [
         ["none", "0", "1", "2", "3", "4", "2+3"],
@@ -409,8 +409,8 @@ def test_searches_together_share_rounds_and_measure_nothing_twice(greedy):
     ]
 
 
-def test_a_search_goes_on_where_a_round_has_nothing_new(greedy):
-    union = Together((greedy, parse("pairs")))
+def test_a_search_goes_on_where_a_round_has_nothing_new(peel):
+    union = Together((peel, parse("pairs")))
     first, second = rounds_of(union, 5, priced)
     assert len(first) == 16 and str(second[0]) == "0+2+3"
 
@@ -423,9 +423,9 @@ def test_a_replay_with_stored_costs_asks_for_the_same(n_stored, seed):
     def cost(removed):
         return table.setdefault(removed, prices.random())
 
-    undisturbed = rounds_of(Together((Greedy(3), ShapleyOrders(2))), 5, cost)
+    undisturbed = rounds_of(Together((Peel(3), ShapleyOrders(2))), 5, cost)
     stored = {v: cost(v.plan.removed) for asked in undisturbed[:n_stored] for v in asked}
-    asking = Together((Greedy(3), ShapleyOrders(2))).propose(5)
+    asking = Together((Peel(3), ShapleyOrders(2))).propose(5)
     asked, n_rounds = next_round(asking), 0
     while asked is not None and stored.keys() >= set(asked):
         asked, n_rounds = next_round(asking, stored), n_rounds + 1

@@ -16,6 +16,7 @@ from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.search import parse
 from pruning_kit.search.contest import Contest, surely_worse
 from pruning_kit.search.costs import Costs
+from pruning_kit.search.limits import bounded_in_minutes, granted, with_minutes
 from pruning_kit.search.proposer import Screening, next_round
 from pruning_kit.search.quadratic import Quadratic
 from pruning_kit.search.replay import replay
@@ -181,6 +182,7 @@ def test_few_windows_are_read_of_what_is_surely_worse():
         "search:4-10",
         "beam:2,3,5,evaluations=300",
         "evolution:6,evaluations=40,seed=3",
+        "search:6,minutes=20",
     ],
 )
 def test_the_text_form_of_a_search_is_short(text):
@@ -212,6 +214,12 @@ def test_ranges_are_read_wherever_sizes_are():
             "cannot measure 6,004 plans of 6 blocks: that is more than 5,000. Choose fewer, or "
             "raise max_plans to 6004.",
         ),
+        ("search:2,minutes=0", 6, "cannot search for 0 minutes: give a number from 1 to 10,000."),
+        (
+            "search:2,evaluations=9,minutes=3",
+            6,
+            "cannot search with 9 evaluations and for 3 minutes: both say how long. Leave one out.",
+        ),
         ("search", 1, "cannot remove the only block: a model needs at least one. Give a model of"),
     ],
 )
@@ -224,6 +232,19 @@ def test_a_search_that_cannot_be_is_refused_before_anything_is_measured(text, n_
 def test_without_sizes_each_up_to_half_of_the_blocks_is_searched():
     costs = carried_out("spans", 7, World(7))
     assert {variant.plan.size for variant in costs} == {0, 1, 2, 3}
+
+
+def test_minutes_are_those_of_each_search_and_are_shared_when_they_are_granted():
+    asked = with_minutes(Together((parse("search:2 beam:3 1+3"),)), 20)
+    assert str(asked) == "beam:3,minutes=20 search:2,minutes=20 1+3"
+    assert parse(str(asked)) == asked and len(bounded_in_minutes(asked)) == 2
+    told = granted(asked, 91)
+    assert told == asked and [one.allowed(6) for one in bounded_in_minutes(told)] == [45, 45]
+    with pytest.raises(PlanError) as error:
+        with_minutes(Together((parse("pairs"),)), 20)
+    assert str(error.value) == (
+        "cannot search for 20 minutes: pairs is no search. Ask for one, such as search:6."
+    )
 
 
 # --- costs, windows, races ---------------------------------------------------------------------

@@ -40,11 +40,13 @@ DEPTHS = (5, 6, 9)
 def request_of(words: str) -> Request:
     """The request that a command line makes."""
     given = list(zip(words.split()[::2], words.split()[1::2], strict=True))
-    mode, top = dict(given).get("--mode"), dict(given).get("--max-removed")
+    options = dict(given)
+    mode, top, minutes = map(options.get, ("--mode", "--max-removed", "--search-minutes"))
     return Request(
         Mode(mode) if mode else None,
         tuple(word for option, word in given if option == "--try"),
         int(top) if top else None,
+        search_minutes=int(minutes) if minutes else None,
     )
 
 

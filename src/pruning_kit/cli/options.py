@@ -17,6 +17,7 @@ from pruning_kit.errors import PlanError, PruningKitError, RunError, TimingError
 from pruning_kit.inputs.hub_text import WHERE, HubText
 from pruning_kit.pruning.distillation.settings import TRAINING, DistillationSettings
 from pruning_kit.search.named import forms
+from pruning_kit.search.sized import MOST_MINUTES
 from pruning_kit.speed.protocol import SPEED, LatencyProtocol
 from pruning_kit.sweeps.settings import HOW, RESULT, WHAT, SweepSettings, WorkbenchSettings
 
@@ -192,6 +193,17 @@ MaxRemoved = Annotated[
             WHAT,
             PlanError,
             Range(1, 10_000),
+        )
+    ),
+]
+SearchMinutes = Annotated[
+    int | None,
+    option(
+        Setting(
+            "Minutes for each search of --try, turned once into a number of evaluations.",
+            WHAT,
+            PlanError,
+            Range(1, MOST_MINUTES),
         )
     ),
 ]

@@ -32,8 +32,7 @@ def sweep(
     tries: opt.Try = None,
     max_removed: opt.MaxRemoved = None,
     max_plans: opt.MaxPlans = MAX_PLANS,
-    top: opt.Top = None,
-    tokens: opt.Tokens = None,
+    search_minutes: opt.SearchMinutes = None,
     speed: opt.Speed = True,
     compiled: opt.Compiled = False,
     cuda_graphs: opt.CudaGraphs = False,
@@ -48,9 +47,10 @@ def sweep(
       python main.py --mode combinatorial --max-windows 64
       pruning-kit sweep --try pairs --try 1+3+5 --model gpt2
       pruning-kit sweep --try first,last:0.25 --try shapley:160
+      pruning-kit sweep --try search:6 --search-minutes 20
     """
     words = tuple(word for text in tries or () for word in text.split())
-    request = Request(mode, words, max_removed, max_plans, top, tokens)
+    request = Request(mode, words, max_removed, max_plans, search_minutes)
     proposer = request.proposer
     settings = _settings(ctx, typed, speed, opt.execution(compiled, cuda_graphs))
     from pruning_kit.runs.opening import check_place, place_for

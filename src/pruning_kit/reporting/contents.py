@@ -16,6 +16,7 @@ from pruning_kit.reporting.commands import prune_command, recommended_command, s
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.elsewhere import elsewhere_table
 from pruning_kit.reporting.recovered import recovered_table
+from pruning_kit.reporting.searching import search_section
 from pruning_kit.reporting.tables import (
     as_cut_text,
     bridged_text,
@@ -62,6 +63,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         Section(
             "sizes", "How the cost grows", said["sizes"], strategies_table(analysis), ("sizes",)
         ),
+        search_section(run, analysis),
         Section(
             "bridging",
             "What bridging changes",

@@ -109,6 +109,8 @@ class ProposalFacts(Struct, frozen=True, kw_only=True):
     """The proposer's text form."""
     mode: str | None
     seed: Annotated[int, Meta(ge=-(10**18), le=10**18)]
+    evaluations: Count | None = None
+    """What a bound in minutes was turned into before the start."""
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -20,6 +20,7 @@ from pruning_kit.search.operators import BEAM_WIDTH, beam, evolution, greedy, sp
 from pruning_kit.search.proposer import Asking
 from pruning_kit.search.text import Word, as_ranges
 
+MOST_MINUTES = 10_000
 FINALISTS = 3
 """Of each size: measured on all windows of all texts, and rows."""
 
@@ -65,7 +66,7 @@ class SizedSearch:
     """
 
     mode: ClassVar[str | None] = None
-    form: ClassVar[str] = "search, search:6, search:4-10 or beam:6,evaluations=300"
+    form: ClassVar[str] = "search, search:6, search:4-10,minutes=20 or beam:6,evaluations=300"
     help: ClassVar[str] = f"the best sets of up to half, of 6, of 4 to 10; by {', '.join(WAYS)}"
 
     way: str
@@ -74,10 +75,24 @@ class SizedSearch:
     evaluations: int | None = None
     """A set on the whole text that is chosen on is one, on a part of it so much less; the whole
     model is one."""
+    minutes: int | None = None
+    """To search for, as a timing before the start turns them into evaluations."""
     seed: int = 0
+    granted: int | None = field(default=None, compare=False)
+    """What minutes were turned into."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
+        if self.evaluations is not None and self.minutes is not None:
+            raise PlanError(
+                f"cannot search with {self.evaluations} evaluations and for {self.minutes} "
+                "minutes: both say how long. Leave one out."
+            )
+        if self.minutes is not None and not 1 <= self.minutes <= MOST_MINUTES:
+            raise PlanError(
+                f"cannot search for {self.minutes} minutes: give a number from 1 to "
+                f"{MOST_MINUTES:,}."
+            )
         if self.evaluations is not None and not 1 <= self.evaluations <= MOST_PLANS:
             raise PlanError(
                 f"cannot search with {self.evaluations} evaluations: give a number from 1 to "
@@ -86,20 +101,18 @@ class SizedSearch:
 
     @classmethod
     def parse(cls, text: str) -> SizedSearch:
-        """Read `search:6`, `search:4-10`, `beam:6,8,evaluations=300,seed=1`.
+        """Read `search:6`, `search:4-10,minutes=20`, `beam:6,8,evaluations=300,seed=1`.
 
         Raises:
             PlanError: if the text has another form.
         """
-        word = Word.parse(text, cls.form, ("evaluations", "seed"))
-        sizes = word.whole_numbers()
-        settings = word.settings
-        return cls(word.names[0], sizes, settings.get("evaluations"), settings.get("seed", 0))
+        word = Word.parse(text, cls.form, ("evaluations", "minutes", "seed"))
+        return cls(word.names[0], word.whole_numbers(), **word.settings)
 
     def __str__(self) -> str:
         sizes = as_ranges(self.sizes)
-        limits = {"evaluations": self.evaluations, "seed": self.seed or None}
-        return Word.write([self.way], [sizes] if sizes else [], **limits)
+        limits = {"evaluations": self.evaluations, "minutes": self.minutes}
+        return Word.write([self.way], [sizes] if sizes else [], **limits, seed=self.seed or None)
 
     def bound(self, n_blocks: int) -> int:
         """The whole model, as many as there are evaluations, and the finalists.
@@ -123,14 +136,14 @@ class SizedSearch:
         return sizes_within(self.sizes or range(1, n_blocks // 2 + 1), None, n_blocks)
 
     def allowed(self, n_blocks: int) -> int:
-        """Evaluations: those asked for, or all that the way needs.
+        """Evaluations: those asked for or granted, or all that the way needs.
 
         Where this has no end, a tenth of all sets of the sizes, if that is not more than 20 for
         each block, and a quarter of it for each further size, and not less than 24.
         """
         sizes, needs = self._sizes(n_blocks), WAYS[self.way].needs
-        if self.evaluations is not None:
-            return self.evaluations
+        if limit := self.evaluations or self.granted:
+            return limit
         if needs is not None:
             return 1 + needs(n_blocks, sizes) + len(sizes)
         n_sets = sum(math.comb(n_blocks, size) for size in sizes)

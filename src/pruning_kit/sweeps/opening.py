@@ -17,6 +17,7 @@ from pruning_kit.runs import opening, provenance
 from pruning_kit.runs.facts import NumericsFacts, ProposalFacts, ProtocolFacts, RunFacts
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RUN_FILE, RunFolder
+from pruning_kit.search.limits import bounded_in_minutes
 from pruning_kit.search.proposer import Proposer
 from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.settings import SweepSettings
@@ -161,7 +162,12 @@ def describe(
             batch_size=batch_size,
             threads=workbench.threads,
         ),
-        proposal=ProposalFacts(text=str(proposer), mode=proposer.mode, seed=proposer.seed),
+        proposal=ProposalFacts(
+            text=str(proposer),
+            mode=proposer.mode,
+            seed=proposer.seed,
+            evaluations=_evaluations(workbench, proposer, batch_size, n_processes),
+        ),
         windows={
             role: provenance.describe_windows(text, batch_size) for role, text in texts.items()
         },
@@ -176,6 +182,25 @@ def _unbridged(workbench: Workbench, proposer: Proposer) -> str | None:
     if not proposer.most_removed(workbench.n_blocks):
         return None
     return workbench.bridging if isinstance(workbench.bridging, str) else None
+
+
+def _evaluations(
+    workbench: Workbench, proposer: Proposer, batch_size: int, n_processes: int
+) -> int | None:
+    """What searches may make in the minutes that they are given; None where they are given none.
+
+    As if no two candidates shared a block's call, so that the time is kept rather than used up.
+    """
+    searches = bounded_in_minutes(proposer)
+    if not searches:
+        return None
+    text = workbench.chosen_on
+    role = next(role for role, one in workbench.texts.items() if one is text)
+    first, end = max(text.groups(batch_size), key=lambda group: group[1] - group[0])
+    cost = workbench.cost_per_window(role, range(first, end))
+    seconds = cost.seconds(len(text.windows), workbench.n_blocks, 1)
+    minutes = sum(search.minutes or 0 for search in searches)
+    return max(1, int(60 * minutes * n_processes / seconds))
 
 
 def _batch_size(workbench: Workbench, proposer: Proposer, n_processes: int) -> int:

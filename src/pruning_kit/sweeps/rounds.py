@@ -19,6 +19,7 @@ from pruning_kit.runs.facts import Role, RoundFacts, VariantFacts
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.costs import Costs, Lacking
+from pruning_kit.search.limits import granted
 from pruning_kit.search.proposer import Proposer, Request, Screening, next_round
 from pruning_kit.sweeps.bridges import as_judged, with_bridges
 from pruning_kit.sweeps.observer import Work
@@ -54,6 +55,8 @@ def measure(
     windows = run.facts.windows[run.facts.choosing_role]
     costs = Costs(windows.targets, windows.groups)
     number = 0
+    if run.facts.proposal.evaluations is not None:
+        proposer = granted(proposer, run.facts.proposal.evaluations)
     asking = proposer.propose(workbench.n_blocks)
     request: Request | None = next_round(asking) or []
     while request is not None:

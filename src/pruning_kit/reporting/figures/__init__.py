@@ -8,6 +8,7 @@ pair_heatmap                 each pair of blocks
 interaction_matrix           what a pair costs beyond the sum of its two
 shapley_values               each block's share
 perplexity_by_size           best, median and worst set of each size
+path_of_search               what a search found cheapest, against the evaluations it made
 save_figures                 any of these as files
 """
 
@@ -17,12 +18,14 @@ from pruning_kit.reporting.figures.bridging import perplexity_bridged
 from pruning_kit.reporting.figures.catalogue import OF_EVERY_SWEEP, save_figures
 from pruning_kit.reporting.figures.front import speed_against_perplexity
 from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
+from pruning_kit.reporting.figures.searching import path_of_search
 from pruning_kit.reporting.figures.sizes import perplexity_by_size
 
 __all__ = [
     "OF_EVERY_SWEEP",
     "interaction_matrix",
     "pair_heatmap",
+    "path_of_search",
     "perplexity_bars",
     "perplexity_bridged",
     "perplexity_by_removed_block",

@@ -20,6 +20,7 @@ from pruning_kit.reporting.figures.bridging import perplexity_bridged
 from pruning_kit.reporting.figures.canvas import image
 from pruning_kit.reporting.figures.front import speed_against_perplexity
 from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
+from pruning_kit.reporting.figures.searching import path_of_search
 from pruning_kit.reporting.figures.sizes import perplexity_by_size
 from pruning_kit.runs.results import Run
 
@@ -55,9 +56,12 @@ FIGURES = {
     "sizes": Entry(
         perplexity_by_size, "Lines: best, median and worst perplexity by number of blocks removed"
     ),
+    "search": Entry(
+        path_of_search, "Lines: cheapest set of each size so far, by evaluations of the search"
+    ),
 }
 """By the names of their files, which the sections of a report call them by."""
-OF_EVERY_SWEEP = ("perplexity", "bridging", "speed")
+OF_EVERY_SWEEP = ("perplexity", "bridging", "speed", "search")
 
 
 def draw_all(run: Run, analysis: Analysis, names: Iterable[str] = FIGURES) -> dict[str, Figure]:

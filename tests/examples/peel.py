@@ -1,4 +1,4 @@
-"""A search of several rounds: remove the block that costs least, again and again."""
+"""A search of several rounds: remove the block that costs least, again and again; all are rows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pruning_kit.search.text import Word
 
 
 @dataclass(frozen=True, slots=True)
-class Greedy:
-    """Each round measures what is left to remove besides the blocks chosen before: `greedy:3`."""
+class Peel:
+    """Each round measures what is left to remove besides the blocks chosen before: `peel:3`."""
 
     mode: ClassVar[str | None] = None
     seed: ClassVar[int] = 0
-    form: ClassVar[str] = "greedy:3"
+    form: ClassVar[str] = "peel:3"
     help: ClassVar[str] = "the block that costs least removed, three times over"
 
     n_removed: int
 
     @classmethod
-    def parse(cls, text: str) -> Greedy:
-        """Read `greedy:3`.
+    def parse(cls, text: str) -> Peel:
+        """Read `peel:3`.
 
         Raises:
             PlanError: if the text has another form.
@@ -33,7 +33,7 @@ class Greedy:
         return cls(n_removed)
 
     def __str__(self) -> str:
-        return Word.write(["greedy"], [self.n_removed])
+        return Word.write(["peel"], [self.n_removed])
 
     def bound(self, n_blocks: int) -> int:
         """The whole model, and in each round one variant for each block that is left."""
