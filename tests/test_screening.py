@@ -2,23 +2,32 @@
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
 from bridging import little_text
 from msgspec import structs
 from tiny import TEXT, save_tiny_gpt2
+from torch.distributed import TCPStore
 
 from pruning_kit import analyse, load_run, open_workbench, sweep
 from pruning_kit.errors import RunError
+from pruning_kit.findings.searching import search_path
 from pruning_kit.machine.typed import MisfitError
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.reporting.contents import build_document
+from pruning_kit.reporting.figures import path_of_search
 from pruning_kit.runs.facts import RoundFacts, VariantFacts
+from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RunFolder
+from pruning_kit.search.named import parse
 from pruning_kit.search.proposer import Screening
+from pruning_kit.search.together import Together
 from pruning_kit.sweeps import rounds
+from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.walk.estimates import WindowCost
 from tests.synthetic_runs import facts_of
 
@@ -134,6 +143,45 @@ def test_finalists_are_the_best_of_each_size_by_the_text_chosen_on(run, bench):
     assert best in found
 
 
+def test_a_report_shows_what_was_looked_at_and_who_proposed_the_best(run, bench):
+    analysis = analyse(run)
+    (section,) = [one for one in build_document(run, analysis).sections if one.name == "search"]
+    path = search_path(run)
+    screened = {facts.parsed.plan for one in run.screenings for facts in one.candidates}
+    assert {step.plan for step in path} == screened and len(path) == len(screened)
+    assert section.sentences[0].startswith(
+        f"A search looked at {len(path)} sets on {analysis.selection.title}: "
+    )
+    assert f"as much work as {path[-1].evaluations:,.0f} sets on all of the text" in str(section)
+    assert path[-1].evaluations < 12
+    assert section.table is not None and [row[:3] for row in section.table.rows] == [
+        (str(size.n_removed), size.best.short, run.proposed_by[size.best])
+        for size in analysis.sizes
+    ]
+    assert section.figures == ("search",)
+
+
+def test_the_path_of_a_search_is_drawn_to_the_best_that_it_found(run):
+    figure = path_of_search(run, analyse(run))
+    assert figure is not None
+    (axes,) = figure.axes
+    ends = [line.get_ydata()[-1] for line in axes.lines]
+    path = search_path(run)
+    assert ends == [min(s.ratio for s in path if s.plan.size == size) for size in (1, 2)]
+    assert [text.get_text() for text in axes.texts] == ["1", "2"]
+
+
+def test_a_ratio_of_a_step_is_that_of_all_windows_that_it_was_read_on(bench, tmp_path):
+    plan = Plan((1,))
+    requests = [Screening({plan: "swaps"}, 6), Screening({plan: "swaps"})]
+    run = sweep(Asks(*requests), bench, tmp_path / "run")
+    (step,) = search_path(run)
+    means = bench.measure(["none", "1"], "selection").means()
+    expected = np.exp(means[Variant(plan)] - means[Variant()])
+    assert step.ratio == pytest.approx(expected, rel=1e-6)
+    assert step.proposed_by == "swaps" and 0 < step.evaluations < 0.5
+
+
 def bench_targets(bench, windows):
     every = bench.texts["selection"].windows
     return sum(every[place].n_targets for group in windows for place in range(*group))
@@ -156,6 +204,23 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_bits(run, bench, tmp_path
         assert one.candidates == other.candidates and one.windows == other.windows
         np.testing.assert_array_equal(one.nats_VN, other.nats_VN)
     assert again.frame().equals(run.frame())
+
+
+def test_processes_that_share_a_search_find_the_same(run, bench, tmp_path):
+    hosted = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    joined = TCPStore("127.0.0.1", hosted.port, is_master=False, wait_for_workers=False)
+    settings, proposer = SweepSettings(output=tmp_path / "run"), Together((parse(SEARCH),))
+
+    def take_part(rank, store):
+        ranks = Ranks(rank, 2, store=store)
+        shared, own = open_run(settings, bench, proposer, ranks)
+        rounds.measure(shared, proposer, own, ranks, goes_on=False)
+
+    follower = threading.Thread(target=take_part, args=(1, joined))
+    follower.start()
+    take_part(0, hosted)
+    follower.join()
+    assert load_run(tmp_path / "run").frame().equals(run.frame())
 
 
 def test_a_finished_search_measures_nothing_again(run, bench, monkeypatch):

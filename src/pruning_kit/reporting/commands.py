@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from itertools import pairwise
 
@@ -19,6 +20,7 @@ PLAN_OPTIONS = (
     "--try",
     "--max-removed",
     "--max-plans",
+    "--search-minutes",
     "--output",
 )
 """What says which plans a sweep measures, and where they go."""
@@ -68,6 +70,23 @@ def shapley_options(n_blocks: int, n_permutations: int | None) -> str:
     count = count_shapley_plans(n_blocks, n_permutations)
     more = f" --max-plans {count}" * (count > MAX_PLANS)
     return f"--try shapley:{n_permutations}{more}"
+
+
+def search_command(run: Run, analysis: Analysis, max_params: int) -> str:
+    """The command that searches for the best set that leaves so many parameters at most.
+
+    Empty where no number of blocks does, or no measured set tells what a block holds.
+    """
+    parameters = run.parameters
+    whole, sized = parameters[Plan()], [plan for plan in parameters if plan.size]
+    if not sized:
+        return ""
+    of_a_block = min((whole - parameters[plan]) / plan.size for plan in sized)
+    size = math.ceil((whole - max_params) / of_a_block)
+    if not 0 < size < analysis.n_blocks:
+        return ""
+    what = f"# searches for the best set of {size} block{'s' * (size > 1)}"
+    return f"{what}\n{same_sweep(run.facts.command)} --try search:{size}"
 
 
 def same_sweep(command: str) -> str:

@@ -12,7 +12,12 @@ from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.printable import copyable
 from pruning_kit.reporting.blocks import blocks_table
 from pruning_kit.reporting.bridging import bridging_table
-from pruning_kit.reporting.commands import prune_command, recommended_command, shapley_command
+from pruning_kit.reporting.commands import (
+    prune_command,
+    recommended_command,
+    search_command,
+    shapley_command,
+)
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.elsewhere import elsewhere_table
 from pruning_kit.reporting.recovered import recovered_table
@@ -159,6 +164,8 @@ def _budget_section(run: Run, analysis: Analysis, budget: Budget | None) -> list
     plan = None if choice.row is None else choice.row.plan
     bridged = choice.row is not None and choice.row.bridged
     command = "" if plan is None or plan == Plan() else prune_command(run, plan.short, bridged)
+    if plan is None and budget.max_params is not None:
+        command = search_command(run, analysis, budget.max_params)
     said = tuple(budget_sentences(analysis, choice))
     return [Section("budget", "Within your budget", said, code=command)]
 

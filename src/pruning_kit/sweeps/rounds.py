@@ -120,7 +120,7 @@ def _measure_round(
     for role in round_.texts:
         todo[role], n_of_all = _groups_to_measure(run, number, role, ranks)
         n_left += n_of_all
-    if ranks.leads:
+    if ranks.leads and not round_.is_screening:  # timing each of hundreds would take long itself
         _expect(todo, n_left, variants, workbench, ranks.size, goes_on)
     for role, groups in todo.items():
         title = f"perplexity, {workbench.texts[role].corpus.title}"

@@ -39,7 +39,7 @@ def path_of_search(run: Run, analysis: Analysis) -> Figure | None:
     for size, colour in zip(shown, colours, strict=True):
         steps = of_size[size]
         dots = np.array([(step.evaluations, step.ratio) for step in steps if step.ratio <= top])
-        axes.scatter(dots[:, 0], dots[:, 1], s=5, color=colour, alpha=0.35, linewidths=0)
+        axes.scatter(dots[:, 0], dots[:, 1], s=9, color=colour, alpha=0.6, linewidths=0)
         at = [step.evaluations for step in steps]
         axes.step([*at, end], [*best[size], best[size][-1]], where="post", color=colour)
         axes.annotate(
