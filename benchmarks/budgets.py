@@ -9,9 +9,9 @@ import numpy as np
 
 from pruning_kit.errors import NoGainError
 from pruning_kit.intervals.windows import estimate
+from pruning_kit.plans.distilled import Amount
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
-from pruning_kit.pruning.distillation.distilled import Amount
 from pruning_kit.pruning.recovery import computation_of, has_own_weights
 from pruning_kit.sweeps.workbench import Workbench
 from pruning_kit.walk.measures import NLL

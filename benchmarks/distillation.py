@@ -46,9 +46,9 @@ from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.inputs.windows import sliding_windows
 from pruning_kit.machine.devices import choose_device, device_name
+from pruning_kit.plans.distilled import NAME, Amount
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Recovery
-from pruning_kit.pruning.distillation.distilled import NAME, Amount
 from pruning_kit.pruning.distillation.mixture import Mixture
 from pruning_kit.pruning.distillation.schedule import MOST_SEQUENCES, Shape, schedule_of
 from pruning_kit.pruning.distillation.training import Training

@@ -25,11 +25,12 @@ from torch import Tensor
 
 from benchmarks.budgets import Ratio
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.plans.distilled import Amount
 from pruning_kit.plans.paths import as_cut
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.distillation.adapters import adapted
-from pruning_kit.pruning.distillation.distilled import Amount, forms_of
+from pruning_kit.pruning.distillation.distilled import forms_of
 from pruning_kit.pruning.distillation.loss import divergence
 from pruning_kit.pruning.distillation.mixture import Mixture
 from pruning_kit.pruning.distillation.optimising import Optimising

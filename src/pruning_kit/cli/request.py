@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from pruning_kit.errors import PlanError, TooManyPlansError
+from pruning_kit.plans.distilled import NAME, Amount
 from pruning_kit.search.limits import with_minutes
 from pruning_kit.search.named import parse
 from pruning_kit.search.narrowing import narrower
@@ -36,6 +37,10 @@ class Request:
     max_plans: int = MAX_PLANS
     search_minutes: int | None = None
     """Of each search."""
+    top: int | None = None
+    """Of each size, to be distilled too."""
+    tokens: str | None = None
+    """That each of them learns from."""
 
     def __post_init__(self) -> None:
         if not (self.mode or self.tries):
@@ -63,14 +68,25 @@ class Request:
         """
         bound = "" if self.max_removed is None else f":max={self.max_removed}"
         words = [f"{self.mode}{bound}"] if self.mode else []
-        asked = Together((parse(" ".join([*words, *self.tries])),), self.max_plans)
+        words += [*self.tries, *self._distilled]
+        asked = Together((parse(" ".join(words)),), self.max_plans)
         return asked if self.search_minutes is None else with_minutes(asked, self.search_minutes)
+
+    @property
+    def _distilled(self) -> list[str]:
+        """The word that asks for the best, distilled; none where it is not asked for."""
+        if self.top is None:
+            return []
+        tokens = f",tokens={Amount.read(self.tokens).tokens}" if self.tokens else ""
+        return [f"{NAME}:{self.top}{tokens}"]
 
     def __str__(self) -> str:
         options = {
             "--mode": self.mode,
             "--max-removed": self.max_removed,
             "--search-minutes": self.search_minutes,
+            "--top": self.top,
+            "--tokens": self.tokens,
         }
         given = [f"{name} {value}" for name, value in options.items() if value is not None]
         return " ".join([*given, *(f"--try {word}" for word in self.tries)])

@@ -32,6 +32,8 @@ def sweep(
     tries: opt.Try = None,
     max_removed: opt.MaxRemoved = None,
     max_plans: opt.MaxPlans = MAX_PLANS,
+    top: opt.Top = None,
+    tokens: opt.Tokens = None,
     search_minutes: opt.SearchMinutes = None,
     speed: opt.Speed = True,
     compiled: opt.Compiled = False,
@@ -50,7 +52,7 @@ def sweep(
       pruning-kit sweep --try search:6 --search-minutes 20
     """
     words = tuple(word for text in tries or () for word in text.split())
-    request = Request(mode, words, max_removed, max_plans, search_minutes)
+    request = Request(mode, words, max_removed, max_plans, search_minutes, top, tokens)
     proposer = request.proposer
     settings = _settings(ctx, typed, speed, opt.execution(compiled, cuda_graphs))
     from pruning_kit.runs.opening import check_place, place_for
