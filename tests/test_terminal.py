@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from pruning_kit.cli.terminal import describe_run, sweep_table
+from pruning_kit.cli.terminal import TerminalObserver, describe_run, sweep_table
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles, subsets
@@ -181,3 +181,11 @@ def test_other_texts_without_clear_differences_need_no_mark_explained(run_of):
     run = run_of([Plan(), *singles(6)], also_on=[costs_of(6)] * 2)
     console.print(rich_table(texts_table(analyse(run))))
     assert "≠" not in console.file.getvalue()
+
+
+def test_progress_that_nobody_looks_at_leaves_no_line():
+    console = Console(file=io.StringIO(), width=80)
+    for _ in range(3):
+        with TerminalObserver(console).track("search, a novel", 2) as advance:
+            advance(2)
+    assert console.file.getvalue() == ""

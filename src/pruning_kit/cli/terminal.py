@@ -79,7 +79,9 @@ class TerminalObserver:
             TextColumn("left"),
             TextColumn("{task.fields[now]}", markup=False),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        # where nobody looks it would leave an empty line, which a search does hundreds of times
+        unseen = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=unseen) as progress:
             task = progress.add_task(printable(what), total=total, now="")
 
             def advance(step: float, now: str = "", /) -> None:

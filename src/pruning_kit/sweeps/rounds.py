@@ -123,7 +123,8 @@ def _measure_round(
     if ranks.leads and not round_.is_screening:  # timing each of hundreds would take long itself
         _expect(todo, n_left, variants, workbench, ranks.size, goes_on)
     for role, groups in todo.items():
-        title = f"perplexity, {workbench.texts[role].corpus.title}"
+        what = "search" if round_.is_screening else "perplexity"
+        title = f"{what}, {workbench.texts[role].corpus.title}"
         with workbench.observer.track(title, len(variants) * _count(groups)) as advance:
             for group, first, end in groups:
                 found = workbench.measure(
