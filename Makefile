@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-avx2 lint check compat bench clean
+.PHONY: demo test test-avx2 lint check compat wheel-check bench clean
 
 demo: .venv/run-installed
 	$(BIN)/python main.py --model demo --mode sequential --max-windows 100 --save_results
@@ -28,11 +28,23 @@ test-avx2: .venv/dev-installed
 compat: .venv-compat/installed
 	OMP_NUM_THREADS=1 .venv-compat/bin/python -m pytest -q -m compat tests/compat
 
+# wheel and sdist; the wheel alone, in an empty environment, runs the demo elsewhere
+wheel-check:
+	rm -rf dist .venv-build .venv-wheel
+	$(PYTHON) -m venv .venv-build
+	.venv-build/bin/pip install --quiet build
+	.venv-build/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/pip install --quiet --constraint requirements.txt dist/*.whl
+	ls -l dist
+	cd "$$(mktemp -d)" && $(CURDIR)/.venv-wheel/bin/pruning-kit sweep --model demo --mode sequential \
+		--max-windows 4 --no-speed --output run --save_results
+
 bench: .venv/run-installed
 	$(BIN)/python -m benchmarks.sweep
 
 clean:
-	rm -rf .venv .venv-compat build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-build .venv-compat .venv-wheel build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 .venv/run-installed: requirements.txt
 	$(PYTHON) -m venv .venv
