@@ -42,7 +42,7 @@ def kit(command: str) -> None:
 def test_it_names_the_versions_that_are_run():
     pinned = (Path(__file__).parents[2] / "requirements-compat.txt").read_text(encoding="utf-8")
     for name, version in re.findall(
-        r"^(xllamacpp|onnx|onnxruntime|lm_eval)\S*==(\S+)$", pinned, re.M
+        r"^(xllamacpp|onnx|onnxruntime|lm_eval)(?:\[\w+\])?==(\S+)$", pinned, re.M
     ):
         assert version in PAGE, name
 
