@@ -16,7 +16,7 @@ import numpy as np
 
 from pruning_kit.machine.typed import fit
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.plans.variant import BRIDGED, Recovery, Variant
 from pruning_kit.runs import recoveries, store
 from pruning_kit.runs.facts import (
     ModelFacts,
@@ -83,6 +83,7 @@ def write_run(
     cost=None,
     selection_cost=None,
     bridged=None,
+    recovered: Mapping[str, Any] | None = None,
     also_on: Sequence[Any] = (),
     seed: int = 0,
     model: str = "distilgpt2",
@@ -106,6 +107,7 @@ def write_run(
         cost: log PPL increase of a plan; by default that of `costs_of`.
         selection_cost: the same on the text to choose on, where it is another.
         bridged: the same of a plan's bridged variant, None where it has none; or by texts.
+        recovered: the same of variants with weights of their own, by their recovery's text form.
         also_on: the same on each further text.
         seed: of the texts.
         model: its name.
@@ -119,25 +121,31 @@ def write_run(
     costs |= {f"also-{number}": other for number, other in enumerate(also_on, 1)}
     bridged = bridged if isinstance(bridged, Mapping) else dict.fromkeys(costs, bridged)
     helped = [plan for plan in plans if bridged["reported"] and bridged["reported"](plan)]
-    variants = [*map(Variant, plans), *(Variant(plan, BRIDGED) for plan in helped)]
+    own = {
+        Recovery.parse(text): by_text
+        if isinstance(by_text, Mapping)
+        else dict.fromkeys(costs, by_text)
+        for text, by_text in (recovered or {}).items()
+    }
+    by_form = {None: costs, BRIDGED: bridged, **own}
+    made = {how: [p for p in plans if by["reported"](p) is not None] for how, by in own.items()}
+    forms = {None: plans, BRIDGED: helped, **made}
+    variants = [Variant(plan, how) for how, of_form in forms.items() for plan in of_form]
     sums, targets = {}, {}
     for number, role in enumerate(costs):
         text = n_windows, seed + 100 * number
         sums[role], targets[role] = synthetic_nll(plans, costs[role], *text)
         for plan in failed:
             sums[role][plans.index(plan), n_windows // 2] = np.nan
-        if helped:
-            also, _ = synthetic_nll(helped, bridged[role], *text, form=998)
-            sums[role] = np.concatenate([sums[role], also])
+        for form, how in enumerate(list(forms)[1:]):
+            if forms[how]:
+                also, _ = synthetic_nll(forms[how], by_form[how][role], *text, form=998 - form)
+                sums[role] = np.concatenate([sums[role], also])
     facts = facts_of(n_blocks, targets, "float16" if recomputed else "float32")
     named = {"model.name": model, "command": facts.command.replace("distilgpt2", model)}
     measured = {
         role: {"nll": nll_PN}
-        | (
-            comparing_sums(_costs(variants, costs, bridged, role), targets[role])
-            if comparing
-            else {}
-        )
+        | (comparing_sums(_costs(variants, by_form, role), targets[role]) if comparing else {})
         for role, nll_PN in sums.items()
     }
     run = store.RunFolder.create(folder, changed(facts, named | dict(changes or {})))
@@ -154,10 +162,9 @@ def write_run(
     return folder
 
 
-def _costs(variants, costs, bridged, role) -> list[float]:
+def _costs(variants, by_form, role) -> list[float]:
     """What each variant costs on a text; the whole model nothing."""
-    by_form = {None: costs[role], BRIDGED: bridged[role]}
-    return [v.plan.size and max(0.0, by_form[v.recovery](v.plan)) for v in variants]
+    return [v.plan.size and max(0.0, by_form[v.recovery][role](v.plan)) for v in variants]
 
 
 def bridges_of(plans, helped, n_blocks) -> BridgesFacts:

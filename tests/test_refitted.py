@@ -85,7 +85,7 @@ def test_the_report_shows_each_form_of_the_plan_and_what_is_not_to_be_had(swept)
     document = build_document(swept, analyse(swept))
     (section,) = [one for one in document.sections if one.name == "recovered"]
     assert section.table is not None
-    assert [row[0] for row in section.table.rows] == ["4", "4 bridged", "4 refitted"]
+    assert [row[0] for row in section.table.rows] == ["none", "4", "4 bridged", "4 refitted"]
     said = " ".join(section.sentences)
     assert "4~refitted: projections fitted anew: " in said
     assert "There is no row of 5~refitted: the kit cannot refit 5: 3." in said

@@ -18,7 +18,7 @@ from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
-from pruning_kit.printable import copyable
+from pruning_kit.printable import copyable, quoted
 from pruning_kit.pruning.distillation.settings import TRAINING, DistillationSettings
 from pruning_kit.sweeps.settings import SweepSettings, WorkbenchSettings
 
@@ -152,12 +152,13 @@ def _finish(
 ) -> None:
     """Save the model, write results and figures, and print what was won."""
     from pruning_kit.cli.prune import print_checks
-    from pruning_kit.cli.terminal import describe_run
+    from pruning_kit.cli.terminal import describe_run, sweep_table
     from pruning_kit.export.huggingface import export
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.figures import OF_EVERY_SWEEP, save_figures
     from pruning_kit.reporting.formats import rich_table
     from pruning_kit.reporting.recovered import recovered_table
+    from pruning_kit.reporting.words.recovered import won_sentences
     from pruning_kit.runs.results import measured_numbers, write_csv
     from pruning_kit.sweeps.recover import made_of, written_text
 
@@ -168,20 +169,23 @@ def _finish(
         disk.write_file(keep_text, written_text(bench, variant))
     analysis = analyse(run)
     write_csv(run, run.folder / "results.csv")
-    save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
+    figures = save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
     for line in describe_run(run):
         out.say(line)
     out.line()
-    if table := recovered_table(analysis):
-        out.show(rich_table(table))
-        out.line()
+    table = recovered_table(analysis) or sweep_table(run, analysis, None, saved=True)
+    out.show(rich_table(table))
+    out.line()
+    for sentence in won_sentences(analysis):
+        out.say(sentence)
     print_checks(checks)
     out.say(_what_training_did(recovering, bench, variant))
     how = f", {variant.recovery}," if variant.recovery else ""
-    out.say(
-        f"{bench.loaded.source.name} without {variant.plan.short}{how} is saved in {folder}; the "
-        f"run, with its curve, in {run.folder}."
-    )
+    out.say(f"{bench.loaded.source.name} without {variant.plan.short}{how} is saved in {folder}")
+    drawn = [path.name for path in figures if path.suffix == ".png"]
+    out.say(f"The run is saved in {run.folder}: {', '.join(['results.csv', 'run.json', *drawn])}")
+    program = str(ctx.find_root().info_name)
+    out.show_line(f"Next: {program} report {quoted(str(run.folder))} --format html")
 
 
 def _what_training_did(recovering: Recovering, bench: Workbench, variant: Variant) -> str:

@@ -28,6 +28,7 @@ from pruning_kit.findings.importance import (
     shapley_values,
 )
 from pruning_kit.findings.recovered import RecoveredRow, recovered_rows
+from pruning_kit.findings.reordered import Reordered, reordered
 from pruning_kit.findings.sizes import Avoid, PlanLatency, PlanRow, Size, avoid, plan_rows, sizes
 from pruning_kit.intervals import MIN_ROUNDS, windows
 from pruning_kit.plans.costs import Cost
@@ -90,6 +91,8 @@ class Analysis:
     """What bridging changes, by whichever cost plans are judged; None where none is bridged."""
     recovered: tuple[RecoveredRow, ...] = ()
     """Every form of plans that were measured with weights of their own too."""
+    reordered: tuple[Reordered, ...] = ()
+    """Whether recovery changes the choice: sizes of which several plans were recovered alike."""
 
     @property
     def two_texts(self) -> bool:
@@ -205,6 +208,7 @@ def analyse(run: Run, cost: Cost | str = Cost.bridged) -> Analysis:
         found,
         bridging=bridging(both["reported"], both[role], on_texts, run.n_blocks),
         recovered=recovered_rows(run),
+        reordered=reordered(run),
     )
 
 

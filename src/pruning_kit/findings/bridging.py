@@ -221,12 +221,12 @@ def _size(
 def _ranks(
     plans: Sequence[Plan], as_cut: Iterable[float], judged: Iterable[float]
 ) -> tuple[Ranks, ...]:
-    places = [_places(costs) for costs in (as_cut, judged)]
+    places = [places_of(costs) for costs in (as_cut, judged)]
     found = [Ranks(plan, *ranks) for plan, *ranks in zip(plans, *places, strict=True)]
     return tuple(sorted(found, key=lambda ranks: ranks.bridged))
 
 
-def _places(costs: Iterable[float]) -> list[int]:
+def places_of(costs: Iterable[float]) -> list[int]:
     """The rank of each cost, 1 for the lowest; equal ones in their order."""
     values = list(costs)
     order = sorted(range(len(values)), key=lambda at: (values[at], at))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 from pruning_kit.findings.evidence import Interval, exp
 from pruning_kit.intervals.windows import MIN_WINDOWS, estimate
 from pruning_kit.plans.variant import BRIDGED, Variant
-from pruning_kit.runs.facts import NLL
+from pruning_kit.runs.facts import NLL, Role
 
 if TYPE_CHECKING:
     from pruning_kit.runs.results import Run
@@ -29,6 +30,13 @@ class RecoveredRow:
     """The same to that of the form it is made from, as cut or bridged; None for as cut."""
     kl: Interval | None
     """Divergence from the whole model, nats per token; None where it was not measured."""
+    further: Mapping[Role, Interval]
+    """`step` on each further text that both forms were measured on."""
+
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether it is neither as cut nor bridged."""
+        return self.variant.recovery not in (None, BRIDGED)
 
 
 def recovered_rows(run: Run) -> tuple[RecoveredRow, ...]:
@@ -46,16 +54,25 @@ def _order(variant: Variant) -> tuple[object, ...]:
 
 def _row(run: Run, variant: Variant) -> RecoveredRow:
     start = _start(run, variant)
-    step = None if start is None else _mean(run, NLL, variant, start)
-    ppl, ratio = _mean(run, NLL, variant), _mean(run, NLL, variant, Variant())
-    assert ppl is not None and ratio is not None, "every round takes it"
+    ppl = _mean(run, NLL, variant)
+    assert ppl is not None, "every round takes it"
     return RecoveredRow(
         variant,
         ppl.map(exp),
-        ratio.map(exp),
-        None if step is None else step.map(exp),
+        change_between(run, variant, Variant()),
+        None if start is None else change_between(run, variant, start),
         _mean(run, "kl", variant),
+        {} if start is None else _further(run, variant, start),
     )
+
+
+def _further(run: Run, variant: Variant, start: Variant) -> dict[Role, Interval]:
+    found = {role: _mean(run, NLL, variant, start, role) for role in run.facts.further_roles}
+    return {
+        role: step.map(exp)
+        for role, step in found.items()
+        if step is not None and math.isfinite(step.value)
+    }
 
 
 def _start(run: Run, variant: Variant) -> Variant | None:
@@ -67,17 +84,28 @@ def _start(run: Run, variant: Variant) -> Variant | None:
     return bridged if bridged in run.variants and not is_bridge else Variant(variant.plan)
 
 
+def change_between(run: Run, variant: Variant, other: Variant) -> Interval:
+    """The ratio of two variants' perplexities on the reported text, paired."""
+    found = _mean(run, NLL, variant, other)
+    assert found is not None, "every round takes it"
+    return found.map(exp)
+
+
 def _mean(
-    run: Run, measure: str, variant: Variant, other: Variant | None = None
+    run: Run,
+    measure: str,
+    variant: Variant,
+    other: Variant | None = None,
+    role: Role = "reported",
 ) -> Interval | None:
     """A measure per token, or how much more it is than another variant's; None if unmeasured."""
-    sums = run.sums_of([variant, *([] if other is None else [other])], measure)
+    sums = run.sums_of([variant, *([] if other is None else [other])], measure, role)
     if sums is None:
         return None
     series_1N = sums[:1] if other is None else sums[:1] - sums[1:]
     if not np.isfinite(series_1N).all():
         return Interval(math.nan)
-    found = estimate(series_1N, run.targets())
+    found = estimate(series_1N, run.targets(role))
     value, half = float(found.value_C[0]), float(found.half_width_C[0])
     if series_1N.shape[1] < MIN_WINDOWS:
         return Interval(value)

@@ -20,7 +20,7 @@ from pruning_kit.reporting.commands import (
 )
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.elsewhere import elsewhere_table
-from pruning_kit.reporting.recovered import recovered_table
+from pruning_kit.reporting.recovered import recovered_table, reordered_table
 from pruning_kit.reporting.searching import search_section
 from pruning_kit.reporting.tables import (
     as_cut_text,
@@ -34,7 +34,7 @@ from pruning_kit.reporting.words import doubts, speed
 from pruning_kit.reporting.words.bridging import how_bridged
 from pruning_kit.reporting.words.budget import budget_sentences
 from pruning_kit.reporting.words.numbers import format_bos, name_blocks
-from pruning_kit.reporting.words.recovered import recovered_sentences
+from pruning_kit.reporting.words.recovered import recovered_sentences, reordered_sentences
 from pruning_kit.reporting.words.sections import section_sentences
 from pruning_kit.runs.results import Run
 
@@ -79,8 +79,15 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
         Section(
             "recovered",
             "Recovered models",
-            tuple(recovered_sentences(run)),
+            tuple(recovered_sentences(run, analysis)),
             recovered_table(analysis),
+            ("training",),
+        ),
+        Section(
+            "reordered",
+            "Whether recovery changes the choice",
+            tuple(reordered_sentences(analysis)),
+            reordered_table(analysis),
         ),
         Section("elsewhere", "On other texts", said["elsewhere"], elsewhere_table(analysis)),
         *_samples_section(run, analysis),

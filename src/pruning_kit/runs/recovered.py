@@ -14,6 +14,7 @@ from pruning_kit.plans.variant import Variant
 from pruning_kit.runs.store import RECOVERIES, RESTORE
 
 FACTS_FILE = "recovered.json"
+RECOVERED_FACTS = f"{RECOVERIES}/{FACTS_FILE}"
 WEIGHTS = "weights"
 """The folder of the weights, which stay when a run is done: making them took long."""
 NAME_DIGITS = 16
@@ -68,7 +69,7 @@ def read_recovered(folder: Path) -> dict[Variant, RecoveredFacts]:
         stored = fit(disk.read_json(path, RESTORE), _Stored)
     except MisfitError as misfit:
         raise RunError(
-            f"cannot read run {folder}: its {RECOVERIES}/{FACTS_FILE} {misfit.of_one}. {RESTORE}"
+            f"cannot read run {folder}: its {RECOVERED_FACTS} {misfit.of_one}. {RESTORE}"
         ) from None
     return {Variant.parse(text): facts for text, facts in stored.variants.items()}
 

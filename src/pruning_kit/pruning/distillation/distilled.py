@@ -25,7 +25,12 @@ from pruning_kit.pruning.bridges.gaps import Gap
 from pruning_kit.pruning.distillation.adapters import adapted
 from pruning_kit.pruning.distillation.mixture import Mixture
 from pruning_kit.pruning.distillation.schedule import Schedule, Shape, schedule_of
-from pruning_kit.pruning.distillation.settings import CALIBRATION, DistillationSettings
+from pruning_kit.pruning.distillation.settings import (
+    CALIBRATION,
+    NATS_OF_WHOLE,
+    WATCHED,
+    DistillationSettings,
+)
 from pruning_kit.pruning.distillation.training import Alone, State, Together, Training
 from pruning_kit.pruning.material import Material, Method
 from pruning_kit.pruning.recovered import Detail, Recovered, own_weights, pruned_copy
@@ -225,9 +230,10 @@ def _details(
         "seconds": round(end.seconds, 1),
         "processes": learning.together.size,
         "products in": str(training.whole.model.dtype).removeprefix("torch."),
-        "watched": f"{learning.watched.corpus.title}, {len(learning.watched.windows)} windows",
+        WATCHED: f"{learning.watched.corpus.title}, {len(learning.watched.windows)} windows",
         "nats per token there at the start": state.curve[0].nats,
         "nats per token there at the best look": best.nats,
+        NATS_OF_WHOLE: training.nats_of_whole(),
         "diverged": state.diverged,
     }
 

@@ -14,6 +14,9 @@ from pruning_kit.errors import PlanError
 
 TRAINING = "Distillation"
 MIXED, SELF, CALIBRATION = "mixed", "self", "calibration"
+WATCHED = "watched"
+NATS_OF_WHOLE = "nats per token there of the whole model"
+"""Names of details that are said of a training: the text that it is scored on."""
 _training = partial(bounds.setting, group=TRAINING, error=PlanError)
 
 

@@ -232,16 +232,23 @@ class Training:
             diverged=not (math.isfinite(read) and math.isfinite(nats)),
         )
 
-    @torch.no_grad()
     def nats(self) -> float:
         """NLL per token of the text that is watched."""
+        return self._nats(self._own)
+
+    def nats_of_whole(self) -> float:
+        """The same by the whole model, as it is asked."""
+        return self._nats(self._whole)
+
+    @torch.no_grad()
+    def _nats(self, ends: Ends) -> float:
         total, n_scored = 0.0, 0
         for first, end in self.watched.groups(8):
             tokens_BT, targets_BS, first_output = self.watched.tensors(first, end)
             with self._products():
-                states_BTD = self._own.states(tokens_BT.to(self.device))[:, first_output:]
+                states_BTD = ends.states(tokens_BT.to(self.device))[:, first_output:]
                 states_ND = states_BTD[:, : targets_BS.shape[1]].flatten(0, 1)
-                total += _nll(self._own, states_ND, targets_BS.flatten().to(self.device))
+                total += _nll(ends, states_ND, targets_BS.flatten().to(self.device))
             n_scored += targets_BS.numel()
         return total / n_scored
 

@@ -2,6 +2,7 @@
 
 perplexity_bars              every plan as cut, or of many the best
 perplexity_bridged           what bridging changes: plans as cut and bridged
+training_curves              perplexity of unseen text while models were trained
 speed_against_perplexity     what plans win against what they cost, and the front
 perplexity_by_removed_block  each single block
 pair_heatmap                 each pair of blocks
@@ -20,6 +21,7 @@ from pruning_kit.reporting.figures.front import speed_against_perplexity
 from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
 from pruning_kit.reporting.figures.searching import path_of_search
 from pruning_kit.reporting.figures.sizes import perplexity_by_size
+from pruning_kit.reporting.figures.training import training_curves
 
 __all__ = [
     "OF_EVERY_SWEEP",
@@ -33,4 +35,5 @@ __all__ = [
     "save_figures",
     "shapley_values",
     "speed_against_perplexity",
+    "training_curves",
 ]

@@ -63,11 +63,8 @@ def caption(run: Run, role: Role = "reported", bridged: bool = False) -> list[st
     """Model, text and protocol of a figure, what was substituted, and whether plans are bridged."""
     model, text = run.facts.model, run.facts.texts[role]
     part = f", {text.part}" if text.part else ""
-    lines = [
-        f"Model: {model.name} ({run.n_blocks} blocks). Text: {text.title}{part}; "
-        f"{int(run.targets(role).sum()):,} tokens scored, "
-        f"{format_windows(run.facts.protocol)}."
-    ]
+    scored = f"{int(run.targets(role).sum()):,} tokens scored"
+    lines = [model_line(run, f"{text.title}{part}; {scored}, {format_windows(run.facts.protocol)}")]
     if model.name == "demo":
         lines.append("This is the kit's small embedded demo model, not distilgpt2.")
     if bridged:
@@ -75,6 +72,11 @@ def caption(run: Run, role: Role = "reported", bridged: bool = False) -> list[st
     if text.note:
         lines.append("The embedded text was scored in place of the one asked for.")
     return lines
+
+
+def model_line(run: Run, text: str) -> str:
+    """Model and text of a figure."""
+    return f"Model: {run.facts.model.name} ({run.n_blocks} blocks). Text: {text}."
 
 
 def add_caption(figure: Figure, lines: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from pruning_kit.reporting.figures.front import speed_against_perplexity
 from pruning_kit.reporting.figures.pairs import interaction_matrix, pair_heatmap
 from pruning_kit.reporting.figures.searching import path_of_search
 from pruning_kit.reporting.figures.sizes import perplexity_by_size
+from pruning_kit.reporting.figures.training import training_curves
 from pruning_kit.runs.results import Run
 
 IMAGE_FORMATS = ("png", "svg")
@@ -42,6 +43,9 @@ FIGURES = {
     "bridging": Entry(
         perplexity_bridged, "Dots: perplexity of plans as cut and bridged, and the whole model's"
     ),
+    "training": Entry(
+        training_curves, "Lines: perplexity of unseen text while models were trained"
+    ),
     "speed": Entry(
         speed_against_perplexity, "Scatter of all plans: speed or parameters against perplexity"
     ),
@@ -61,7 +65,7 @@ FIGURES = {
     ),
 }
 """By the names of their files, which the sections of a report call them by."""
-OF_EVERY_SWEEP = ("perplexity", "bridging", "speed", "search")
+OF_EVERY_SWEEP = ("perplexity", "bridging", "training", "speed", "search")
 
 
 def draw_all(run: Run, analysis: Analysis, names: Iterable[str] = FIGURES) -> dict[str, Figure]:
