@@ -220,6 +220,13 @@ def test_what_is_kept_is_never_worse_than_the_start_on_the_watched_text() -> Non
     assert made.nats() == end.curve[end.best].nats <= end.curve[0].nats
 
 
+def test_the_whole_models_level_on_the_watched_text_is_told_too() -> None:
+    whole = tiny_gpt2()
+    made = training(whole)
+    uncut = replace(made, student=Decoder(copy.deepcopy(whole)))
+    assert made.nats_of_whole() == uncut.nats() != made.nats()
+
+
 def test_adapters_train_alone_and_are_merged() -> None:
     pytest.importorskip("peft")
     whole = tiny_gpt2()

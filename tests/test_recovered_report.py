@@ -1,10 +1,12 @@
 """What is said and drawn of recovered models, from runs with known costs."""
 
+import io
 from dataclasses import replace
 from math import exp, log
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
@@ -15,6 +17,7 @@ from pruning_kit.reporting.contents import build_document
 from pruning_kit.reporting.figures import training_curves
 from pruning_kit.reporting.figures.canvas import image
 from pruning_kit.reporting.figures.training import MAX_LINES
+from pruning_kit.reporting.formats import rich_table
 from pruning_kit.reporting.recovered import recovered_table, reordered_table
 from pruning_kit.reporting.words.recovered import (
     curve_sentences,
@@ -203,6 +206,25 @@ def test_the_table_begins_with_the_whole_model(tmp_path):
     assert table.rows[0] == ("none", f"{whole:.2f}", "", "", "", "", "")
 
 
+def test_in_80_columns_a_long_name_is_broken_before_its_recovery(tmp_path):
+    plan = Plan((1, 2, 4))
+    halved = {plan: 1.0}.get
+    run = load_run(
+        write_run(
+            tmp_path / "run",
+            plans=[Plan(), plan],
+            comparing=True,
+            bridged=halved,
+            recovered={"distilled:8M,lora": halved},
+        )
+    )
+    console = Console(width=80, file=io.StringIO())
+    console.print(rich_table(recovered_table(analyse(run))))
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    at = lines.index("distilled:8M,lora")
+    assert lines[at - 1].startswith("1+2+4  ") and lines[at - 2].startswith("1+2+4 bridged  ")
+
+
 def test_curves_are_drawn_against_tokens_and_seconds_with_start_and_best_look(tmp_path):
     first, second = trained(4, 5)
     run = with_curves(
@@ -259,6 +281,20 @@ def test_a_run_without_a_training_has_no_curves(tmp_path):
     run = run_of(tmp_path, plans=[4])
     assert training_curves(run, analyse(run)) is None
     assert training_curves(with_curves(run, {trained(4)[0]: ()}), analyse(run)) is None
+
+
+def test_the_report_begins_with_what_the_recommended_set_costs_when_recovered(tmp_path):
+    run = run_of(tmp_path, plans=[4])
+    document = build_document(run, analyse(run))
+    ppl = {row["variant"]: row["ppl"] for row in run.rows()}
+    cost = 100 * (ppl["4~distilled:2M"] / ppl["none"] - 1)
+    (said,) = [text for text in document.sections[0].sentences if "Recovered" in text]
+    assert said.startswith(f"Recovered further (distilled:2M), block 4 costs +{cost:.1f} % [+")
+    assert "gaps bridged where that helps, 1 of them recovered further, on " in document.subtitle
+    plain = run_of(tmp_path / "plain", plans=[4], recovered={})
+    document = build_document(plain, analyse(plain))
+    assert "where that helps, nothing retrained, on " in document.subtitle
+    assert not any("Recovered" in text for text in document.sections[0].sentences)
 
 
 def test_the_report_has_both_sections(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from itertools import pairwise
+from pathlib import Path
 
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.importance import NotAvailable
@@ -25,6 +26,7 @@ PLAN_OPTIONS = (
 )
 """What says which plans a sweep measures, and where they go."""
 PLACE_FLAGS = ("--resume",)
+PROGRAMS, RECOVER = ("pruning-kit", "pruning_kit", "main"), "recover"
 CALIBRATE_ON = "--calibrate-on"
 
 
@@ -92,15 +94,20 @@ def search_command(run: Run, analysis: Analysis, max_params: int) -> str:
 def same_sweep(command: str) -> str:
     """The command of a run less what says which plans it measures, and where they go.
 
-    A run of the library has none, so that its model and texts are left to be filled in.
+    A run of the library has none, and that of another command is none of a sweep, so that model
+    and texts are left to be filled in.
     """
-    if not command:
+    words = shlex.split(command)
+    is_recovery = any(
+        word == RECOVER and Path(before).stem in PROGRAMS for before, word in pairwise(words)
+    )
+    if not command or is_recovery:
         return "pruning-kit sweep …"
-    kept, words = [], iter(shlex.split(command))
-    for word in words:
+    kept, left = [], iter(words)
+    for word in left:
         option, _, value = word.partition("=")
         if option in PLAN_OPTIONS and not value:
-            next(words, None)
+            next(left, None)
         elif option not in PLAN_OPTIONS and word not in PLACE_FLAGS:
             kept.append(word)
     return copyable(shlex.join(kept))

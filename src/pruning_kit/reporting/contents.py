@@ -114,13 +114,19 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
 def _what_was_measured(analysis: Analysis) -> str:
     """How many sets of blocks were removed, and whether from a measured whole model."""
     count = sum(row.plan != Plan() for row in analysis.rows)
-    how = "nothing retrained" + " or bridged" * (analysis.bridging is not None)
-    if analysis.judged_bridged:
-        how = "gaps bridged where that helps, nothing retrained"
-    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed, {how},"
+    sets = f"{count:,} set{'s' * (count != 1)} of blocks removed, {_how_recovered(analysis)},"
     if analysis.baseline is None:
         return sets
     return f"The whole model and {sets}" if count else "The whole model"
+
+
+def _how_recovered(analysis: Analysis) -> str:
+    """What was done to the models whose costs are shown."""
+    further = len({row.variant.plan for row in analysis.recovered if row.has_own_weights})
+    trained = f"{further:,} of them recovered further" if further else "nothing retrained"
+    if analysis.judged_bridged:
+        return f"gaps bridged where that helps, {trained}"
+    return trained + " or bridged" * (analysis.bridging is not None and not further)
 
 
 def _chosen_on(analysis: Analysis) -> str:

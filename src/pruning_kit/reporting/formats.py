@@ -145,7 +145,7 @@ def _bullet(sentence: str) -> RichTable:
 
 
 def rich_table(table: Table) -> Group:
-    """A table of at most 80 columns, its first column broken behind plus signs for that."""
+    """A table of at most 80 columns, its first column broken behind plus signs and spaces."""
     headed = any(table.headings)
     widths = [max(map(len, column)) for column in zip(table.headings, *table.rows, strict=True)]
     gap = 2 if _room(widths, 2) >= MIN_FIRST_COLUMN else 1

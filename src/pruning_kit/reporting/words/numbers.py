@@ -106,13 +106,13 @@ def name_blocks(plan: Plan) -> str:
 
 
 def in_lines(name: str, width: int) -> str:
-    """A plan's name in lines of at most `width` letters, broken behind plus signs only."""
+    """A variant's name in lines of at most `width` letters, broken behind plus signs and spaces."""
     lines = [""]
-    for part in re.findall(r"[^+]+\+?", name):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
+    for part in re.findall(r"[^+ ]+[+ ]?", name):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def some_plans(plans: Sequence[Plan]) -> str:

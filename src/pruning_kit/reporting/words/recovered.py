@@ -10,7 +10,14 @@ from pruning_kit.findings.evidence import Interval, exp
 from pruning_kit.findings.recovered import RecoveredRow
 from pruning_kit.plans.variant import Variant
 from pruning_kit.reporting.words.elsewhere import title_of
-from pruning_kit.reporting.words.numbers import change, duration, format_change, format_ppl, listed
+from pruning_kit.reporting.words.numbers import (
+    change,
+    duration,
+    format_change,
+    format_ppl,
+    listed,
+    name_blocks,
+)
 from pruning_kit.runs.recovered import RECOVERED_FACTS, Detail, PointFacts, RecoveredFacts
 from pruning_kit.runs.results import Run
 
@@ -30,6 +37,18 @@ def recovered_sentences(run: Run, analysis: Analysis) -> list[str]:
             if facts.refused is not None
         ),
     ]
+
+
+def recovered_in_short(analysis: Analysis) -> list[str]:
+    """What the recommended set costs as the best of its models with weights of their own."""
+    rows = [row for row in analysis.recovered if row.has_own_weights]
+    rows = [row for row in rows if row.variant.plan == analysis.recommended] or rows
+    if not rows:
+        return []
+    best = min(rows, key=lambda row: row.ppl.value)
+    plan, recovery = best.variant.plan, best.variant.recovery
+    cost = f"cost{'s' * (plan.size == 1)} {format_change(best.ratio)} perplexity"
+    return [f"Recovered further ({recovery}), {name_blocks(plan)} {cost}."]
 
 
 def won_sentences(analysis: Analysis) -> list[str]:

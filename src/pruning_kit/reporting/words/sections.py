@@ -16,6 +16,7 @@ from pruning_kit.reporting.words.importance import extremes, ranking_sentences, 
 from pruning_kit.reporting.words.interactions import interaction_sentences
 from pruning_kit.reporting.words.numbers import count_blocks, format_ppl, some_plans
 from pruning_kit.reporting.words.recommendation import recommendation
+from pruning_kit.reporting.words.recovered import recovered_in_short
 from pruning_kit.reporting.words.sizes import best_of_each_size, steps
 from pruning_kit.reporting.words.strategies import strategies
 
@@ -35,6 +36,7 @@ def section_sentences(analysis: Analysis) -> dict[str, list[str]]:
     return {
         "summary": [
             *recommendation(analysis),
+            *recovered_in_short(analysis),
             *sureness.of_the_choice(analysis),
             *elsewhere.of_the_choice(analysis),
             *_baseline(analysis),
