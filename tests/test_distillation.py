@@ -183,6 +183,12 @@ class Half:
         self.rank, self._others = rank, others
         self.seen: list[list[torch.Tensor]] = []
 
+    def sum_of(self, value: float) -> float:
+        return value
+
+    def wait(self) -> None:
+        pass
+
     def add_up(self, tensors: list[torch.Tensor]) -> None:
         self.seen.append([tensor.clone() for tensor in tensors])
         if self._others:
@@ -194,9 +200,10 @@ def test_two_processes_step_as_one_does() -> None:
     whole = tiny_gpt2()
     alone = training(whole, steps=1)
     alone._step(0)
-    second = training(whole, steps=1, together=Half(1, []))
+    second, first = training(whole, steps=1), training(whole, steps=1)
+    second.together = half = Half(1, [])
     second._step(0)
-    first = training(whole, steps=1, together=Half(0, second.together.seen))  # type: ignore[attr-defined]
+    first.together = Half(0, half.seen)
     first._step(0)
     for name, weight in alone.weights.items():
         torch.testing.assert_close(weight, first.weights[name], rtol=1e-3, atol=1e-5)
@@ -381,3 +388,61 @@ def test_tokens_are_written_with_the_models_own_probabilities() -> None:
     expected = model(torch.from_numpy(then).long()).logits[0, -1].softmax(-1).numpy()
     counts = np.bincount(rows[:, -1], minlength=VOCABULARY) / len(rows)
     assert np.abs(counts - expected).sum() < 3 * math.sqrt(VOCABULARY / len(rows))
+
+
+def test_a_process_without_a_sequence_of_a_step_takes_part_with_zeros() -> None:
+    made = training(tiny_gpt2(), steps=1)
+    made.schedule = replace(made.schedule, sequences=1)
+    made.together = half = Half(1, [])
+    made._step(0)
+    (seen,) = half.seen
+    assert len(seen) == len(made.weights) + 1
+    assert all(not tensor.any() for tensor in seen)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_processes_begin_with_the_weights_of_the_first(rank: int) -> None:
+    half = Half(rank, [])
+    made = training(tiny_gpt2(), together=half)
+    (seen,) = half.seen
+    assert len(seen) == len(list(made.student.model.parameters()))
+    assert all(bool(tensor.any()) == (rank == 0) for tensor in seen if tensor.ndim > 1)
+
+
+def test_looks_judge_what_a_checkpoint_would_hold_and_leave_the_weights_as_they_are() -> None:
+    made = training(tiny_gpt2())
+    exact = made.nats()
+    before = {name: weight.clone() for name, weight in made.weights.items()}
+    made.saved_as = torch.bfloat16
+    rounded = made.nats()
+    assert rounded != exact
+    assert all(torch.equal(weight, before[name]) for name, weight in made.weights.items())
+    made.saved_as = torch.float32
+    made.put({name: weight.bfloat16().float() for name, weight in before.items()})
+    assert made.nats() == rounded
+
+
+def test_looks_judge_adapters_as_they_are_merged() -> None:
+    pytest.importorskip("peft")
+    student = Decoder(cut(copy.deepcopy(tiny_gpt2()), Plan((1,))))
+    mixture = Mixture(some_text(), np.zeros((0, CONTEXT), np.int32), 0.0, 2)
+    schedule = Schedule(CONTEXT, 3, 8, 1e-2, 1e-3)
+    with adapted(student) as model:
+        made = Training(
+            student, Decoder(tiny_gpt2()), schedule, mixture, watched(), torch.bfloat16,
+            adapters=True,
+        )  # fmt: skip
+        *_, _end = made.go_on(made.begin())
+        before = {name: weight.clone() for name, weight in model.named_parameters()}
+        nats = made.nats()
+        for name, weight in model.named_parameters():
+            assert torch.equal(weight, before[name]), name
+    with torch.no_grad():
+        for weight in student.model.parameters():
+            weight.copy_(weight.bfloat16().float())
+    assert Training(student, Decoder(tiny_gpt2()), schedule, mixture, watched()).nats() == nats
+
+
+def test_a_training_that_diverged_is_not_gone_on_with() -> None:
+    made = training(tiny_gpt2())
+    assert list(made.go_on(replace(made.begin(), diverged=True))) == []

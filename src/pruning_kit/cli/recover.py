@@ -51,7 +51,10 @@ def recover(
         ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Blocks to remove, with --run. Default: 1.")
+        int | None,
+        opt.option(
+            Setting("Blocks to remove, with --run. Default: 1.", "", PlanError, Range(1, 10_000))
+        ),
     ] = None,
     tokens: Annotated[str | None, _training("Tokens to learn from, such as 500k or 8M.")] = None,
     minutes: Annotated[
@@ -94,20 +97,30 @@ def recover(
     """
     began = time.monotonic()
     if tokens and minutes:
-        raise PlanError("cannot use both --tokens and --minutes: each says how long. Give one.")
+        raise PlanError(
+            f"cannot use both --tokens {tokens} and --minutes {minutes:g}: each says how long. "
+            "Give one."
+        )
+    if size and (remove or run_folder is None):
+        raise PlanError(
+            f"cannot use --size {size} here: it chooses among the plans of --run, where --remove "
+            "names none. Leave it out."
+        )
     from pruning_kit.export.huggingface import check_target
     from pruning_kit.runs.opening import check_place
     from pruning_kit.runs.ranks import current_ranks
     from pruning_kit.runs.results import load_run
-    from pruning_kit.sweeps.recover import Goal, Recovering, best_of
+    from pruning_kit.sweeps.making import settings_of_run
+    from pruning_kit.sweeps.recover import Goal, Recovering, best_of, check_kept_text
 
-    folder = output or out_folder.with_name(f"{out_folder.name}-run")
+    folder = output or Path(f"{out_folder}-run")
     check_target(out_folder)
     check_place(folder)
     plan = None if remove is None else Plan.parse(remove, "--remove")
     if run_folder:
         run = load_run(run_folder)
-        typed["model"] = typed["model"] or run.facts.model.name
+        like = {"model": run.facts.model.name, **settings_of_run(run.facts, run.bridges)}
+        typed |= {name: value for name, value in like.items() if typed[name] is None}
         plan = plan or best_of(run, size or 1)
     if plan is None:
         raise PlanError(
@@ -123,6 +136,8 @@ def recover(
         resume=resume,
         command=ctx.obj,
     )
+    if keep_text is not None:
+        check_kept_text(keep_text, settings.distillation)
     goal = Goal.parse(tokens, minutes or (None if tokens else MINUTES), until_ppl, method == LORA)
     ranks = current_ranks()
     from pruning_kit.cli.terminal import TerminalObserver
@@ -162,14 +177,15 @@ def _finish(
     from pruning_kit.runs.results import measured_numbers, write_csv
     from pruning_kit.sweeps.recover import made_of, written_text
 
+    analysis = analyse(run)  # the folder comes last: what is killed before can be gone on with
+    write_csv(run, run.folder / "results.csv")
+    figures = save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
+    if keep_text is not None:
+        assert recovering.trained is not None
+        disk.write_file(keep_text, written_text(bench, recovering.trained))
     numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
     bridges, recovered = made_of(variant, bench)
     checks = export(bench.loaded, variant.plan, folder, numbers, ctx.obj, bridges, recovered)
-    if keep_text is not None:
-        disk.write_file(keep_text, written_text(bench, variant))
-    analysis = analyse(run)
-    write_csv(run, run.folder / "results.csv")
-    figures = save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
     for line in describe_run(run):
         out.say(line)
     out.line()
@@ -192,10 +208,16 @@ def _what_training_did(recovering: Recovering, bench: Workbench, variant: Varian
     """Told by the text that nothing was fitted on."""
     if recovering.refused is not None:
         what = "bridged" if variant.recovery == BRIDGED else "as cut"
-        return f"The model {what} is kept: the kit {recovering.refused}"
-    curve = bench.shelf[variant].curve
-    start, best = curve[0], min(curve, key=lambda point: point.nats)
-    return (
+        return f"The model {what} is kept: the kit {opt.spell_settings(recovering.refused)}"
+    made = bench.shelf[variant]
+    start, best = made.curve[0], min(made.curve, key=lambda point: point.nats)
+    said = (
         f"Perplexity of unseen calibration text: {math.exp(start.nats):.2f} at the start, "
         f"{math.exp(best.nats):.2f} after {best.tokens:,} tokens and {best.seconds:,.0f} seconds."
     )
+    if made.details["diverged"]:
+        said += f" Then it diverged: what it had after {best.tokens:,} tokens is kept."
+    until = recovering.goal.nats
+    if until is not None and best.nats > until:
+        said += f" The {math.exp(until):g} that was asked for was not reached."
+    return said

@@ -11,6 +11,7 @@ from itertools import groupby
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from pruning_kit.cli.console import Console
+from pruning_kit.cli.options import spell_settings
 from pruning_kit.findings.analysis import Analysis, latencies
 from pruning_kit.plans.plan import Plan
 from pruning_kit.printable import printable
@@ -38,10 +39,10 @@ class TerminalObserver:
         self.narrower = narrower
 
     def say(self, text: str) -> None:
-        self.console.say(text)
+        self.console.say(spell_settings(text))
 
     def warn(self, text: str) -> None:
-        self.console.say(text, "Note:", "bold yellow")
+        self.console.say(spell_settings(text), "Note:", "bold yellow")
 
     def expect(self, work: Work) -> None:
         """Say how long it will take, if long, and what would make it shorter."""

@@ -9,7 +9,7 @@ from msgspec import Struct
 from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
 from pruning_kit.machine.typed import Count, MisfitError, fit
-from pruning_kit.runs.store import RECOVERIES, RESTORE, RUN_FILE
+from pruning_kit.runs.store import RECOVERIES, RESTORE
 
 INTENT_FILE = "intent.json"
 
@@ -23,17 +23,23 @@ class Intent(Struct, frozen=True, kw_only=True):
 
 
 def refuse_taken(folder: Path, resume: bool) -> None:
-    """Refuse a folder in which a run or a stopped recovery is, if it is not to be gone on with.
+    """Refuse a folder with anything in it but a recovery that is to be gone on with.
 
     Raises:
         RunError: naming it.
     """
     with disk.disk_errors(str(folder)):
-        taken = any(path.exists() for path in (folder / RUN_FILE, _path(folder)))
-    if taken and not resume:
+        begun = _path(folder).exists()
+        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if begun and not resume:
         raise RunError(
-            f"cannot recover into {folder}: a run is already there. Choose another with `output`, "
-            "or go on with it by `resume`."
+            f"cannot recover into {folder}: a recovery is already there. Choose another with "
+            "`output`, or go on with it by `resume`."
+        )
+    if not (begun or is_free):
+        raise RunError(
+            f"cannot recover into {folder}: it is no empty folder, and no recovery was begun "
+            "there. Choose another with `output`."
         )
 
 

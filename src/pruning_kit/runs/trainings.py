@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from msgspec import Struct, json
+from msgspec import Struct
 
 from pruning_kit.plans.variant import Variant
 from pruning_kit.runs.recovered import NAME_DIGITS, PointFacts
@@ -17,24 +17,22 @@ TRAININGS, WRITTEN_FILE = "trainings", "written.safetensors"
 class StateFacts(Struct, frozen=True, kw_only=True):
     """What a kept state says besides its tensors."""
 
-    schedule: str
-    """Of the training; a state of another one is not gone on with."""
+    training: str
+    """Hash of all that the training hangs on; a state of another one is not gone on with."""
+    sha256: str
+    """Of the tensors."""
     curve: tuple[PointFacts, ...]
     best: int
     diverged: bool
 
-    def to_text(self) -> str:
-        """As the header of the file holds it."""
-        return json.encode(self).decode()
 
-    @classmethod
-    def from_text(cls, text: str) -> StateFacts:
-        """Read what `to_text` gave.
+class WrittenFacts(Struct, frozen=True, kw_only=True):
+    """What kept text that the whole model wrote says besides its tokens."""
 
-        Raises:
-            ValueError: if it is something else.
-        """
-        return json.decode(text.encode(), type=cls)
+    key: str
+    """All that it hangs on."""
+    sha256: str
+    """Of the tokens."""
 
 
 def state_path(folder: Path, variant: Variant) -> Path:

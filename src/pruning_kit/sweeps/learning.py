@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +17,8 @@ from pruning_kit.inputs.calibration import tuning_windows
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.texts import PreparedText, choose_bos, prepare_text, window_sizes
 from pruning_kit.pruning.distillation.distilled import Keeping, Learning, NotKept
+from pruning_kit.pruning.distillation.ends import ends_of
+from pruning_kit.pruning.distillation.schedule import LENGTH
 from pruning_kit.pruning.distillation.training import Alone, Together
 from pruning_kit.pruning.distillation.writing import write
 from pruning_kit.pruning.material import Advance
@@ -54,14 +57,10 @@ def learning_of(
         together: the processes that train; by default this one.
 
     Raises:
-        PlanError: if there is no calibration text, or too little of it.
+        PlanError: if there is no calibration text, or too little text.
+        ArchitectureError: if the model's logits are not what its output embedding gives.
     """
-    if found.parts is None:
-        raise PlanError(
-            f"cannot distil: gaps are not bridged ({found.unbridged}), and the same text tells "
-            "how a training goes. Give `calibrate_on` a text."
-        )
-    watched = _watched(judging(), settings, loaded)
+    watched = check_learning(settings, loaded, found, judging)
     dtype = _products_in(device)
     whole = decoder
     if device.type != "cpu":
@@ -70,7 +69,9 @@ def learning_of(
     texts = _texts(settings, found)
     context, _ = window_sizes(loaded, settings.context, settings.stride)
     bos = choose_bos(loaded, settings.bos)
-    text_N = np.concatenate([_ids(text, loaded, context, settings.bos) for text in texts])
+    n_windows = MOST_TEXT // context
+    ids = [_ids(text, loaded, context, settings.bos, n_windows) for text in texts]
+    text_N = np.concatenate(ids)
     title = " and ".join(text.title for text in texts)
     seed, processes = settings.distillation.seed, together or Alone()
 
@@ -81,8 +82,8 @@ def learning_of(
 
         if not isinstance(keeping, Kept):
             return write_now()
-        sha256s = [text.sha256 for text in texts]
-        key = json.dumps([loaded.weights_sha256, sha256s, length, seed, str(dtype)])
+        read = hashlib.sha256(text_N.tobytes()).hexdigest()
+        key = json.dumps([loaded.weights_sha256, read, length, seed, str(dtype)])
         if processes.rank == 0:
             keeping.written(key, n_sequences, write_now)
         processes.wait()
@@ -90,6 +91,8 @@ def learning_of(
 
     return Learning(
         whole,
+        loaded.weights_sha256,
+        loaded.saved_dtype,
         text_N,
         title,
         bos,
@@ -99,6 +102,49 @@ def learning_of(
         keeping or NotKept(),
         processes,
     )
+
+
+def check_learning(
+    settings: WorkbenchSettings,
+    loaded: models.LoadedModel,
+    found: FoundTexts,
+    judging: Callable[[], PreparedText],
+) -> PreparedText:
+    """Refuse what cannot be distilled, before anything is made for it.
+
+    Args: as `learning_of`.
+
+    Returns:
+        The text that tells how a training goes.
+
+    Raises:
+        PlanError, ArchitectureError: as `learning_of`.
+    """
+    if found.parts is None:
+        raise PlanError(
+            f"cannot distil: gaps are not bridged ({found.unbridged}), and the same text tells "
+            "how a training goes. Ask for `bridges`, and give `calibrate_on` a text."
+        )
+    ends_of(loaded.model)
+    watched = _watched(judging(), settings, loaded)
+    if found.training is not None:
+        length = min(LENGTH, max(window.context for window in watched.windows))
+        _refuse_short(found.training, loaded, length, settings.bos)
+    return watched
+
+
+def _refuse_short(text: Corpus, loaded: models.LoadedModel, length: int, bos: bool | None) -> None:
+    """Refuse a text that is shorter than the sequences which are read of it.
+
+    Raises:
+        PlanError: naming it and both lengths.
+    """
+    n_tokens = len(_ids(text, loaded, length, bos, n_windows=2))
+    if n_tokens < length:
+        raise PlanError(
+            f"cannot distil on {text.name!r}: it has {n_tokens:,} tokens, and one sequence has "
+            f"{length}. Give `train_on` a longer text."
+        )
 
 
 def _products_in(device: torch.device) -> torch.dtype:
@@ -138,7 +184,9 @@ def _texts(settings: WorkbenchSettings, found: FoundTexts) -> list[Corpus]:
     return [found.parts.fitting, found.parts.selection]
 
 
-def _ids(text: Corpus, loaded: models.LoadedModel, context: int, bos: bool | None) -> np.ndarray:
+def _ids(
+    text: Corpus, loaded: models.LoadedModel, context: int, bos: bool | None, n_windows: int
+) -> np.ndarray:
     """Its token ids, those of a long text up to some length."""
-    prepared = prepare_text(text, loaded, context, context, MOST_TEXT // context, bos)
+    prepared = prepare_text(text, loaded, context, context, n_windows, bos)
     return prepared.ids if prepared.bos is None else prepared.ids[1:]

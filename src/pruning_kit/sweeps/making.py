@@ -88,11 +88,11 @@ def make_again(
     return Made(workbench.loaded, bridges, recovered)
 
 
-def settings_of_run(facts: RunFacts, bridges: BridgesFacts) -> dict[str, Any]:
+def settings_of_run(facts: RunFacts, bridges: BridgesFacts | None) -> dict[str, Any]:
     """Of a workbench that fits the bridges of a run again; its texts are yet to be compared."""
     return {
         "dataset": facts.texts["reported"].name,
-        "calibrate_on": _file(bridges.fitting.name),
+        "calibrate_on": None if bridges is None else _file(bridges.fitting.name),
         "context": facts.protocol.context,
         "stride": facts.protocol.stride,
         "bos": facts.protocol.bos is not None,

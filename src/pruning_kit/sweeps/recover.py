@@ -11,20 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from pruning_kit.errors import NoGainError, PlanError
+from pruning_kit.errors import NoGainError, PlanError, RunError
 from pruning_kit.inputs.architectures import Decoder
+from pruning_kit.inputs.texts import window_sizes
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.costs import Cost
-from pruning_kit.plans.distilled import Amount, count
+from pruning_kit.plans.distilled import ADAPTERS, Amount, count
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning import recovery as recoveries
 from pruning_kit.pruning.bridges.bridging import Bridges, Bridging
 from pruning_kit.pruning.distillation.distilled import forms_of
 from pruning_kit.pruning.distillation.pace import Pace, amount_within, pace_of
+from pruning_kit.pruning.distillation.settings import DistillationSettings
 from pruning_kit.pruning.distillation.training import Alone
 from pruning_kit.pruning.recovered import Recovered, pruned_copy
-from pruning_kit.pruning.recovery import is_trained
 from pruning_kit.pruning.surgery import count_parameters
 from pruning_kit.runs.facts import NLL
 from pruning_kit.runs.intents import (
@@ -34,6 +35,7 @@ from pruning_kit.runs.intents import (
     refuse_taken,
     write_intent,
 )
+from pruning_kit.runs.opening import check_place
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import Run, load_run
 from pruning_kit.search.named import parse
@@ -43,6 +45,7 @@ from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.recovering import make_or_refuse
 from pruning_kit.sweeps.rounds import measure
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.shelf import Shelf
@@ -78,7 +81,7 @@ class Goal:
         """What was typed.
 
         Raises:
-            PlanError: if the tokens cannot be read.
+            PlanError: if the tokens cannot be read, or are too few.
         """
         return cls(
             None if tokens is None else Amount.read(tokens, adapters),
@@ -109,8 +112,10 @@ class Recovering:
     ranks: Ranks
     began: float
     clock: Callable[[], float]
+    trained: Variant | None = field(default=None, init=False)
+    """The training whose model is best by unseen text; the longest where none gained."""
     refused: str | None = field(default=None, init=False)
-    """Why the trained model is not kept, if it is not."""
+    """Why that model is not kept, if it is not."""
 
     @property
     def folder(self) -> Path:
@@ -130,7 +135,7 @@ class Recovering:
         """
         bench = self._open()
         amounts = self._amounts(bench)
-        asked = self._train(bench, amounts)
+        asked = self.trained = self._train(bench, amounts)
         proposer = Together((parse(f"{self.plan} {asked}"),))
         run, bench = open_run(self.settings, bench, proposer, self.ranks, begun=True)
         measure(run, proposer, bench, self.ranks, self.settings.resume)
@@ -157,29 +162,43 @@ class Recovering:
         """The trainings to make, each longer than the one before; the first process decides."""
         text = None
         if self.ranks.leads:
-            stored = read_intent(self.folder) if self.settings.resume else None
-            intent = stored or Intent(asked=self._asked(bench), tokens=self._tokens(bench))
-            refuse_other_intent(self.folder, intent, self._asked(bench))
-            write_intent(self.folder, intent)
+            asked = self._asked(bench)
+            intent = read_intent(self.folder) if self.settings.resume else None
+            if intent is None:
+                intent = Intent(asked=asked, tokens=self._tokens(bench))
+                write_intent(self.folder, intent)
+                self._keep_bridges(bench)
+            refuse_other_intent(self.folder, intent, asked)
             text = ",".join(map(str, intent.tokens))
         tokens = self.ranks.share("tokens", text).split(",")
+        if isinstance(bench.bridging, Bridging):  # all begin with those of the first process
+            bridges.restore(self.folder, bench.bridging)
         return [Amount(int(one), self.goal.adapters) for one in tokens]
 
     def _asked(self, bench: Workbench) -> dict[str, str]:
         """What has to agree for a stopped recovery to be gone on with."""
         goal, training = self.goal, self.settings.distillation
-        return {
-            "plan": str(self.plan),
-            "model": bench.loaded.weights_sha256,
-            "tokens": "" if goal.amount is None else str(goal.amount.tokens),
-            "until": "" if goal.nats is None else str(goal.nats),
-            "adapters": str(goal.adapters),
-            **{name: str(value) for name, value in asdict(training).items()},
+        texts, inputs = bench.found_texts, bench.loaded
+        context, stride = window_sizes(inputs, self.settings.context, self.settings.stride)
+        asked = {
+            "plan": self.plan,
+            "model": inputs.weights_sha256,
+            "tokens": goal.amount and goal.amount.tokens,
+            "minutes": goal.seconds and f"{goal.seconds / 60:g}",
+            "until_ppl": goal.nats and f"{math.exp(goal.nats):g}",
+            "method": ADAPTERS if goal.adapters else "full",
+            "calibrate_on": texts.calibration and texts.calibration.sha256,
+            "text": texts.training and texts.training.sha256,
+            "context": context,
+            "stride": stride,
+            "bos": bench.learning.bos,
+            **asdict(training),
         }
+        return {name: str(value) for name, value in asked.items()}
 
     def _tokens(self, bench: Workbench) -> tuple[int, ...]:
         """Of each training, by what was named or by a trial; what it will take is said."""
-        self._fit(bench)
+        bench.fit([self.plan])
         with using_threads(bench.threads):
             forms = forms_of(self.plan, bench.material)
             student = pruned_copy(bench.decoder, self.plan, forms)
@@ -196,16 +215,15 @@ class Recovering:
             )
         return tokens
 
-    def _fit(self, bench: Workbench) -> None:
-        """The bridges that training begins with, which the run finds in its folder."""
-        bridging = bench.bridging
-        if isinstance(bridging, Bridging):
-            bridges.restore(self.folder, bridging)
-            bench.fit([self.plan], lambda fit: bridges.keep(self.folder, fit, bridging, bench))
+    def _keep_bridges(self, bench: Workbench) -> None:
+        """Store what training begins with, which the run finds in its folder."""
+        if isinstance(bench.bridging, Bridging):
+            for fit in bench.bridging.fits.values():
+                bridges.keep(self.folder, fit, bench.bridging, bench)
 
     def _longest(self, bench: Workbench, student: Decoder) -> tuple[int, Pace]:
         """Tokens of the longest training, and the pace of its batches."""
-        goal, alone = self.goal, replace(bench.learning, together=Alone())
+        goal, alone = self.goal, replace(bench.learning, together=Alone(), clock=self.clock)
         if goal.seconds is None:
             amount = goal.amount or Amount(LONGEST, goal.adapters)
             return amount.tokens, pace_of(alone, student, amount)
@@ -225,23 +243,19 @@ class Recovering:
         return n_windows * per_window + SAVING_S + n_bytes / SAVED_BYTES_PER_S
 
     def _train(self, bench: Workbench, amounts: Sequence[Amount]) -> Variant:
-        """The last training that was made; it is on the shelf, or refused there."""
-        shelf = bench.shelf
-        assert isinstance(shelf, Shelf)
+        """The training whose model is best; it is on the shelf, or all are refused there."""
+        found: dict[Variant, float] = {}
         for amount in amounts:
             asked = Variant(self.plan, amount.recovery)
-            try:
-                bench.recover([asked])
-            except NoGainError as error:
-                shelf.refuse(asked, str(error))
-                self.refused = str(error)
-                continue
-            self.refused = None
+            self.refused = make_or_refuse(asked, bench, self.ranks)
             self.ranks.wait_for_all(f"trained/{asked}")
-            best = min(point.nats for point in shelf[asked].curve)
-            if self.goal.nats is not None and best <= self.goal.nats:
-                break
-        return asked
+            if self.refused is None:
+                found[asked] = min(point.nats for point in bench.shelf[asked].curve)
+                if self.goal.nats is not None and found[asked] <= self.goal.nats:
+                    break
+        if found:
+            self.refused = None
+        return min(found, key=found.__getitem__, default=asked)
 
 
 def made_of(variant: Variant, bench: Workbench) -> tuple[Bridges | None, Recovered | None]:
@@ -255,20 +269,28 @@ def made_of(variant: Variant, bench: Workbench) -> tuple[Bridges | None, Recover
     return found, bench.shelf[variant] if variant.recovery != BRIDGED else None
 
 
-def written_text(bench: Workbench, variant: Variant) -> str:
-    """What the whole model wrote for a distilled variant, a line for each sequence.
+def check_kept_text(path: Path, training: DistillationSettings) -> None:
+    """Refuse to keep what the whole model wrote where it writes nothing, or where it cannot be.
 
     Raises:
-        PlanError: if it wrote nothing for it.
+        PlanError: if it writes nothing.
+        RunError: if the file cannot be written.
     """
-    learning = bench.learning
-    if not is_trained(variant) or not learning.settings.share_written:
+    if not training.share_written:
         raise PlanError(
-            f"cannot keep what the whole model wrote for {variant}: it wrote nothing. Leave out "
-            "`keep_text`."
+            f"cannot keep in {path} what the whole model writes: it writes nothing with `train_on` "
+            f"{training.train_on}. Leave out `keep_text`, or learn from self or mixed text."
         )
-    assert variant.recovery is not None
-    rows_KT = learning.mixture(learning.schedule(Amount.of(variant.recovery))).written_KT
+    if path.is_dir():
+        raise RunError(f"cannot write {path}: it is a folder. Give `keep_text` the name of a file.")
+    check_place(path.parent)
+
+
+def written_text(bench: Workbench, trained: Variant) -> str:
+    """What the whole model wrote for a training, a line for each sequence."""
+    learning = bench.learning
+    assert trained.recovery is not None
+    rows_KT = learning.mixture(learning.schedule(Amount.of(trained.recovery))).written_KT
     texts = bench.loaded.tokenizer.batch_decode(rows_KT.tolist())
     return "".join(f"{' '.join(text.split())}\n" for text in texts)
 

@@ -9,6 +9,7 @@ from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.recovery import has_own_weights, is_trained
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RunFolder
+from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.shelf import Shelf
 from pruning_kit.sweeps.workbench import Workbench
 
@@ -35,7 +36,7 @@ def with_recovered(
     assert isinstance(shelf, Shelf)
     for variant in own:
         if ranks.leads or is_trained(variant):  # all processes train together
-            _make(variant, shelf, workbench)
+            make_or_refuse(variant, workbench, ranks)
     ranks.share(f"recovered/{number}", "stored" if ranks.leads else None)
     refused = shelf.refused
     for variant in own:
@@ -44,11 +45,21 @@ def with_recovered(
     return [variant for variant in asked if variant not in refused]
 
 
-def _make(variant: Variant, shelf: Shelf, workbench: Workbench) -> None:
-    """Make one, unless it is there or known to gain nothing."""
-    if variant in shelf.refused:
-        return
-    try:
-        workbench.recover([variant])
-    except NoGainError as error:
-        shelf.refuse(variant, str(error))
+def make_or_refuse(variant: Variant, workbench: Workbench, ranks: Ranks) -> str | None:
+    """Make one, unless it is in the run folder or known to gain nothing.
+
+    Returns:
+        Why there is none, as sentences; None where there is one.
+    """
+    shelf, keeping = workbench.shelf, workbench.keeping
+    assert isinstance(shelf, Shelf) and isinstance(keeping, Kept)
+    refused = shelf.refused.get(variant)
+    if refused is None:
+        try:
+            workbench.recover([variant])
+        except NoGainError as error:
+            refused = str(error)
+            shelf.refuse(variant, refused)
+    if ranks.leads:  # what became of it is in the run folder now
+        keeping.forget(variant)
+    return refused

@@ -58,7 +58,7 @@ def sweep(
     if isinstance(proposer, str):
         proposer = Together((parse(proposer),))
     check_asked(proposer, workbench.n_blocks)
-    refuse_unbridged(proposer, workbench)
+    refuse_unrecovered(proposer, workbench)
     settings = SweepSettings(output=Path(folder), resume=resume)
     run, workbench = open_run(settings, workbench, proposer, ALONE)
     measure(run, proposer, workbench, ALONE, resume, measures)
@@ -97,7 +97,7 @@ def start(
 
     found = find(settings, observer, check_plans, ranks.local_rank)
     workbench = prepare(found, observer, threads_of(ranks), check_model)
-    refuse_unbridged(proposer, workbench)
+    refuse_unrecovered(proposer, workbench)
     run, workbench = open_run(settings, workbench, proposer, ranks)
     if settings.timing:
         refuse_other_timings(run, workbench, settings.timing)
@@ -115,15 +115,18 @@ def check_asked(proposer: Proposer, n_blocks: int) -> None:
         recovery.check(variant, n_blocks)
 
 
-def refuse_unbridged(proposer: Proposer, workbench: Workbench) -> None:
-    """Refuse what begins with bridges where there are none.
+def refuse_unrecovered(proposer: Proposer, workbench: Workbench) -> None:
+    """Refuse what begins with bridges where there are none, or learns where it cannot.
 
     Raises:
-        PlanError: naming the variant, and why.
+        PlanError, ArchitectureError: saying why.
     """
-    for variant in _first_round(proposer, workbench.n_blocks):
+    asked = _first_round(proposer, workbench.n_blocks)
+    for variant in asked:
         if recovery.needs_bridges(variant) and isinstance(workbench.bridging, str):
             raise PlanError(f"cannot recover {variant}: {workbench.bridging}. Leave it out.")
+    if any(map(recovery.is_trained, asked)):
+        workbench.check_learning()
 
 
 def _first_round(proposer: Proposer, n_blocks: int) -> Sequence[Variant]:

@@ -24,11 +24,18 @@ class Distributed:
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace tensors by their sums over all processes: one exchange of one buffer."""
         self._join()
-        flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         sizes = [tensor.numel() for tensor in tensors]
         for tensor, summed in zip(tensors, torch.split(flat, sizes), strict=True):
             tensor.copy_(summed.view_as(tensor))
+
+    def sum_of(self, value: float) -> float:
+        """The sum of a number over all processes, the same to the bit in each."""
+        self._join()
+        total = torch.tensor([value], dtype=torch.float64, device=self._device)
+        dist.all_reduce(total)
+        return total.item()
 
     def wait(self) -> None:
         """Return when every process has called this."""

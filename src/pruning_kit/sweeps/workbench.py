@@ -30,7 +30,7 @@ from pruning_kit.pruning.recovery import check, computation_of, has_own_weights,
 from pruning_kit.runs.facts import Role
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.speed.workload import PROMPT
-from pruning_kit.sweeps.learning import learning_of
+from pruning_kit.sweeps.learning import check_learning, learning_of
 from pruning_kit.sweeps.measured import Measured
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
@@ -235,12 +235,21 @@ class Workbench:
         sizes = (settings.context, settings.stride, settings.bos)
         return prepare_judging(parts, self.loaded, *sizes)
 
+    def check_learning(self) -> None:
+        """Refuse what cannot be distilled.
+
+        Raises:
+            PlanError: if there is no calibration text, or too little text.
+            ArchitectureError: if the model's logits are not what its output embedding gives.
+        """
+        check_learning(self.settings, self.loaded, self.found_texts, lambda: self.judging)
+
     @cached_property
     def learning(self) -> Learning:
         """What distillations learn from.
 
         Raises:
-            PlanError: if there is no calibration text, or too little of it.
+            PlanError, ArchitectureError: as `check_learning`.
         """
         return learning_of(
             self.settings,

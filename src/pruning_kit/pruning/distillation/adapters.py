@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -48,3 +51,28 @@ def adapted(decoder: Decoder) -> Iterator[PreTrainedModel]:
     finally:
         adapters.merge_and_unload()
         model.requires_grad_(False)
+
+
+@contextmanager
+def as_saved(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Give a model, for a while, the weights that a checkpoint of it would hold.
+
+    Args:
+        model: in float32; adapters are merged. Afterwards it is what it was, to the bit.
+        dtype: that weights are saved in.
+    """
+    adapted_layers: list[Any] = [m for m in model.modules() if hasattr(m, "lora_A")]
+    before = {}
+    if adapted_layers or dtype != torch.float32:
+        before = {weight: weight.detach().clone() for weight in model.parameters()}
+    try:
+        for layer in adapted_layers:
+            layer.merge()
+        for weight in before:
+            weight.data.copy_(weight.data.to(dtype))
+        yield
+    finally:
+        for layer in adapted_layers:
+            layer.unmerge()
+        for weight, value in before.items():
+            weight.data.copy_(value)

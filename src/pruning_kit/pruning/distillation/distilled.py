@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import nn
 
 from pruning_kit.errors import NoGainError
@@ -45,28 +48,22 @@ MOST_WRITTEN = 2**22
 class Keeping(Protocol):
     """Where a training is kept while it lasts."""
 
-    def load(self, variant: Variant, schedule: Schedule) -> State | None:
-        """What was kept last of the training of this schedule, if anything whole is there."""
+    def load(self, variant: Variant, identity: str) -> State | None:
+        """What was kept last of the training of this identity, if anything whole is there."""
 
-    def save(self, variant: Variant, schedule: Schedule, state: State) -> None:
+    def save(self, variant: Variant, identity: str, state: State) -> None:
         """Keep a state in place of the one before."""
-
-    def forget(self, variant: Variant) -> None:
-        """What is trained is kept elsewhere now."""
 
 
 class NotKept:
     """For trainings that are not gone on with."""
 
-    def load(self, variant: Variant, schedule: Schedule) -> State | None:
+    def load(self, variant: Variant, identity: str) -> State | None:
         """Nothing is there."""
         return None
 
-    def save(self, variant: Variant, schedule: Schedule, state: State) -> None:
+    def save(self, variant: Variant, identity: str, state: State) -> None:
         """Keep nothing."""
-
-    def forget(self, variant: Variant) -> None:
-        """Nothing is there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +72,9 @@ class Learning:
 
     whole: Decoder
     """On the device, in the format that products are computed in."""
+    whole_sha256: str
+    saved_as: torch.dtype
+    """What a checkpoint holds weights in."""
     text_N: np.ndarray
     """Token ids that are read and that written text goes on from, (N,)."""
     text_title: str
@@ -123,12 +123,26 @@ class Learning:
             schedule,
             self.mixture(schedule),
             self.watched,
+            self.saved_as,
             self.together,
             adapters,
             clock=self.clock,
             compiled=self.whole.device.type == "cuda"
             and operations(student.model, schedule.tokens) > COMPILED_FROM,
         )
+
+    def identity(self, training: Training) -> str:
+        """Hash of all that a training hangs on: a state of another one is not gone on with."""
+        watched = self.watched
+        described = {
+            "whole": self.whole_sha256,
+            "schedule": asdict(training.schedule),
+            "adapters": training.adapters,
+            "read": training.mixture.sha256,
+            "watched": [watched.ids_sha256, watched.bos, *map(asdict, watched.windows)],
+            "formats": [str(self.whole.model.dtype), str(self.saved_as)],
+        }
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def operations(model: nn.Module, tokens: int) -> float:
@@ -172,15 +186,15 @@ def distilled(variant: Variant, material: Material) -> Recovered:
 
 def _train(variant: Variant, training: Training, learning: Learning, material: Material) -> State:
     """The state at the end, each look kept."""
-    schedule = training.schedule
-    state = learning.keeping.load(variant, schedule) or training.begin()
-    with material.track(f"distilling {variant.plan.short}", schedule.tokens) as advance:
+    identity, tokens = learning.identity(training), training.schedule.tokens
+    state = learning.keeping.load(variant, identity) or training.begin()
+    with material.track(f"distilling {variant.plan.short}", tokens) as advance:
         advance(state.curve[-1].tokens, _now(state))
         for looked in training.go_on(state, advance):
             state = looked
             advance(0, _now(state))
             if learning.together.rank == 0:
-                learning.keeping.save(variant, schedule, state)
+                learning.keeping.save(variant, identity, state)
     return state
 
 
@@ -215,7 +229,7 @@ def _details(
     return {
         "loss": "Kullback-Leibler divergence from the whole model, temperature 1",
         "begun with": "bridges" if bridged else "the model as cut",
-        "read": learning.text_title,
+        "prompts from" if settings.share_written == 1 else "read": learning.text_title,
         "share written by the whole model": settings.share_written,
         "tokens it wrote": training.mixture.written_KT.size,
         "tokens read": end.tokens,

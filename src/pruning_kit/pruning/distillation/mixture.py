@@ -5,7 +5,9 @@ So a training that was stopped goes on at its place in the text without remember
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -25,6 +27,15 @@ class Mixture:
     seed: int
     bos: int | None = None
     """Token that each sequence begins with, if not with its own."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all that decides what is read in each step."""
+        digest = hashlib.sha256(f"{self.share} {self.seed} {self.bos}".encode())
+        for ids in (self.text_N, self.written_KT):
+            digest.update(f" {ids.shape} ".encode())
+            digest.update(np.ascontiguousarray(ids, dtype="<i4").tobytes())
+        return digest.hexdigest()
 
     def batch(self, step: int, sequences: int, length: int) -> Tensor:
         """What a step reads: token ids, (B, T) int64.

@@ -8,9 +8,8 @@ from typing import NamedTuple
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.machine.devices import Stopwatch, device_sync
-from pruning_kit.plans.distilled import Amount
+from pruning_kit.plans.distilled import LEAST_TOKENS, Amount
 from pruning_kit.pruning.distillation.distilled import MOST_WRITTEN, Learning
-from pruning_kit.pruning.distillation.schedule import LEAST_TOKENS
 from pruning_kit.pruning.distillation.training import LEAST_LOOKS, LOOKED_AT
 from pruning_kit.pruning.distillation.writing import Writer, choose_at_once, prompts
 

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pruning_kit.errors import PlanError
+from pruning_kit.plans.distilled import refuse_few
 
 LENGTH = 512
 """Tokens of a sequence, where the model's context allows them."""
@@ -27,7 +27,6 @@ OTHER_RATE = 1e-3
 REFERENCE_BLOCKS, REFERENCE_WIDTH = 6, 288
 """Of the model that these rates are for."""
 ADAPTER_RATE = 2e-3
-LEAST_TOKENS = 1024
 
 
 class Shape(NamedTuple):
@@ -96,10 +95,7 @@ def schedule_of(
     Raises:
         PlanError: if the tokens are too few to learn from.
     """
-    if tokens < LEAST_TOKENS:
-        raise PlanError(
-            f"cannot distil on {tokens:,} tokens: at least {LEAST_TOKENS:,} are needed. Give more."
-        )
+    refuse_few(tokens)
     length = min(LENGTH, shape.context)
     sequences = sequences or _sequences(tokens // length)
     usual = ADAPTER_RATE if adapters else _matrix_rate(tokens) * shape.pace

@@ -22,6 +22,7 @@ from pruning_kit.errors import DeviceError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import PreparedText
 from pruning_kit.machine.devices import float64_device
+from pruning_kit.pruning.distillation.adapters import as_saved
 from pruning_kit.pruning.distillation.ends import Ends, ends_of
 from pruning_kit.pruning.distillation.loss import divergence, head_of, piece_of
 from pruning_kit.pruning.distillation.mixture import Mixture
@@ -68,6 +69,9 @@ class Together(Protocol):
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace tensors by their sums over all processes, at once."""
 
+    def sum_of(self, value: float) -> float:
+        """The sum of a number over all processes, the same to the bit in each."""
+
     def wait(self) -> None:
         """Return when every process has called this."""
 
@@ -79,6 +83,10 @@ class Alone:
 
     def add_up(self, tensors: list[Tensor]) -> None:
         """They are their own sums."""
+
+    def sum_of(self, value: float) -> float:
+        """It is its own sum."""
+        return value
 
     def wait(self) -> None:
         """There is nobody to wait for."""
@@ -95,6 +103,8 @@ class Training:
     schedule: Schedule
     mixture: Mixture
     watched: PreparedText
+    saved_as: torch.dtype = torch.float32
+    """What a checkpoint holds weights in: so they are judged."""
     together: Together = field(default_factory=Alone)
     adapters: bool = False
     compiled: bool = False
@@ -105,6 +115,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.device = self.student.device
+        self._begin_alike()
         self._own, self._whole = ends_of(self.student.model), ends_of(self.whole.model)
         head = self._whole
         self._head = head_of(head.weight, head.bias, self.whole.model.dtype)
@@ -113,6 +124,16 @@ class Training:
         self.optimising = Optimising(
             self.student.model, self.student.stack, self.schedule, self.adapters
         )
+
+    @torch.no_grad()
+    def _begin_alike(self) -> None:
+        """Give all processes the weights of the first: bridges of others may be rounded apart."""
+        weights = [weight.data for weight in self.student.model.parameters()]
+        if self.together.rank > 0:
+            for weight in weights:
+                weight.zero_()
+        if self.together.size > 1:
+            self.together.add_up(weights)
 
     @property
     def weights(self) -> Mapping[str, nn.Parameter]:
@@ -132,6 +153,8 @@ class Training:
 
         A training that diverges ends there; the best that it had is in the state.
         """
+        if state.diverged:
+            return
         self.restore(state)
         total = torch.zeros((), dtype=torch.float64, device=float64_device(self.device))
         since, started = state.step, self.clock()
@@ -171,8 +194,7 @@ class Training:
             self.optimising.drop_gradients()
             torch.cuda.empty_cache()
             self._micro = -(-self._micro // 2)
-        gradients = [w.grad for w in self.weights.values() if w.grad is not None]
-        self.together.add_up([*gradients, total])
+        self.together.add_up([*map(_gradient, self.weights.values()), total])
         self.optimising.step(step)
         return total
 
@@ -184,7 +206,7 @@ class Training:
         """Add the gradients of some sequences; the mean over `n_tokens` of their divergence."""
         self._micro = self._micro or max(1, len(tokens_BT))
         total = torch.zeros((), device=self.device)
-        for rows_BT in torch.split(tokens_BT, self._micro):
+        for rows_BT in torch.split(tokens_BT, self._micro) if len(tokens_BT) else ():
             loss = self.loss(rows_BT) / n_tokens
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -222,19 +244,24 @@ class Training:
         tokens = step * self.schedule.tokens_per_step
         curve = (*state.curve, Point(step, tokens, seconds, read, nats))
         weights = self._copies()
-        is_best = nats < state.curve[state.best].nats
+        diverged = not (math.isfinite(read) and math.isfinite(nats))
+        is_best = not diverged and nats < state.curve[state.best].nats
         return State(
             curve,
             len(curve) - 1 if is_best else state.best,
             weights,
             self.optimising.state(),
             weights if is_best else state.best_weights,
-            diverged=not (math.isfinite(read) and math.isfinite(nats)),
+            diverged,
         )
 
     def nats(self) -> float:
-        """NLL per token of the text that is watched."""
-        return self._nats(self._own)
+        """NLL per token of the text that is watched, by the weights that a checkpoint would hold.
+
+        Each process scores a share of the windows.
+        """
+        with as_saved(self.student.model, self.saved_as):
+            return self._nats(self._own)
 
     def nats_of_whole(self) -> float:
         """The same by the whole model, as it is asked."""
@@ -242,15 +269,16 @@ class Training:
 
     @torch.no_grad()
     def _nats(self, ends: Ends) -> float:
-        total, n_scored = 0.0, 0
-        for first, end in self.watched.groups(8):
+        mine = self.watched.groups(8)[self.together.rank :: self.together.size]
+        total = 0.0
+        for first, end in mine:
             tokens_BT, targets_BS, first_output = self.watched.tensors(first, end)
             with self._products():
                 states_BTD = ends.states(tokens_BT.to(self.device))[:, first_output:]
                 states_ND = states_BTD[:, : targets_BS.shape[1]].flatten(0, 1)
                 total += _nll(ends, states_ND, targets_BS.flatten().to(self.device))
-            n_scored += targets_BS.numel()
-        return total / n_scored
+        n_scored = sum(window.n_targets for window in self.watched.windows)
+        return self.together.sum_of(total) / n_scored
 
     def _copies(self) -> dict[str, Tensor]:
         return {n: w.detach().to("cpu", copy=True) for n, w in self.weights.items()}
@@ -267,6 +295,13 @@ class Training:
         """Give the model other weights, such as the best."""
         for name, weight in self.weights.items():
             weight.copy_(weights[name])
+
+
+def _gradient(weight: nn.Parameter) -> Tensor:
+    """Of a weight; zeros where this process had nothing to read."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 def looks_of(tokens: int, watched: PreparedText) -> int:
