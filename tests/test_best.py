@@ -94,7 +94,7 @@ def test_the_options_ask_for_the_same_as_the_word():
         _ = Request(Mode.SEQUENTIAL, top=3, tokens="many").proposer
 
 
-@given(st.integers(1, 10**9), st.booleans())
+@given(st.integers(1024, 10**9), st.booleans())
 def test_amounts_are_read_back_from_variants(tokens: int, adapters: bool):
     amount = Amount(tokens, adapters)
     assert Amount.of(amount.recovery) == amount

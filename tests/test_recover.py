@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -12,21 +13,28 @@ import numpy as np
 import pytest
 import torch
 from bridging import little_text, plain_nll
+from test_kills import KILLER, fsync_counts  # noqa: F401 - the latter is a fixture
 from transformers import AutoModelForCausalLM
 from writers import CONTEXT, Writer, save_writer
 
 from pruning_kit.cli import app as cli
 from pruning_kit.export.recipe import read_recipe
+from pruning_kit.machine import disk
+from pruning_kit.plans.distilled import Amount
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.distillation.training import Training
+from pruning_kit.pruning.distillation.training import State, Training
+from pruning_kit.pruning.recovered import pruned_copy
 from pruning_kit.runs.intents import read_intent
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
 from pruning_kit.sweeps.building import open_workbench
+from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.observer import SilentObserver
 from pruning_kit.sweeps.recover import Goal, Recovering
+from pruning_kit.sweeps.recovering import make_or_refuse
 from pruning_kit.sweeps.settings import DistillationSettings, SweepSettings
+from pruning_kit.sweeps.shelf import Shelf
 
 FAST = ("--sequences", "4", "--rate", "0.01")
 BRIEF = ("--remove", "1+2", "--tokens", "4k", *FAST)
@@ -354,3 +362,293 @@ def test_model_texts_and_plan_come_from_a_run(writer, tmp_path):
     assert recipe.removed == (best,)
     assert recipe.recovery.details["watched"].startswith("calibration.txt")
     assert run.facts.texts["reported"].title == "reported.txt"
+
+
+@pytest.fixture(scope="module")
+def swept(writer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("swept") / "run"
+    words = ("--mode", "sequential", "--no-speed", "--max-windows", "20", "--output", folder)
+    assert call("sweep", *writer.words, *words).code == 0
+    return folder
+
+
+NAMED = ("--remove", "1")
+REFUSED = {
+    ("--tokens", "abc"): "cannot read 'abc' as a number of tokens: write it such as 500k or 8M.",
+    ("--tokens", "500"): "cannot distil on 500 tokens: at least 1,024 are needed. Give more.",
+    ("--tokens", "2k", "--minutes", "3"): (
+        "cannot use both --tokens 2k and --minutes 3: each says how long. Give one."
+    ),
+    ("--rate", "2"): "cannot use --rate 2: it needs to be above 0 and below 1.",
+    ("--until-ppl", "1"): (
+        "cannot use --until-ppl 1: it needs to be above 1 and below 1,000,000,000."
+    ),
+    ("--minutes", "0"): "cannot use --minutes 0: it needs to be above 0 and below 100,000.",
+    ("--size", "2"): (
+        "cannot use --size 2 here: it chooses among the plans of --run, where --remove names none. "
+        "Leave it out."
+    ),
+    ("--no-bridges",): (
+        "cannot distil: gaps are not bridged (it was not asked for), and the same text tells how a "
+        "training goes. Ask for --bridges, and give --calibrate-on a text."
+    ),
+    ("--text", "{reported}"): (
+        "cannot train on '{reported}': figures are taken on it (reported). Give --text another "
+        "text, or calibration."
+    ),
+    ("--text", "{calibration}"): (
+        "cannot train on '{calibration}': trainings are watched by a part of it. Give --text "
+        "another text, or calibration."
+    ),
+    ("--text", "{short}"): (
+        "cannot distil on '{short}': it has 5 tokens, and one sequence has 32. Give --text a "
+        "longer text."
+    ),
+    ("--calibrate-on", "{other}"): (
+        "cannot distil with calibration text '{other}': it has 1 windows that nothing is fitted "
+        "on, and at least 2 are needed. Give --calibrate-on a longer text."
+    ),
+    ("--text", "calibration", "--keep-text", "{kept}"): (
+        "cannot keep in {kept} what the whole model writes: it writes nothing with --text "
+        "calibration. Leave out --keep-text, or learn from self or mixed text."
+    ),
+    ("--keep-text", "{folder}"): (
+        "cannot write {folder}: it is a folder. Give --keep-text the name of a file."
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_what_cannot_be_recovered_is_refused_before_anything_is_written(writer, tmp_path, words):
+    short = tmp_path / "short.txt"
+    short.write_text("w1 w2 w3 w4 w5\n", encoding="utf-8")
+    places = {**writer._asdict(), "short": short, "folder": tmp_path, "kept": tmp_path / "kept"}
+    asked = [word.format(**places) for word in words]
+    code, said = recover(writer, *NAMED, *asked, "--out", tmp_path / "out")
+    assert code == 2
+    assert said.replace(" ", "") == f"Error: {REFUSED[words].format(**places)}".replace(" ", "")
+    assert list(tmp_path.iterdir()) == [short]
+
+
+def test_a_plan_is_needed_and_has_to_fit(writer, swept, tmp_path):
+    out = ("--out", tmp_path / "out")
+    code, said = recover(writer, *out)
+    assert code == 2 and said == (
+        "Error: cannot recover without a plan: nothing says what to remove. Name blocks with "
+        "--remove, or a sweep with --run."
+    )
+    code, said = recover(writer, "--remove", "9", *out)
+    assert code == 2
+    assert "cannot remove block 9: the model has 4 blocks, numbered 0 to 3." in said
+    code, said = recover(writer, "--run", swept, "--size", "3", *out)
+    assert code == 2
+    assert f"cannot choose a plan of 3 blocks from {swept}: it measured none." in said
+    assert "Give --size another number, or name the blocks." in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_are_taken_are_refused(writer, done, tmp_path):
+    code, said = recover(writer, *BRIEF, "--out", done.folder)
+    assert code == 2 and f"cannot write the pruned model to '{done.folder}': " in said
+    code, said = recover(
+        writer, *BRIEF, "--out", tmp_path / "out", "--output", f"{done.folder}-run"
+    )
+    assert code == 2
+    assert f"cannot recover into {done.folder}-run: a recovery is already there." in said
+    assert "Choose another with --output, or go on with it by --resume." in said
+    (tmp_path / "out-run").mkdir()
+    (tmp_path / "out-run" / "notes").write_text("mine")
+    for words in ((), ("--resume",)):
+        code, said = recover(writer, *BRIEF, *words, "--out", tmp_path / "out")
+        assert code == 2
+        assert f"cannot recover into {tmp_path / 'out-run'}: it is no empty folder" in said
+
+
+def test_a_model_that_does_something_to_its_logits_is_refused_by_both_commands(
+    writer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("pruning_kit.pruning.distillation.ends.close", lambda *_: False)
+    words = ("--try", "1~distilled:2k", "--no-speed", "--output", tmp_path / "run")
+    for code, said in (
+        recover(writer, *NAMED, "--out", tmp_path / "out"),
+        call("sweep", *writer.words, *words),
+    ):
+        assert code == 2
+        assert "cannot distil a gpt2 model: its logits are not what its output embedding" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--tokens", "8k"), "tokens=4000, this one asks for 8000"),
+        (("--remove", "2", "--tokens", "4k"), "plan=1+2, this one asks for 2"),
+        (("--minutes", "2"), "tokens=4000, this one asks for None"),
+        (("--tokens", "4k", "--method", "lora"), "method=full, this one asks for lora"),
+        (("--tokens", "4k", "--until-ppl", "20"), "until_ppl=None, this one asks for 20"),
+        (("--tokens", "4k", "--text", "self"), "train_on=mixed, this one asks for self"),
+        (("--tokens", "4k", "--seed", "1"), "seed=0, this one asks for 1"),
+    ],
+)
+def test_only_the_same_is_gone_on_with(rounding_writer, done, tmp_path, words, said):
+    folder = f"{done.folder}-run"
+    code, told = recover(
+        rounding_writer, "--remove", "1+2", *FAST, *words, "--resume", "--output", folder,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 2
+    assert f"cannot resume {folder}: it was begun with {said}. Ask for the same again" in told
+
+
+def test_a_text_that_has_changed_is_not_gone_on_with(writer, tmp_path):
+    text = tmp_path / "text.txt"
+    shutil.copy(writer.other, text)
+    words = ("--remove", "1", "--tokens", "2k", *FAST, "--text", text)
+    assert recover(writer, *words, "--out", tmp_path / "out").code == 0
+    shutil.copy(writer.reported, text)
+    text.write_text(text.read_text() + "w1\n", encoding="utf-8")
+    code, said = recover(
+        writer, *words, "--resume", "--output", tmp_path / "out-run", "--out", tmp_path / "again"
+    )
+    assert code == 2 and f"cannot resume {tmp_path / 'out-run'}: it was begun with text=" in said
+
+
+def test_a_finished_command_is_resumed_without_training_and_saves_the_same(
+    rounding_writer, done, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(f"{done.folder}-run", run)
+    monkeypatch.setattr(Training, "go_on", interrupted)
+    words = (*BRIEF, "--resume", "--output", run, "--out", tmp_path / "out")
+    code, said = recover(rounding_writer, *words)
+    assert code == 0, said
+    assert same_weights(tmp_path / "out", done.folder)
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    name = "model.safetensors"
+    return (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_a_command_stopped_at_a_look_goes_on_and_ends_with_the_same_bits(
+    rounding_writer, done, tmp_path, monkeypatch
+):
+    plainly, looks = Kept.save, []
+
+    def stop(self, *kept):
+        plainly(self, *kept)
+        looks.append(kept)
+        raise KeyboardInterrupt
+
+    words = (*BRIEF, "--out", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "save", stop)
+        code, said = recover(rounding_writer, *words)
+    assert code == 130 and len(looks) == 1
+    assert f"Stopped. What was learnt is in {tmp_path / 'out'}-run; go on with: " in said
+    assert said.endswith(" --resume") and not (tmp_path / "out").exists()
+    code, said = recover(rounding_writer, *words, "--resume")
+    assert code == 0, said
+    assert same_weights(tmp_path / "out", done.folder)
+    resumed = Done(tmp_path / "out", said)
+    assert [point.nats for point in resumed.curve] == [point.nats for point in done.curve]
+    np.testing.assert_array_equal(resumed.run.nll(), done.run.nll())
+
+
+def test_a_training_killed_at_any_operation_ends_with_the_same_bits(writer, tmp_path):
+    training = DistillationSettings(sequences=8, rate=0.01)
+    bench = open_workbench(**writer.settings, distillation=training)
+    variant = Variant.parse("1+2~distilled:1.5k")
+
+    def train(folder: Path) -> Shelf:
+        shelf = Shelf(folder, torch.float32)
+        kept = bench.in_run(1, shelf, Kept(folder), Ranks())
+        vars(kept)["bridging"] = bench.bridging
+        make_or_refuse(variant, kept, Ranks())
+        return shelf
+
+    whole = train(tmp_path / "whole")[variant]
+    for after in itertools.count():
+        folder = tmp_path / f"killed-{after}"
+        if not KILLER.kill(lambda to=folder: train(to), after, folder):
+            break
+        made = train(folder)[variant]
+        assert made.sha256 == whole.sha256
+        assert [point.nats for point in made.curve] == [point.nats for point in whole.curve]
+        assert files_in(folder / "recoveries" / "trainings") - left_overs(folder) == {
+            "written.safetensors"
+        }
+    assert after > 12  # folders, written text, two states or more, the model and what is said of it
+
+
+def left_overs(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if disk.is_left_over(path)}
+
+
+def states(writer: Writer, folder: Path, **settings) -> tuple[Kept, Variant, str, State]:
+    """A training in a folder, at its first look: with all that is asked for when it goes on."""
+    training = DistillationSettings(sequences=4, rate=0.01, **settings)
+    bench = open_workbench(**writer.settings, distillation=training)
+    kept, variant = Kept(folder), Variant.parse("1~distilled:2k")
+    learning = bench.learning
+    student = pruned_copy(bench.decoder, variant.plan, {})
+    made = learning.training(student, learning.schedule(Amount(2000)))
+    state = next(made.go_on(made.begin()))
+    identity = learning.identity(made)
+    kept.save(variant, identity, state)
+    return kept, variant, identity, state
+
+
+def test_a_state_comes_back_whole_or_not_at_all(writer, tmp_path):
+    kept, variant, identity, state = states(writer, tmp_path)
+    found = kept.load(variant, identity)
+    assert found is not None and found.curve == state.curve and found.best == state.best
+    for name in ("weights", "optimising", "best_weights"):
+        ours, theirs = getattr(found, name), getattr(state, name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert kept.load(Variant.parse("2~distilled:2k"), identity) is None
+    (file,) = (tmp_path / "recoveries" / "trainings").iterdir()
+    content = file.read_bytes()
+    for place in (0, len(content) // 2, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        file.write_bytes(damaged)
+        assert kept.load(variant, identity) is None, place
+    for length in (0, 5, len(content) - 1):
+        file.write_bytes(content[:length])
+        assert kept.load(variant, identity) is None, length
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 1}, {"train_on": "calibration"}, {"train_on": "self"}], ids=str
+)
+def test_a_state_of_another_training_is_not_gone_on_with(writer, tmp_path, other):
+    kept, variant, identity, _ = states(writer, tmp_path)
+    another = states(writer, tmp_path / "another", **other)[2]
+    assert another != identity and kept.load(variant, another) is None
+
+
+def test_written_text_is_taken_for_the_same_key_alone_and_not_if_it_is_damaged(tmp_path):
+    kept = Kept(tmp_path)
+    first, second = (np.full((5, 4), number, np.int32) for number in (1, 2))
+    np.testing.assert_array_equal(kept.written("a", 5, lambda: first), first)
+    np.testing.assert_array_equal(kept.written("a", 3, lambda: second), first[:3])
+    np.testing.assert_array_equal(kept.written("b", 5, lambda: second), second)
+    np.testing.assert_array_equal(kept.written("b", 6, lambda: first), first)
+    (file,) = (tmp_path / "recoveries" / "trainings").iterdir()
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    np.testing.assert_array_equal(kept.written("b", 5, lambda: second), second)
+
+
+def test_text_of_another_seed_is_written_anew(writer, tmp_path):
+    found = []
+    for seed in (0, 1, 0):
+        training = DistillationSettings(seed=seed)
+        bench = open_workbench(**writer.settings, distillation=training)
+        shelf = Shelf(tmp_path, torch.float32)
+        found.append(bench.in_run(1, shelf, Kept(tmp_path), Ranks()).learning.write(3, CONTEXT))
+    np.testing.assert_array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])

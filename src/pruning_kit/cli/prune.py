@@ -12,25 +12,35 @@ from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.outputs import Outputs
 from pruning_kit.errors import PlanError, RunError
+from pruning_kit.plans.distilled import NAME as DISTILLED
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED, MARK, REFITTED, Recovery, Variant
 
 if TYPE_CHECKING:
     from pruning_kit.export.verification import Check
-    from pruning_kit.plans.variant import Variant
     from pruning_kit.runs.results import Run
     from pruning_kit.sweeps.making import Made
 
 
 def prune(
     ctx: typer.Context,
-    remove: Annotated[str, typer.Option(help="Blocks to remove, such as 1+3 or 7-9.")],
+    remove: Annotated[
+        str,
+        typer.Option(
+            help="Blocks to remove, such as 1+3 or 7-9; or a variant of --run, such as "
+            "1+3~distilled:2M."
+        ),
+    ],
     out_folder: Annotated[
         Path, typer.Option("--out", help="The model folder to write; it must not exist yet.")
     ],
     model: opt.Model = None,
     run_folder: Annotated[
         Path | None,
-        typer.Option("--run", help="Take the numbers for the model card from this sweep."),
+        typer.Option(
+            "--run",
+            help="Take the numbers for the model card from this sweep, and what it has trained.",
+        ),
     ] = None,
     bridge: Annotated[
         bool,
@@ -60,22 +70,26 @@ def prune(
       pruning-kit prune --remove 1+3 --refit --out ./pruned
       pruning-kit prune --remove 1+3 --gguf q8_0 --out ./pruned
     """
-    plan = Plan.parse(remove, "--remove")
-    if not (bridge or refit):
+    variant = _asked(remove, bridge, refit)
+    plan = variant.plan
+    if variant.recovery is None:
         opt.refuse_unbridged(ctx)
     from pruning_kit.export.huggingface import export
     from pruning_kit.inputs.models import find_model, load_model
-    from pruning_kit.plans.variant import BRIDGED, REFITTED, Variant
     from pruning_kit.reporting.card import card_numbers
     from pruning_kit.runs.results import load_run, measured_numbers
 
     run = load_run(run_folder) if run_folder else None
+    if run is None and _is_trained(variant):
+        raise PlanError(
+            f"cannot prune by {variant} alone: it is trained, which takes long. Give a run that "
+            "has it with --run, or train it with the command recover."
+        )
     source = find_model(model or (run.facts.model.name if run else None))
     outputs = Outputs(out_folder, dtype, gguf, push_to_hub, public)
     repository = outputs.refuse_early(source)
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
-    variant = Variant(plan, REFITTED if refit else BRIDGED if bridge else None)
     loaded, bridges, recovered = None, None, None
     if variant.recovery:
         if run:  # refused before what takes long
@@ -93,6 +107,26 @@ def prune(
     outputs.go_further(title, repository)
 
 
+def _asked(remove: str, bridge: bool, refit: bool) -> Variant:
+    """The blocks that were named, and how what they cost is recovered.
+
+    Raises:
+        PlanError: if they cannot be read, or two ways are named.
+    """
+    plan, mark, recovery = remove.partition(MARK)
+    if mark and (bridge or refit):
+        raise PlanError(
+            f"cannot use --bridge or --refit with --remove {remove}: both say how what is lost is "
+            "recovered. Give one."
+        )
+    how = REFITTED if refit else BRIDGED if bridge else None
+    return Variant(Plan.parse(plan, "--remove"), Recovery.parse(recovery) if mark else how)
+
+
+def _is_trained(variant: Variant) -> bool:
+    return variant.recovery is not None and variant.recovery.name == DISTILLED
+
+
 def _made(
     variant: Variant, model: str, run: Run | None, calibrate_on: str | None, device: str
 ) -> Made:
@@ -107,6 +141,9 @@ def _made(
     from pruning_kit.sweeps import making
 
     stored = run.bridges if run else None
+    if run and _is_trained(variant):
+        like = making.settings_of_run(run.facts, stored) | _given(model, calibrate_on, device)
+        return making.take_from(run.folder, variant, like, TerminalObserver(notes))
     if run and stored is None:
         raise RunError(
             f"cannot take the bridges of {run.folder}: it has none. Leave out --run, or --bridge."
@@ -115,6 +152,7 @@ def _made(
     like |= _given(model, calibrate_on, device)
     fitted = stored.fitting if stored else None
     made = making.make_again(variant, like, fitted, TerminalObserver(notes))
+    assert made.bridges is not None, "it begins with them"
     fitting = made.bridges.calibration.fitting
     if run and stored:
         strengths = {text: gap.strength for text, gap in stored.gaps.items()}

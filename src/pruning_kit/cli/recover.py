@@ -175,7 +175,8 @@ def _finish(
     from pruning_kit.reporting.recovered import recovered_table
     from pruning_kit.reporting.words.recovered import won_sentences
     from pruning_kit.runs.results import measured_numbers, write_csv
-    from pruning_kit.sweeps.recover import made_of, written_text
+    from pruning_kit.sweeps.making import made_of
+    from pruning_kit.sweeps.recover import written_text
 
     analysis = analyse(run)  # the folder comes last: what is killed before can be gone on with
     write_csv(run, run.folder / "results.csv")
@@ -184,8 +185,10 @@ def _finish(
         assert recovering.trained is not None
         disk.write_file(keep_text, written_text(bench, recovering.trained))
     numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
-    bridges, recovered = made_of(variant, bench)
-    checks = export(bench.loaded, variant.plan, folder, numbers, ctx.obj, bridges, recovered)
+    made = made_of(variant, bench)
+    checks = export(
+        made.loaded, variant.plan, folder, numbers, ctx.obj, made.bridges, made.recovered
+    )
     for line in describe_run(run):
         out.say(line)
     out.line()

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pruning_kit.errors import CorpusError, PlanError
+from pruning_kit.errors import CorpusError, NoGainError, PlanError, RunError
 from pruning_kit.export.recipe import BridgesRecipe
 from pruning_kit.inputs.corpora import Corpus
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.bridges.bridging import Bridges
+from pruning_kit.pruning.bridges.bridging import Bridges, Bridging
 from pruning_kit.pruning.recovered import Recovered
 from pruning_kit.pruning.recovery import check, has_own_weights
 from pruning_kit.runs.facts import RunFacts
 from pruning_kit.runs.recoveries import BridgesFacts
-from pruning_kit.sweeps.building import find, prepare
+from pruning_kit.sweeps.building import find, open_workbench, prepare
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
+from pruning_kit.sweeps.shelf import Shelf
 from pruning_kit.sweeps.workbench import Workbench
 
 
@@ -29,7 +33,8 @@ class Made(NamedTuple):
     """A model, and what a variant of it is made of."""
 
     loaded: LoadedModel
-    bridges: Bridges
+    bridges: Bridges | None
+    """None where a variant began with the model as cut."""
     recovered: Recovered | None
     """None where the variant is bridged alone."""
 
@@ -59,6 +64,38 @@ def bridges_of(plan: Plan, workbench: Workbench) -> Bridges:
     workbench.fit([plan.check(workbench.n_blocks)])
     with using_threads(workbench.threads):
         return bridging.bridges(plan)
+
+
+def made_of(variant: Variant, workbench: Workbench) -> Made:
+    """What a variant that was measured on a workbench is made of."""
+    bridges = None
+    if variant.recovery is not None and isinstance(workbench.bridging, Bridging):
+        with suppress(NoGainError):
+            bridges = bridges_of(variant.plan, workbench)
+    own = workbench.shelf[variant] if has_own_weights(variant) else None
+    return Made(workbench.loaded, bridges, own)
+
+
+def take_from(run: Path, variant: Variant, settings: Mapping[str, Any], observer: Observer) -> Made:
+    """A trained variant with the weights that a run has of it.
+
+    Args:
+        run: the run folder.
+        variant: trained there.
+        settings: of the workbench, as `settings_of_run` gives them, with the model's name.
+        observer: is told of progress and of substitutions.
+
+    Raises:
+        RunError: if the weights are gone or damaged.
+    """
+    workbench = open_workbench(**settings, observer=observer)
+    shelf = Shelf(run, workbench.loaded.saved_dtype, writes=False)
+    if variant not in shelf:
+        raise RunError(
+            f"cannot take the weights of {variant} from {run}: they are gone or damaged. Sweep "
+            "again with `resume`, or train it with the command recover."
+        )
+    return made_of(variant, replace(workbench, shelf=shelf))
 
 
 def make_again(

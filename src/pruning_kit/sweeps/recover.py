@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pruning_kit.errors import NoGainError, PlanError, RunError
+from pruning_kit.errors import PlanError, RunError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import window_sizes
 from pruning_kit.machine.devices import using_threads
@@ -20,12 +19,12 @@ from pruning_kit.plans.distilled import ADAPTERS, Amount, count
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning import recovery as recoveries
-from pruning_kit.pruning.bridges.bridging import Bridges, Bridging
+from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.pruning.distillation.distilled import forms_of
 from pruning_kit.pruning.distillation.pace import Pace, amount_within, pace_of
 from pruning_kit.pruning.distillation.settings import DistillationSettings
 from pruning_kit.pruning.distillation.training import Alone
-from pruning_kit.pruning.recovered import Recovered, pruned_copy
+from pruning_kit.pruning.recovered import pruned_copy
 from pruning_kit.pruning.surgery import count_parameters
 from pruning_kit.runs.facts import NLL
 from pruning_kit.runs.intents import (
@@ -139,6 +138,7 @@ class Recovering:
         proposer = Together((parse(f"{self.plan} {asked}"),))
         run, bench = open_run(self.settings, bench, proposer, self.ranks, begun=True)
         measure(run, proposer, bench, self.ranks, self.settings.resume)
+        self.ranks.wait_for_all("measured")  # the first one marks the run as finished
         found = load_run(run.folder)
         kept = (asked, Variant(self.plan, BRIDGED), Variant(self.plan))
         return found, bench, next(one for one in kept if one in found.variants)
@@ -256,17 +256,6 @@ class Recovering:
         if found:
             self.refused = None
         return min(found, key=found.__getitem__, default=asked)
-
-
-def made_of(variant: Variant, bench: Workbench) -> tuple[Bridges | None, Recovered | None]:
-    """What a variant of a workbench is exported with."""
-    if variant.recovery is None:
-        return None, None
-    found = None
-    if isinstance(bench.bridging, Bridging):
-        with suppress(NoGainError), using_threads(bench.threads):
-            found = bench.bridging.bridges(variant.plan)
-    return found, bench.shelf[variant] if variant.recovery != BRIDGED else None
 
 
 def check_kept_text(path: Path, training: DistillationSettings) -> None:
