@@ -132,8 +132,8 @@ def test_a_folder_a_run_and_a_table_come_of_one_command(done, rounding_writer):
         "passed recipe: ",
         f"Perplexity of unseen calibration text: {np.exp(first):.2f} at the start, "
         f"{np.exp(best):.2f} after ",
-        f"{rounding_writer.model} without 1+2, distilled:4k, is saved in {done.folder}; the run, "
-        f"with its curve, in {done.folder}-run.",
+        f"{rounding_writer.model} without 1+2, distilled:4k, is saved in {done.folder} ",
+        f"The run is saved in {done.folder}-run: results.csv, run.json, ",
     ):
         assert part in done.said
 

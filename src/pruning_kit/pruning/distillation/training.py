@@ -255,6 +255,7 @@ class Training:
             diverged,
         )
 
+    @torch.no_grad()
     def nats(self) -> float:
         """NLL per token of the text that is watched, by the weights that a checkpoint would hold.
 
