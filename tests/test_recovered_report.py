@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from pruning_kit.cli.sweep import _show_recovered
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
@@ -223,6 +224,16 @@ def test_in_80_columns_a_long_name_is_broken_before_its_recovery(tmp_path):
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     at = lines.index("distilled:8M,lora")
     assert lines[at - 1].startswith("1+2+4  ") and lines[at - 2].startswith("1+2+4 bridged  ")
+
+
+def test_a_sweep_ends_with_what_was_won_and_whether_the_choice_changes(tmp_path, capsys):
+    _show_recovered(analyse(run_of(tmp_path)))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("Recovered models Removed PPL Ratio ")
+    assert "of 5 models 5 are clearly better, 0 clearly worse" in said
+    assert "Of 5 sets of 1 block, 5 costs least bridged, and distilled:2M too." in said
+    _show_recovered(analyse(run_of(tmp_path / "plain", recovered={})))
+    assert capsys.readouterr().out == ""
 
 
 def test_curves_are_drawn_against_tokens_and_seconds_with_start_and_best_look(tmp_path):

@@ -105,7 +105,6 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.elsewhere import texts_table
     from pruning_kit.reporting.formats import rich_table
-    from pruning_kit.reporting.recovered import recovered_table
     from pruning_kit.reporting.words.bridging import how_bridged
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
@@ -127,10 +126,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     for sentence in how_bridged(run):
         out.say(sentence, style="dim")
     out.line()
-    if recovered := recovered_table(analysis):
-        out.say("Recovered models", style="bold")
-        out.show(rich_table(recovered))
-        out.line()
+    _show_recovered(analysis)
     if analysis.elsewhere:
         out.say("Perplexity on other texts", style="bold")
         out.show(rich_table(texts_table(analysis)))
@@ -155,6 +151,22 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     program = str(ctx.find_root().info_name)
     out.show_line(f"Next: {_next_step(program, folder, analysis)}")
     _exit_if_failed(run)
+
+
+def _show_recovered(analysis: Analysis) -> None:
+    """Models with weights of their own, and whether they change which set is best."""
+    from pruning_kit.reporting.formats import rich_table
+    from pruning_kit.reporting.recovered import recovered_table
+    from pruning_kit.reporting.words.recovered import reordered_sentences, won_sentences
+
+    table = recovered_table(analysis)
+    if table is None:
+        return
+    out.say("Recovered models", style="bold")
+    out.show(rich_table(table))
+    for sentence in (*won_sentences(analysis), *reordered_sentences(analysis)):
+        out.say(sentence)
+    out.line()
 
 
 def _next_step(program: str, folder: Path, analysis: Analysis) -> str:
