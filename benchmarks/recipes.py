@@ -180,7 +180,13 @@ def _train(
     student.model.to(learning.whole.device)
     with adapted(student) if recipe.adapters else nullcontext():
         training = recipe.kind(
-            student, learning.whole, schedule, mixture, learning.watched, adapters=recipe.adapters
+            student,
+            learning.whole,
+            schedule,
+            mixture,
+            learning.watched,
+            saved_as=learning.saved_as,
+            adapters=recipe.adapters,
         )
         state = training.begin()
         for looked in training.go_on(state):
