@@ -134,3 +134,26 @@ def test_what_cannot_be_saved_of_a_trained_row_is_refused(writer, swept, tmp_pat
         "again with --resume, or train it with the command recover."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_of_each_size_are_distilled_when_all_else_is_measured(writer, tmp_path):
+    folder = tmp_path / "run"
+    asked = ("--mode", "sequential", "--top", "1", "--tokens", "2k", "--no-speed")
+    code, said = call("sweep", *writer.words, *asked, "--output", folder)
+    assert code == 0, said
+    run = load_run(folder)
+    trained = [str(v) for v in run.variants if str(v).endswith("~distilled:2k")]
+    last = [facts.variant for facts in run.rounds[-1].variants]
+    assert len(trained) == 1 and trained == last
+    plans = {row["removed"]: row for row in run.rows() if row["variant"].endswith("~bridged")}
+    cheapest = min(plans.values(), key=lambda row: row["ppl"])["removed"] if plans else None
+    assert cheapest is None or trained[0].startswith(f"{cheapest}~")
+
+
+def test_what_will_be_trained_is_refused_before_anything_is_measured(writer, tmp_path):
+    words = [word for word in writer.words if word != "--calibrate-on"]
+    words.remove(writer.words[writer.words.index("--calibrate-on") + 1])
+    asked = ("--mode", "sequential", "--top", "1", "--tokens", "2k", "--no-speed")
+    code, said = call("sweep", *words, *asked, "--output", tmp_path / "run")
+    assert code == 2 and "cannot distil" in said
+    assert not (tmp_path / "run").exists()

@@ -51,6 +51,11 @@ class Together:
     def __str__(self) -> str:
         return " ".join(map(str, self.proposers))
 
+    @property
+    def trains(self) -> bool:
+        """Whether some of what will be asked for is trained, known only when the rest is."""
+        return any(map(_waits, self.proposers))
+
     def bound(self, n_blocks: int) -> int:
         """As many as there are where no two proposers ask for the same.
 

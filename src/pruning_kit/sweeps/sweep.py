@@ -125,7 +125,8 @@ def refuse_unrecovered(proposer: Proposer, workbench: Workbench) -> None:
     for variant in asked:
         if recovery.needs_bridges(variant) and isinstance(workbench.bridging, str):
             raise PlanError(f"cannot recover {variant}: {workbench.bridging}. Leave it out.")
-    if any(map(recovery.is_trained, asked)):
+    will_train = isinstance(proposer, Together) and proposer.trains
+    if will_train or any(map(recovery.is_trained, asked)):
         workbench.check_learning()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -51,3 +53,4 @@ class Distributed:
                 torch.cuda.set_device(self._device)
             store = dist.PrefixStore("training", self._ranks.store)  # type: ignore[attr-defined,arg-type]
             dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
+            atexit.register(dist.destroy_process_group)
