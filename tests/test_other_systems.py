@@ -35,6 +35,7 @@ def as_on_windows(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_measuring_reporting_and_pruning_need_nothing_of_posix(as_on_windows, tmp_path):
     few = ("--max-windows", "2", "--no-speed", "--no-bridges", "--device", "cpu")
     said = as_on_windows("sweep", "--try", "4", "--model", "demo", *few, "--save_results")

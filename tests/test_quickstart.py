@@ -17,6 +17,7 @@ calibration.FITTING_TOKENS, calibration.TUNING_TOKENS = 8192, 512
 PAGE = ROOT / "docs" / "quickstart.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the libraries of notebooks
 def test_it_runs_to_a_model_and_its_page(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))

@@ -555,6 +555,7 @@ def test_a_command_stopped_at_a_look_goes_on_and_ends_with_the_same_bits(
     np.testing.assert_array_equal(resumed.run.nll(), done.run.nll())
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_any_operation_ends_with_the_same_bits(writer, tmp_path):
     training = DistillationSettings(sequences=8, rate=0.01)
     bench = open_workbench(**writer.settings, distillation=training)

@@ -112,6 +112,7 @@ def test_the_folder_has_the_perplexity_of_the_row_by_a_loop_of_transformers_alon
     assert len(recipe["recovery"]["weights"]) >= 4
 
 
+@pytest.mark.slow
 def test_verify_makes_the_folder_again_from_its_base(run, pruned):
     code, said = run("verify", pruned, "--base", "demo", "--device", "cpu")
     assert code == 0, said
