@@ -147,7 +147,7 @@ def test_too_many_plans_are_refused_without_weights_and_each_option_advised_is_t
             "cannot read 'middle' as a way to choose plans: write blocks, such as 1+3, or one of "
             "baseline, sequential, combinatorial, pairs, first, last, alternate, contiguous, "
             "random, shapley, search, spans, greedy, beam, evolution, quadratic, swaps, "
-            "distilled, none.",
+            "influence, angular, magnitude, taylor, distilled, none.",
         ),
         (
             "--try first:0.9,max=2",

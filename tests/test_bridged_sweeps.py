@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 from collections.abc import Callable
 
@@ -229,3 +230,11 @@ def test_processes_that_share_a_run_fit_once_and_agree(bench, undisturbed, fits,
     follower.join()
     assert fits == [GAPS]
     assert_as_undisturbed(load_run(tmp_path / "run"), undisturbed)
+
+
+def test_a_finished_run_is_resumed_without_a_gap_being_fitted(bench, undisturbed, fits, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed.folder, folder)
+    recoveries.remove_weights(folder)
+    assert_as_undisturbed(sweep(SEARCH, bench, folder, resume=True), undisturbed)
+    assert fits == []

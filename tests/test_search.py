@@ -274,7 +274,7 @@ def test_the_text_form_is_short(text, proposer):
             "cannot read 'sideways' as a way to choose plans: write blocks, such as 1+3, or one of "
             "baseline, sequential, combinatorial, pairs, first, last, alternate, contiguous, "
             "random, shapley, search, spans, greedy, beam, evolution, quadratic, swaps, "
-            "distilled, none.",
+            "influence, angular, magnitude, taylor, distilled, none.",
         ),
         ("baseline:2", "cannot read 'baseline:2' as a way to choose plans: write baseline."),
         ("sequential,first", "cannot read 'sequential,first' as a way to choose plans: write seq"),

@@ -105,6 +105,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.elsewhere import texts_table
     from pruning_kit.reporting.formats import rich_table
+    from pruning_kit.reporting.rankings import rankings_table
     from pruning_kit.reporting.words.bridging import how_bridged
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
@@ -126,6 +127,10 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     for sentence in how_bridged(run):
         out.say(sentence, style="dim")
     out.line()
+    if ranked := rankings_table(run):
+        out.say("Blocks ranked by one pass", style="bold")
+        out.show(rich_table(ranked))
+        out.line()
     _show_recovered(analysis)
     if analysis.elsewhere:
         out.say("Perplexity on other texts", style="bold")

@@ -96,14 +96,14 @@ def is_exhaustive(run: Run) -> bool:
 
 
 def replayed(
-    run: Run, cost: Cost = Cost.bridged, searches: Iterable[str] = SEARCHES
+    run: Run, cost: Cost = Cost.bridged, searches: Iterable[str] | None = None
 ) -> list[Replayed]:
-    """Carry out searches for every size on an exhaustive run.
+    """Carry out searches and rankings for every size on an exhaustive run.
 
     Args:
         run: one that `is_exhaustive`.
         cost: what plans are judged by.
-        searches: names of searches.
+        searches: names of them; by default all searches, and the rankings that the run holds.
     """
     role = run.facts.choosing_role
     variants = run.judged_by(cost)
@@ -111,10 +111,11 @@ def replayed(
     assert nats_PW is not None, "every round takes it"
     nats = {variant.plan: row for variant, row in zip(variants, nats_PW, strict=True)}
     windows, sizes = run.facts.windows[role], f"1-{run.n_blocks - 1}" if run.n_blocks > 2 else "1"
+    scores = {name: facts.scores for name, facts in run.rankings.items()}
     found = []
-    for name in searches:
+    for name in (*SEARCHES, *scores) if searches is None else searches:
         text = f"{name}:{sizes}"
-        costs = replay(parse(text), run.n_blocks, nats, windows.targets, windows.groups)
+        costs = replay(parse(text), run.n_blocks, nats, windows.targets, windows.groups, scores)
         found.append(_replayed(text, costs, nats, run))
     return found
 

@@ -20,6 +20,7 @@ from pruning_kit.reporting.commands import (
 )
 from pruning_kit.reporting.document import Document, Sample, Section
 from pruning_kit.reporting.elsewhere import elsewhere_table
+from pruning_kit.reporting.rankings import rankings_section
 from pruning_kit.reporting.recovered import recovered_table, reordered_table
 from pruning_kit.reporting.searching import search_section
 from pruning_kit.reporting.tables import (
@@ -65,6 +66,7 @@ def build_document(run: Run, analysis: Analysis, budget: Budget | None = None) -
             ("removed-block", "shapley", "pairs", "interactions"),
             shapley_command(run, analysis),
         ),
+        rankings_section(run),
         Section(
             "sizes", "How the cost grows", said["sizes"], strategies_table(analysis), ("sizes",)
         ),

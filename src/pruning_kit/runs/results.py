@@ -24,6 +24,7 @@ from pruning_kit.runs.facts import NLL, Role, RoundFacts, RunFacts, Samples
 from pruning_kit.runs.recovered import RecoveredFacts, read_recovered
 from pruning_kit.runs.recoveries import BridgesFacts
 from pruning_kit.runs.rows import COLUMNS, Row, Scored, mode_of, speed_columns
+from pruning_kit.runs.scores import RankingFacts, read_scores
 from pruning_kit.runs.screenings import Screened, first_proposals, read_screenings
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.speed import stored_timings
@@ -58,6 +59,8 @@ class Run:
     """How models with weights of their own were made, or why there are none."""
     screenings: tuple[Screened, ...] = ()
     """Candidates of a search, which are no rows."""
+    rankings: Mapping[str, RankingFacts] = field(default_factory=dict)
+    """Scores of blocks by one pass, of the rankings that were asked for and what came with them."""
 
     @cached_property
     def variants(self) -> list[Variant]:
@@ -225,6 +228,7 @@ def load_run(folder: Path | str) -> Run:
         recoveries.read_facts(run.folder),
         read_recovered(run.folder),
         read_screenings(run, rounds),
+        read_scores(run.folder, run.facts.model.n_blocks).rankings,
     )
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from pruning_kit.inputs.windows import spread
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
-from pruning_kit.search.proposer import Request, Screening
+from pruning_kit.search.proposer import Request, Scoring, Screening
+from pruning_kit.search.ranked import Scores
 
 N_PIECES = 16
 Group = tuple[int, int]
@@ -56,6 +57,8 @@ class Costs(Mapping[Variant, float]):
         self._screened: dict[Plan, np.ndarray] = {}
         self._n_pieces: dict[Plan, int] = {}
         self._increases: dict[Plan, float] = {}
+        self.scores: dict[str, Scores] = {}
+        """By ranking, of those that were asked for so far."""
 
     def __getitem__(self, variant: Variant) -> float:
         if variant in self._absent:
@@ -73,8 +76,10 @@ class Costs(Mapping[Variant, float]):
     def lacking(self, request: Request) -> list[Lacking]:
         """The rounds that a request takes beside what is known, each of one shape.
 
-        The whole model is a row from the first.
+        The whole model is a row from the first. Scores are no round.
         """
+        if isinstance(request, Scoring):
+            return []
         if not isinstance(request, Screening):
             new = [one for one in dict.fromkeys([Variant(), *request]) if one not in self]
             return [Lacking(variants=new)] if new else []

@@ -15,6 +15,7 @@ from pruning_kit.search.best import BestDistilled
 from pruning_kit.search.chosen import Chosen
 from pruning_kit.search.combinatorial import PAIRS, Combinatorial
 from pruning_kit.search.proposer import Proposer, Search
+from pruning_kit.search.ranked import RANKINGS, Ranked
 from pruning_kit.search.sequential import Sequential
 from pruning_kit.search.shapley import ShapleyOrders
 from pruning_kit.search.sized import WAYS, SizedSearch
@@ -29,6 +30,7 @@ SEARCHES: dict[str, type[Search]] = {
     **dict.fromkeys(STRATEGIES, Strategies),
     "shapley": ShapleyOrders,
     **dict.fromkeys(WAYS, SizedSearch),
+    **dict.fromkeys(RANKINGS, Ranked),
     DISTILLED: BestDistilled,
     "none": Chosen,
 }

@@ -23,7 +23,15 @@ class Screening:
     """So many at least, spread over the text; None: all."""
 
 
-Request = Sequence[Variant] | Screening
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Scores of all blocks by rankings, from one pass over the text that plans are chosen on."""
+
+    names: tuple[str, ...]
+    """Of `ranked.RANKINGS`."""
+
+
+Request = Sequence[Variant] | Screening | Scoring
 """Variants are measured on all windows of all texts, and are rows of the result."""
 
 Asking = Generator[Request, Any, None]
@@ -31,7 +39,7 @@ Asking = Generator[Request, Any, None]
 
 They are a mapping from every variant measured as a row so far to its nats per token on the text
 that plans are chosen on, NaN where a forward failed. In a run they are `costs.Costs`, which knows
-screened candidates and windows too.
+screened candidates, windows and scores too.
 """
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from pruning_kit.plans.plan import Plan
 from pruning_kit.search.costs import Costs, Group, Lacking
-from pruning_kit.search.proposer import Proposer, Request, next_round
+from pruning_kit.search.proposer import Proposer, Request, Scoring, next_round
+from pruning_kit.search.ranked import Scores
 
 
 def replay(
@@ -17,6 +18,7 @@ def replay(
     nats: Mapping[Plan, np.ndarray],
     targets: Sequence[int],
     groups: Sequence[Group],
+    scores: Mapping[str, Scores] | None = None,
 ) -> Costs:
     """Carry out a search on known costs.
 
@@ -26,6 +28,7 @@ def replay(
         nats: of every set of blocks that may be asked for, over each window: (W,).
         targets: scored tokens of each window.
         groups: windows that are computed together.
+        scores: of every ranking that may be asked for.
 
     Returns:
         What it asked for. A plan's row is that of its variant as cut, whatever the nats are of.
@@ -34,6 +37,8 @@ def replay(
     asking = proposer.propose(n_blocks)
     request: Request | None = next_round(asking) or []
     while request is not None:
+        if isinstance(request, Scoring):
+            costs.scores |= {name: (scores or {})[name] for name in request.names}
         for lacking in costs.lacking(request):
             _answer(costs, lacking, nats)
         request = next_round(asking, costs)

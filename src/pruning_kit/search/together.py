@@ -16,7 +16,7 @@ from pruning_kit.search.baseline import Baseline
 from pruning_kit.search.best import BestDistilled, refuse_alone
 from pruning_kit.search.chosen import Chosen
 from pruning_kit.search.one_round import OneRound
-from pruning_kit.search.proposer import Asking, Proposer, Request, Screening, next_round
+from pruning_kit.search.proposer import Asking, Proposer, Request, Scoring, Screening, next_round
 
 MAX_PLANS = 5000
 LISTED_PLANS = 20_000  # so many are listed in a second, to be counted exactly
@@ -107,7 +107,7 @@ class Together:
     def propose(self, n_blocks: int) -> Asking:
         """Rounds of what the proposers ask for next and that was not measured, sorted.
 
-        Screenings follow, one by one.
+        Screenings and scores follow, one by one.
         """
         measured: set[Variant] = set()
         first = [member for member in self.proposers if not _waits(member)]
@@ -142,14 +142,14 @@ def _rounds(
     while running:
         replies = [next_round(asking, costs) for asking in running]
         running = [at for at, reply in zip(running, replies, strict=True) if reply is not None]
-        screenings = [reply for reply in replies if isinstance(reply, Screening)]
-        rows = [reply for reply in replies if reply and not isinstance(reply, Screening)]
+        others = [reply for reply in replies if isinstance(reply, Screening | Scoring)]
+        rows = [reply for reply in replies if reply and not isinstance(reply, Screening | Scoring)]
         asked = dict.fromkeys(chain([Variant()], *rows))  # sorted in parts
         if new := sorted(variant for variant in asked if variant not in measured):
             known = yield new
             measured.update(new)
-        for screening in screenings:
-            known = yield screening
+        for other in others:
+            known = yield other
         costs = known
     return known
 

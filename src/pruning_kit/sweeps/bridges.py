@@ -86,12 +86,17 @@ def _prepared(
             workbench.observer.say(f"Gaps are not bridged: {bridging}.")
         return None
     restore(run.folder, bridging)
-    if ranks.leads:
+    if ranks.leads and not _is_measured(run, number):
         _prepare(run, number, asked, workbench, bridging, judges)
     ranks.share(f"bridges/{number}", "stored" if ranks.leads else None)
     if not ranks.leads:
         restore(run.folder, bridging)
     return bridging
+
+
+def _is_measured(run: RunFolder, number: int) -> bool:
+    """Whether nothing of a round is left to do, nor to fit for it."""
+    return number < len(run.rounds()) and run.is_measured(number)
 
 
 def _stored(run: RunFolder, number: int) -> list[Variant]:

@@ -20,10 +20,11 @@ from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.costs import Costs, Lacking
 from pruning_kit.search.limits import granted
-from pruning_kit.search.proposer import Proposer, Request, Screening, next_round
+from pruning_kit.search.proposer import Proposer, Request, Scoring, Screening, next_round
 from pruning_kit.sweeps.bridges import as_judged, with_bridges
 from pruning_kit.sweeps.observer import Work
 from pruning_kit.sweeps.recovering import with_recovered
+from pruning_kit.sweeps.scoring import scored
 from pruning_kit.sweeps.workbench import Workbench
 from pruning_kit.walk.measures import MEASURES, NLL, Measure
 
@@ -60,6 +61,8 @@ def measure(
     asking = proposer.propose(workbench.n_blocks)
     request: Request | None = next_round(asking) or []
     while request is not None:
+        if isinstance(request, Scoring):
+            costs.scores |= scored(run, request.names, workbench, ranks)
         for lacking in costs.lacking(request):
             round_ = _round(run, number, lacking, request, workbench, ranks, taken)
             used = (NLL,) if round_.is_screening else taken

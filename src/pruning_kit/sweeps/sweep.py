@@ -18,7 +18,7 @@ from pruning_kit.runs.recoveries import remove_weights
 from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import parse
-from pruning_kit.search.proposer import Proposer, Screening, next_round
+from pruning_kit.search.proposer import Proposer, Scoring, Screening, next_round
 from pruning_kit.search.together import Together
 from pruning_kit.sweeps.building import find, prepare
 from pruning_kit.sweeps.observer import Observer
@@ -133,7 +133,7 @@ def refuse_unrecovered(proposer: Proposer, workbench: Workbench) -> None:
 def _first_round(proposer: Proposer, n_blocks: int) -> Sequence[Variant]:
     """What is asked for before anything is measured."""
     request = next_round(proposer.propose(n_blocks)) or []
-    return [] if isinstance(request, Screening) else request
+    return [] if isinstance(request, Screening | Scoring) else request
 
 
 def threads_of(ranks: Ranks) -> int | None:
