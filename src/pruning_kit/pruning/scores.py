@@ -69,7 +69,7 @@ def score_states(
                 row[first] += _angles(states[first], states[first + length])
         done(len(inputs[0]))
     means = [[total / n_tokens for total in row] for row in (influence, magnitude, *angles)]
-    return {"influence": means[:1], "magnitude": means[1:2], "angular": means[2:]}
+    return {"influence": means[:1], "angular": means[2:], "magnitude": means[1:2]}
 
 
 def _states(kernel: Kernel, inputs: Inputs, n_blocks: int) -> list[Tensor]:

@@ -8,6 +8,7 @@
     finished.json           that no further round will be asked for, and that no sum is missing
     latency.json            raw timing samples
     samples.json            continuations of a prompt
+    scores.json             blocks ranked by one pass
     results.csv, …          derived from the above at any time
 
 Window groups, batch size, kernel and threads are fixed before the first part, so a run that was
