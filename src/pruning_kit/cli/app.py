@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from pruning_kit.cli import interrupts, prune, recover, report, sweep
+from pruning_kit.cli import interrupts, prune, recover, report, shrink, sweep
 from pruning_kit.cli.console import replace_what_is_lacking, say_what_is_lost
 from pruning_kit.cli.endings import explain
 from pruning_kit.cli.invocation import check_start, command_of
@@ -26,7 +26,15 @@ app = typer.Typer(
 )
 DEBUG = "--debug"
 EPILOG = f"With {DEBUG} anywhere, an error shows its traceback."
-COMMANDS = (sweep.sweep, prune.prune, prune.verify, recover.recover, report.report, report.compare)
+COMMANDS = (
+    shrink.shrink,
+    sweep.sweep,
+    prune.prune,
+    prune.verify,
+    recover.recover,
+    report.report,
+    report.compare,
+)
 VERBS = tuple(command.__name__ for command in COMMANDS)
 MORE: dict[Callable[..., None], str] = {sweep.sweep: f"{ways_to_choose()}\n\n"}
 """What the help of a command ends with."""

@@ -30,6 +30,8 @@ SPELLINGS = {
 }
 """Of options that are not spelled like their settings."""
 
+TARGETS = ("size", "ratio", "max_params", "max_latency", "max_ppl_increase")
+"""How far a model is shrunk."""
 SAID = re.compile(r"`([a-z_]+(=None)?)`")
 Kind = TypeVar("Kind")
 
@@ -141,7 +143,8 @@ def _own(help: str, group: str, *spelled: str) -> Any:
 
 OPTIONS = {
     "timing=None": "--no-speed",
-    "size": "--size",
+    **{name: f"--{name.replace('_', '-')}" for name in TARGETS},
+    "minutes": "--minutes",
     "keep_text": "--keep-text",
     "bridges=None": "--bridge left out",
     "gguf": "--gguf",

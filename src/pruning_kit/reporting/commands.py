@@ -26,7 +26,7 @@ PLAN_OPTIONS = (
 )
 """What says which plans a sweep measures, and where they go."""
 PLACE_FLAGS = ("--resume",)
-PROGRAMS, RECOVER = ("pruning-kit", "pruning_kit", "main"), "recover"
+PROGRAMS, OTHERS = ("pruning-kit", "pruning_kit", "main"), ("recover", "shrink")
 CALIBRATE_ON = "--calibrate-on"
 
 
@@ -98,10 +98,10 @@ def same_sweep(command: str) -> str:
     and texts are left to be filled in.
     """
     words = shlex.split(command)
-    is_recovery = any(
-        word == RECOVER and Path(before).stem in PROGRAMS for before, word in pairwise(words)
+    is_other = any(
+        word in OTHERS and Path(before).stem in PROGRAMS for before, word in pairwise(words)
     )
-    if not command or is_recovery:
+    if not command or is_other:
         return "pruning-kit sweep …"
     kept, left = [], iter(words)
     for word in left:

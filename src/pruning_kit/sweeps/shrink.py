@@ -1,0 +1,235 @@
+"""Shrinking: from a model to a smaller one in so many minutes, each stage one that is there alone.
+
+DIR-run/search     candidates, measured as cut and bridged; one of them is chosen
+DIR-run/recovery   that one as cut, bridged and, where time allows, distilled; timed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from msgspec import structs
+
+from pruning_kit.errors import ArchitectureError, PlanError
+from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.pruning.surgery import parameters_by_plan
+from pruning_kit.runs.ranks import Ranks
+from pruning_kit.runs.results import Run, load_run
+from pruning_kit.runs.shrinkings import (
+    Shrinking,
+    read_shrinking,
+    refuse_other_shrinking,
+    write_shrinking,
+)
+from pruning_kit.runs.store import RunFolder
+from pruning_kit.search.named import parse
+from pruning_kit.search.together import Together
+from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.sweeps.building import Found, find, prepare
+from pruning_kit.sweeps.courses import REPORT_S, Course, Planner, timing_s
+from pruning_kit.sweeps.observer import Observer, SilentObserver
+from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.recover import Goal, Recovering
+from pruning_kit.sweeps.rounds import measure
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.sweep import carry_out
+from pruning_kit.sweeps.targets import Target
+from pruning_kit.sweeps.texts import CALIBRATION
+from pruning_kit.sweeps.timing import check_timing, refuse_other_timings, time_plans
+from pruning_kit.sweeps.workbench import Workbench
+
+ALONE = Ranks()
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """What came of it."""
+
+    searched: Run
+    """The candidates."""
+    run: Run
+    """The whole model, and the chosen set in each form that was measured."""
+    bench: Workbench
+    variant: Variant
+    """The form to keep."""
+    untrained: str | None
+    """Why it was not trained, or why what was trained is not kept; None where it is."""
+
+
+@dataclass(eq=False)
+class Shrinker:
+    """A model on its way to a smaller one.
+
+    Args:
+        target: how far.
+        seconds: for everything.
+        settings: of workbench and runs; the folder that holds the runs is named.
+        timing: whether whole and result are timed.
+        choose: the set to take of a run of candidates.
+        observer: is told of progress.
+        began: when the command did, by `clock`.
+        clock: in seconds.
+    """
+
+    target: Target
+    seconds: float
+    settings: SweepSettings
+    timing: bool
+    choose: Callable[[Run], Plan]
+    observer: Observer
+    began: float
+    clock: Callable[[], float]
+
+    @property
+    def folder(self) -> Path:
+        """Of the runs."""
+        assert self.settings.output is not None
+        return self.settings.output
+
+    def course(self) -> Course:
+        """What would be done, and what that takes; nothing is written.
+
+        Raises:
+            PruningKitError: if anything asked for cannot be had.
+        """
+        return self._course(self._prepare(None))
+
+    def carry_out(self) -> Shrunk:
+        """Search, choose, distil, measure and time.
+
+        Raises:
+            PruningKitError: if anything asked for cannot be had.
+        """
+        self.settings.check()
+        begun = read_shrinking(self.folder, self.settings.resume)
+        searched = self._search(begun)
+        plan = self.choose(searched)
+        intent = read_shrinking(self.folder, resume=True)
+        assert intent is not None, "the search wrote it"
+        run, bench, variant, untrained = self._recover(plan, intent)
+        if self.protocol is not None:
+            folder = RunFolder.open(run.folder)
+            refuse_other_timings(folder, bench, self.protocol)
+            time_plans(folder, [Plan(), plan], bench, self.protocol)
+        return Shrunk(searched, load_run(run.folder), bench, variant, untrained)
+
+    @property
+    def protocol(self) -> LatencyProtocol | None:
+        """How models are timed; None: not at all."""
+        return LatencyProtocol(budget_s=timing_s(self.seconds)) if self.timing else None
+
+    @cached_property
+    def _found(self) -> Found:
+        """What is meant by the settings; sets are chosen on the calibration text if there is one.
+
+        Raises:
+            PruningKitError: if anything asked for cannot be had.
+        """
+        found = find(self.settings, self.observer, Plan((0,)).check)
+        if self.settings.select_on:
+            return found
+        if found.texts.calibration is None:
+            self.observer.warn(
+                "Sets are chosen on the text that figures are reported on, which flatters them: "
+                f"there is no calibration text ({found.texts.unbridged})."
+            )
+            return found
+        chosen_on = self.settings.calibrate_on or CALIBRATION
+        return find(replace(self.settings, select_on=chosen_on), SilentObserver())
+
+    def _prepare(self, max_windows: int | None) -> Workbench:
+        found = self._found
+        settings = replace(found.settings, max_windows=max_windows or found.settings.max_windows)
+        return prepare(replace(found, settings=settings), self.observer, check=self._check_timing)
+
+    def _check_timing(self, loaded: LoadedModel) -> None:
+        """Refuse a model that cannot be timed, before any work."""
+        if self.protocol is not None:
+            check_timing(loaded, self._found.device, self.protocol)
+
+    def _course(self, bench: Workbench) -> Course:
+        """See `course`.
+
+        Raises:
+            PlanError: if the target cannot be met, or not in this time.
+        """
+        plans = [Plan(), *(Plan((block,)) for block in range(bench.n_blocks))]
+        whole, *less = parameters_by_plan(bench.decoder, plans).values()
+        sizes = self.target.sizes(whole, [whole - one for one in less])
+        times_all = self.target.max_latency is not None
+        return Planner(bench, sizes, self.seconds, self.protocol, times_all).course()
+
+    def _search(self, begun: Shrinking | None) -> Run:
+        """The candidates, measured."""
+        bench = self._prepare(begun.max_windows if begun else None)
+        asked = self._asked(bench)
+        if begun is None:
+            course = self._course(bench)
+            begun = Shrinking(
+                asked=asked, candidates=course.candidates, max_windows=course.max_windows
+            )
+            write_shrinking(self.folder, begun)
+            if begun.max_windows is not None:
+                self.observer.say(
+                    f"Of each text {begun.max_windows:,} windows are measured, for so many can be "
+                    f"in {self.seconds / 60:g} minutes here."
+                )
+                bench = self._prepare(begun.max_windows)
+        refuse_other_shrinking(self.folder, begun, asked)
+        times_all = self.target.max_latency is not None
+        settings = self._settings("search", begun)
+        settings = replace(settings, timing=self.protocol if times_all else None)
+        proposer = Together((parse(begun.candidates),))
+        run, bench = open_run(settings, bench, proposer, ALONE)
+        carry_out(run, proposer, bench, settings)
+        return load_run(run.folder)
+
+    def _asked(self, bench: Workbench) -> dict[str, str]:
+        """What has to agree for a stopped one to be gone on with."""
+        texts = {f"text {role}": text.corpus.sha256 for role, text in bench.texts.items()}
+        return {
+            "target": str(self.target),
+            "minutes": f"{self.seconds / 60:g}",
+            "windows": str(self.settings.max_windows),
+            "model": bench.loaded.weights_sha256,
+            **texts,
+        }
+
+    def _settings(self, name: str, begun: Shrinking) -> SweepSettings:
+        """Of a run in a folder of its own."""
+        return replace(
+            self.settings,
+            output=self.folder / name,
+            select_on=self._found.settings.select_on,
+            max_windows=begun.max_windows or self.settings.max_windows,
+        )
+
+    def _recover(self, plan: Plan, begun: Shrinking) -> tuple[Run, Workbench, Variant, str | None]:
+        """The chosen set distilled, or bridged where it cannot be: why, which is kept."""
+        settings = self._settings("recovery", begun)
+        if begun.untrained is None:
+            afterwards_s = REPORT_S + (self.protocol.budget_s if self.protocol else 0.0)
+            goal = Goal(None, self.seconds - afterwards_s, None, adapters=False)
+            recovering = Recovering(
+                plan, goal, settings, self.observer, ALONE, self.began, self.clock
+            )
+            try:
+                return *recovering.carry_out(), recovering.refused
+            except (PlanError, ArchitectureError) as error:
+                begun = structs.replace(begun, untrained=str(error))
+                write_shrinking(self.folder, begun)
+        self.observer.warn(f"Nothing is trained: the kit {begun.untrained}")
+        return *self._bridge(plan, settings), begun.untrained
+
+    def _bridge(self, plan: Plan, settings: SweepSettings) -> tuple[Run, Workbench, Variant]:
+        """The chosen set beside the whole model, bridged where that helps."""
+        bench, proposer = self._prepare(settings.max_windows), Together((parse(str(plan)),))
+        run, bench = open_run(settings, bench, proposer, ALONE, begun=True)
+        measure(run, proposer, bench, ALONE, settings.resume)
+        found, bridged = load_run(run.folder), Variant(plan, BRIDGED)
+        return found, bench, bridged if bridged in found.variants else Variant(plan)
