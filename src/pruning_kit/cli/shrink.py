@@ -78,7 +78,12 @@ def shrink(
         typer.Option(help="The folder of the runs. Default: DIR-run, beside the model folder."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped command.")] = False,
-    dtype: opt.SavedFormat = None,
+    save_dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Number format of the saved weights; by default that of the base model's."
+        ),
+    ] = None,
     gguf: opt.Gguf = None,
     push_to_hub: opt.PushToHub = None,
     public: opt.Public = False,
@@ -108,7 +113,7 @@ def shrink(
     from pruning_kit.inputs.models import find_model
     from pruning_kit.runs.opening import check_place
 
-    outputs = Outputs(out_folder, dtype, gguf, push_to_hub, public)
+    outputs = Outputs(out_folder, save_dtype, gguf, push_to_hub, public)
     repository = outputs.refuse_early(find_model(typed["model"]))
     folder = output or Path(f"{out_folder}-run")
     check_place(folder)
@@ -183,8 +188,10 @@ def _show(course: Course, minutes: float) -> None:
 
     for number, stage in enumerate(course.stages, 1):
         out.say(f"{number}. {stage.what}: about {duration(stage.seconds)} ({stage.alone})")
-    if course.max_windows is not None:
-        out.say(f"Of each text {course.max_windows:,} windows would be measured.")
+    out.say(
+        f"Of each text at most {course.candidates.n_windows:,} windows would be measured for "
+        f"candidates, {course.result_windows:,} for the result."
+    )
     out.say(f"All of it: {minutes:g} minutes. Nothing was written.")
 
 

@@ -20,8 +20,9 @@ class Shrinking(Struct, frozen=True, kw_only=True):
     asked: dict[str, str]
     candidates: str
     """Which sets are measured, as a proposer's text form."""
-    max_windows: Count | None
-    """Of each text; None: all."""
+    candidate_windows: Count
+    """Of each text, at most."""
+    result_windows: Count
     untrained: str | None = None
     """Why nothing is trained, once that is known."""
 

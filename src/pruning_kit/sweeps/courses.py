@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.calibration import FITTING_TOKENS
+from pruning_kit.plans.paths import as_cut, count_calls
+from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.surgery import count_parameters
+from pruning_kit.search.combinatorial import Combinatorial
 from pruning_kit.search.sized import FINALISTS
 from pruning_kit.search.text import as_ranges
 from pruning_kit.speed.protocol import LatencyProtocol
@@ -17,13 +21,14 @@ from pruning_kit.sweeps.workbench import Workbench
 from pruning_kit.walk.estimates import WindowCost
 
 MOST_SETS = 100
-"""So many are all measured; of more, the best are searched for."""
-ROWS_SHARE, SEARCH_SHARE = 0.25, 0.15
-"""Of the minutes, for measuring candidates in full, and for finding them."""
-LEAST_WINDOWS = 16
-"""Of a text, below which hardly any difference can be shown."""
-LEAST_EVALUATIONS = 24
-RECOVERED_ROWS = 4
+"""Of more, the best are searched for."""
+CANDIDATES_SHARE, RESULT_SHARE = 0.25, 0.15
+"""Of the minutes, for measuring candidates, and the result beside the whole model."""
+LEAST_WINDOWS = 8
+"""Of a text, without which there are no intervals."""
+LEAST_EVALUATIONS, EVALUATIONS_PER_BLOCK = 24, 4
+"""Of a search."""
+RESULT_ROWS = 4
 """Whole, as cut, bridged, distilled."""
 FITTED_AT_COST_OF = 2
 """Fitting bridges costs about so many forwards of its text."""
@@ -43,13 +48,22 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidates:
+    """Which sets are measured to choose from, and on how much of each text."""
+
+    text: str
+    """Of the proposer."""
+    n_windows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Course:
     """What is done in which order, and what that takes."""
 
-    candidates: str
-    """Which sets are measured, as a proposer's text form."""
-    max_windows: int | None
-    """Of each text; None: all."""
+    candidates: Candidates
+    result_windows: int
+    """Of each text, for the result and the whole model."""
     stages: tuple[Stage, ...]
 
 
@@ -82,63 +96,82 @@ class Planner:
         Raises:
             PlanError: if it allows none.
         """
-        cost = self.bench.cost_per_window("reported", range(1))
-        window_s = cost.seconds(1, self.bench.n_blocks, 1) * len(self.bench.texts)
-        n_sets = sum(math.comb(self.bench.n_blocks, size) for size in self.sizes)
-        n_rows, n_windows, searched = 1 + 2 * n_sets, 0, n_sets > MOST_SETS
-        if not searched:
-            n_windows = self._windows(ROWS_SHARE, n_rows, window_s)
-            searched = n_windows < LEAST_WINDOWS
-        if searched:
-            n_rows = 1 + 2 * FINALISTS * len(self.sizes)
-            n_windows = max(LEAST_WINDOWS, self._windows(SEARCH_SHARE, n_rows, window_s))
-        measured = min(n_windows, self._longest)
-        found = f"combinatorial:{as_ranges(self.sizes)}"
-        search_s = 0.0
-        if searched:
-            search_s = SEARCH_SHARE * self.seconds
-            one_s = measured * window_s / len(self.bench.texts)
-            n_evaluations = max(LEAST_EVALUATIONS, int(search_s / one_s))
-            found = f"search:{as_ranges(self.sizes)},evaluations={n_evaluations}"
-            search_s = n_evaluations * one_s
-        stages = self._stages(found, search_s + n_rows * measured * window_s, measured, cost)
-        return Course(found, None if measured == self._longest else measured, stages)
+        searched, n_sets = self._searched(), sum(self._count(size) for size in self.sizes)
+        every = self._all_sets() if n_sets <= MOST_SETS else searched
+        candidates = every if every.n_windows >= searched.n_windows else searched
+        n_windows = self._windows(RESULT_SHARE * self.seconds / (RESULT_ROWS * self._whole_s))
+        return Course(candidates, n_windows, self._stages(candidates, n_windows))
+
+    @cached_property
+    def _cost(self) -> WindowCost:
+        """Of a window of one text."""
+        return self.bench.cost_per_window("reported", range(1))
 
     @property
-    def _longest(self) -> int:
-        return max(len(text.windows) for text in self.bench.texts.values())
+    def _whole_s(self) -> float:
+        """Seconds of the whole model for such a window."""
+        return self._cost.seconds(1, self.bench.n_blocks, 1)
 
-    def _windows(self, share: float, n_rows: int, window_s: float) -> int:
-        """Of each text, for as many rows, and for the recovered ones."""
-        return int(share * self.seconds / (max(n_rows, RECOVERED_ROWS) * window_s))
+    def _count(self, size: int) -> int:
+        return math.comb(self.bench.n_blocks, size)
 
-    def _stages(
-        self, found: str, candidates_s: float, n_windows: int, cost: WindowCost
-    ) -> tuple[Stage, ...]:
+    def _windows(self, affordable: float) -> int:
+        """No more than the longest text has, and not too few."""
+        longest = max(len(text.windows) for text in self.bench.texts.values())
+        return min(longest, max(LEAST_WINDOWS, int(affordable)))
+
+    def _all_sets(self) -> Candidates:
+        """All sets of the sizes, each as cut and bridged, on all texts."""
+        asked = Combinatorial(tuple(self.sizes))
+        n_blocks, n_texts = self.bench.n_blocks, len(self.bench.texts)
+        plans = [Plan(), *asked.plans(n_blocks)]
+        calls = count_calls(as_cut(plan, n_blocks) for plan in plans)
+        each_s = n_texts * self._cost.seconds(1, 2 * calls, 2 * len(plans))
+        n_windows = self._windows(CANDIDATES_SHARE * self.seconds / each_s)
+        return Candidates(str(asked), n_windows, n_windows * each_s)
+
+    def _searched(self) -> Candidates:
+        """The best of each size, found on the text chosen on, then measured on all texts."""
+        n_rows = (1 + 2 * FINALISTS * len(self.sizes)) * len(self.bench.texts)
+        wanted = max(LEAST_EVALUATIONS, EVALUATIONS_PER_BLOCK * self.bench.n_blocks)
+        n_forwards = CANDIDATES_SHARE * self.seconds / self._whole_s
+        n_windows = self._windows(n_forwards / (wanted + n_rows))
+        n_evaluations = max(LEAST_EVALUATIONS, int(n_forwards / n_windows) - n_rows)
+        text = f"search:{as_ranges(self.sizes)},evaluations={n_evaluations}"
+        return Candidates(text, n_windows, (n_evaluations + n_rows) * n_windows * self._whole_s)
+
+    def _fitting_s(self) -> float:
+        """Of bridges, once."""
+        bench = self.bench
+        if isinstance(bench.bridging, str):
+            return 0.0
+        context = bench.texts["reported"].typical_window()[0].shape[1]
+        n_windows = FITTING_TOKENS / context
+        return FITTED_AT_COST_OF * self._cost.seconds(1, bench.n_blocks, 0) * n_windows
+
+    def _stages(self, candidates: Candidates, n_windows: int) -> tuple[Stage, ...]:
         """All of them; what is left of the time is for distilling.
 
         Raises:
             PlanError: if the others alone take more than there is.
         """
-        bench, n_texts = self.bench, len(self.bench.texts)
-        context = bench.texts["reported"].typical_window()[0].shape[1]
-        fitting_s = 0.0
-        if not isinstance(bench.bridging, str):
-            one_s = cost.block_s * bench.n_blocks
-            fitting_s = FITTED_AT_COST_OF * one_s * FITTING_TOKENS / context
+        n_texts = len(self.bench.texts) - ("selection" in self.bench.texts)
         timed_s = 0.0 if self.timing is None else self.timing.budget_s
-        n_bytes = 4 * count_parameters(bench.decoder.model)
-        rows_s = n_windows * cost.seconds(n_texts, RECOVERED_ROWS * bench.n_blocks, RECOVERED_ROWS)
+        n_bytes = 4 * count_parameters(self.bench.decoder.model)
         first = Stage(
             "measure candidates as cut and bridged",
-            fitting_s + candidates_s + timed_s * self.times_all,
-            f"sweep --try {found}",
+            self._fitting_s() + candidates.seconds + timed_s * self.times_all,
+            f"sweep --try {candidates.text}",
         )
         others = (
-            Stage("measure the result beside the whole model", fitting_s + rows_s, "recover"),
+            Stage(
+                "measure the result beside the whole model",
+                n_windows * n_texts * RESULT_ROWS * self._whole_s,
+                "sweep --try SET",
+            ),
             Stage("time both", timed_s, "sweep --try SET"),
             Stage("write the report", REPORT_S, "report RUN --format html"),
-            Stage("verify and save", SAVING_S + n_bytes / SAVED_BYTES_PER_S, "verify DIR"),
+            Stage("verify and save", SAVING_S + n_bytes / SAVED_BYTES_PER_S, "prune, verify"),
         )
         left = self.seconds - first.seconds - sum(stage.seconds for stage in others)
         if left < 0:
@@ -147,4 +180,4 @@ class Planner:
                 f"cannot shrink in {self.seconds / 60:g} minutes: measuring, timing and saving "
                 f"alone take about {needed:g} here. Give `minutes` that many at least."
             )
-        return (first, Stage("distil the best of them", left, "recover --minutes"), *others)
+        return (first, Stage("distil the best of them", left, "recover --remove SET"), *others)

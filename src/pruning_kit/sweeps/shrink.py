@@ -15,21 +15,26 @@ from msgspec import structs
 
 from pruning_kit.errors import ArchitectureError, PlanError
 from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
+from pruning_kit.pruning.bridges.gaps import gaps_of
 from pruning_kit.pruning.surgery import parameters_by_plan
+from pruning_kit.runs.intents import read_intent
 from pruning_kit.runs.ranks import Ranks
-from pruning_kit.runs.results import Run, load_run
+from pruning_kit.runs.recoveries import remove_weights
+from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
 from pruning_kit.runs.shrinkings import (
     Shrinking,
     read_shrinking,
     refuse_other_shrinking,
     write_shrinking,
 )
-from pruning_kit.runs.store import RunFolder
+from pruning_kit.runs.store import RUN_FILE, RunFolder
 from pruning_kit.search.named import parse
 from pruning_kit.search.together import Together
 from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.sweeps import bridges
 from pruning_kit.sweeps.building import Found, find, prepare
 from pruning_kit.sweeps.courses import REPORT_S, Course, Planner, timing_s
 from pruning_kit.sweeps.observer import Observer, SilentObserver
@@ -37,13 +42,14 @@ from pruning_kit.sweeps.opening import open_run
 from pruning_kit.sweeps.recover import Goal, Recovering
 from pruning_kit.sweeps.rounds import measure
 from pruning_kit.sweeps.settings import SweepSettings
-from pruning_kit.sweeps.sweep import carry_out
 from pruning_kit.sweeps.targets import Target
 from pruning_kit.sweeps.texts import CALIBRATION
 from pruning_kit.sweeps.timing import check_timing, refuse_other_timings, time_plans
 from pruning_kit.sweeps.workbench import Workbench
 
 ALONE = Ranks()
+SEARCH, RECOVERY = "search", "recovery"
+"""Folders of the runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,7 @@ class Shrinker:
         Raises:
             PruningKitError: if anything asked for cannot be had.
         """
-        return self._course(self._prepare(None))
+        return self._course(self._prepare())
 
     def carry_out(self) -> Shrunk:
         """Search, choose, distil, measure and time.
@@ -106,16 +112,16 @@ class Shrinker:
             PruningKitError: if anything asked for cannot be had.
         """
         self.settings.check()
-        begun = read_shrinking(self.folder, self.settings.resume)
-        searched = self._search(begun)
+        begun = self._begin()
+        searched, bench = self._search(begun)
         plan = self.choose(searched)
-        intent = read_shrinking(self.folder, resume=True)
-        assert intent is not None, "the search wrote it"
-        run, bench, variant, untrained = self._recover(plan, intent)
+        self._hand_over(plan, bench)
+        run, bench, variant, untrained = self._recover(plan, begun)
         if self.protocol is not None:
             folder = RunFolder.open(run.folder)
             refuse_other_timings(folder, bench, self.protocol)
             time_plans(folder, [Plan(), plan], bench, self.protocol)
+        remove_weights(searched.folder)
         return Shrunk(searched, load_run(run.folder), bench, variant, untrained)
 
     @property
@@ -142,7 +148,7 @@ class Shrinker:
         chosen_on = self.settings.calibrate_on or CALIBRATION
         return find(replace(self.settings, select_on=chosen_on), SilentObserver())
 
-    def _prepare(self, max_windows: int | None) -> Workbench:
+    def _prepare(self, max_windows: int | None = None) -> Workbench:
         found = self._found
         settings = replace(found.settings, max_windows=max_windows or found.settings.max_windows)
         return prepare(replace(found, settings=settings), self.observer, check=self._check_timing)
@@ -164,54 +170,75 @@ class Shrinker:
         times_all = self.target.max_latency is not None
         return Planner(bench, sizes, self.seconds, self.protocol, times_all).course()
 
-    def _search(self, begun: Shrinking | None) -> Run:
-        """The candidates, measured."""
-        bench = self._prepare(begun.max_windows if begun else None)
+    def _begin(self) -> Shrinking:
+        """What to do: as a stopped one set out, or by a timing here, which is kept.
+
+        Raises:
+            RunError: if another one was begun in the folder.
+        """
+        begun = read_shrinking(self.folder, self.settings.resume)
+        bench = self._prepare()
         asked = self._asked(bench)
         if begun is None:
             course = self._course(bench)
             begun = Shrinking(
-                asked=asked, candidates=course.candidates, max_windows=course.max_windows
+                asked=asked,
+                candidates=course.candidates.text,
+                candidate_windows=course.candidates.n_windows,
+                result_windows=course.result_windows,
             )
             write_shrinking(self.folder, begun)
-            if begun.max_windows is not None:
-                self.observer.say(
-                    f"Of each text {begun.max_windows:,} windows are measured, for so many can be "
-                    f"in {self.seconds / 60:g} minutes here."
-                )
-                bench = self._prepare(begun.max_windows)
+            for stage in course.stages:
+                self.observer.say(f"To {stage.what}: about {stage.seconds:,.0f} seconds.")
         refuse_other_shrinking(self.folder, begun, asked)
-        times_all = self.target.max_latency is not None
-        settings = self._settings("search", begun)
-        settings = replace(settings, timing=self.protocol if times_all else None)
-        proposer = Together((parse(begun.candidates),))
-        run, bench = open_run(settings, bench, proposer, ALONE)
-        carry_out(run, proposer, bench, settings)
-        return load_run(run.folder)
+        return begun
 
     def _asked(self, bench: Workbench) -> dict[str, str]:
         """What has to agree for a stopped one to be gone on with."""
-        texts = {f"text {role}": text.corpus.sha256 for role, text in bench.texts.items()}
         return {
             "target": str(self.target),
             "minutes": f"{self.seconds / 60:g}",
-            "windows": str(self.settings.max_windows),
             "model": bench.loaded.weights_sha256,
-            **texts,
+            **{f"text {role}": text.ids_sha256 for role, text in bench.texts.items()},
         }
 
-    def _settings(self, name: str, begun: Shrinking) -> SweepSettings:
-        """Of a run in a folder of its own."""
-        return replace(
+    def _search(self, begun: Shrinking) -> tuple[Run, Workbench]:
+        """The candidates, measured, and what they were measured on."""
+        settings = replace(
             self.settings,
-            output=self.folder / name,
+            output=self.folder / SEARCH,
             select_on=self._found.settings.select_on,
-            max_windows=begun.max_windows or self.settings.max_windows,
+            max_windows=begun.candidate_windows,
+            timing=self.protocol if self.target.max_latency is not None else None,
         )
+        proposer = Together((parse(begun.candidates),))
+        run, bench = open_run(settings, self._prepare(settings.max_windows), proposer, ALONE)
+        measure(run, proposer, bench, ALONE, settings.resume)
+        if settings.timing is not None:
+            time_plans(run, plans_of(variants_of(run.rounds())), bench, settings.timing)
+        return load_run(run.folder), bench
+
+    def _hand_over(self, plan: Plan, bench: Workbench) -> None:
+        """Have the chosen set's bridges in the folder of the result, which need not fit them."""
+        bridging, folder = bench.bridging, self.folder / RECOVERY
+        if isinstance(bridging, str) or read_intent(folder) or (folder / RUN_FILE).exists():
+            return
+        bridges.restore(self.folder / SEARCH, bridging)
+        bench.fit([plan])
+        with disk.disk_errors(str(folder)):
+            folder.mkdir(exist_ok=True)
+        for gap in gaps_of(plan, bench.n_blocks):
+            if gap in bridging.fits:
+                bridges.keep(folder, bridging.fits[gap], bridging, bench)
 
     def _recover(self, plan: Plan, begun: Shrinking) -> tuple[Run, Workbench, Variant, str | None]:
         """The chosen set distilled, or bridged where it cannot be: why, which is kept."""
-        settings = self._settings("recovery", begun)
+        settings = replace(  # nothing is chosen any more
+            self.settings,
+            output=self.folder / RECOVERY,
+            max_windows=begun.result_windows,
+            select_on=None,
+        )
         if begun.untrained is None:
             afterwards_s = REPORT_S + (self.protocol.budget_s if self.protocol else 0.0)
             goal = Goal(None, self.seconds - afterwards_s, None, adapters=False)
@@ -228,7 +255,8 @@ class Shrinker:
 
     def _bridge(self, plan: Plan, settings: SweepSettings) -> tuple[Run, Workbench, Variant]:
         """The chosen set beside the whole model, bridged where that helps."""
-        bench, proposer = self._prepare(settings.max_windows), Together((parse(str(plan)),))
+        bench = prepare(find(settings, SilentObserver()), self.observer)
+        proposer = Together((parse(str(plan)),))
         run, bench = open_run(settings, bench, proposer, ALONE, begun=True)
         measure(run, proposer, bench, ALONE, settings.resume)
         found, bridged = load_run(run.folder), Variant(plan, BRIDGED)
