@@ -2,10 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-avx2 lint check compat wheel-check bench clean
+.PHONY: demo shrink test test-avx2 lint check compat wheel-check bench clean
 
 demo: .venv/run-installed
 	$(BIN)/python main.py --model demo --mode sequential --max-windows 100 --save_results
+
+# a smaller model of the demo, in about four minutes on two cores
+shrink: .venv/run-installed
+	$(BIN)/python main.py shrink --model demo --max-params 6 --minutes 4 --out smaller
 
 test: .venv/dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2

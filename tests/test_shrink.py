@@ -24,6 +24,8 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.distillation.pace import Pace
+from pruning_kit.reporting import figures as figures_module
+from pruning_kit.reporting import formats as formats_module
 from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.reporting.words.shrunk import shrunk_lines
 from pruning_kit.runs.results import load_run
@@ -146,16 +148,25 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
+@pytest.fixture
+def _no_pages(monkeypatch):
+    """Figures and pages take seconds, and are asked for elsewhere."""
+    monkeypatch.setattr(figures_module, "save_figures", lambda *_: [])
+    monkeypatch.setattr(formats_module, "write_report", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_no_pages")
 @pytest.mark.parametrize(
-    ("where", "name"),
+    ("where", "name", "tokens"),
     [
-        (shrink_module, "open_run"),
-        (shrink_module.Shrinker, "_hand_over"),
-        (Recovering, "_train"),
-        (recover_module, "open_run"),
+        (shrink_module, "open_run", 4_000),
+        (shrink_module.Shrinker, "_hand_over", 4_000),
+        (Recovering, "_train", 8_000),
     ],
 )
-def test_a_stopped_one_goes_on_to_the_same_folder(writer, done, tmp_path, monkeypatch, where, name):
+def test_a_stopped_one_goes_on_to_the_same_folder(
+    writer, done, tmp_path, monkeypatch, where, name, tokens
+):
     folder, _ = done
     with monkeypatch.context() as patch:
         patch.setattr(where, name, interrupted)
@@ -163,7 +174,7 @@ def test_a_stopped_one_goes_on_to_the_same_folder(writer, done, tmp_path, monkey
     assert stopped.code == 130
     assert f"Stopped. What was done is in {tmp_path / 'out-run'}; go on with: " in stopped.said
     assert not (tmp_path / "out").exists()
-    set_paces(monkeypatch, WindowCost(1e-3, 1e-3), tokens=8_000)  # what was decided stays
+    set_paces(monkeypatch, WindowCost(1e-3, 1e-3), tokens)  # what was decided stays decided
     resumed = shrink(writer, "--size", "2", "--out", tmp_path / "out", "--resume")
     assert resumed.code == 0, resumed.said
     weights = "model.safetensors"
@@ -188,6 +199,7 @@ def test_another_target_does_not_go_on_with_it(writer, done, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("_no_pages")
 def test_without_time_to_train_the_bridged_model_is_taken_and_that_stays(
     writer, tmp_path, monkeypatch
 ):
