@@ -160,7 +160,7 @@ def _no_pages(monkeypatch):
     ("where", "name", "tokens"),
     [
         (shrink_module, "open_run", 4_000),
-        (shrink_module.Shrinker, "_hand_over", 4_000),
+        (shrink_module.Shrinker, "_recover", 4_000),
         (Recovering, "_train", 8_000),
     ],
 )
@@ -271,12 +271,12 @@ def test_too_few_minutes_are_refused_with_those_that_would_do(writer, tmp_path, 
         (("--ratio", "1.5"), "cannot use --ratio 1.5: it needs to be above 0 and below 1."),
         (
             ("--max-params", "60"),
-            "cannot shrink to 60,000,000 parameters: the model has 14,720, which is no more. Give "
+            "cannot shrink to 60,000,000 parameters: the model has 14,688, which is no more. Give "
             "--max-params a smaller number.",
         ),
         (
             ("--max-params", "0.001"),
-            "cannot shrink to 1,000 parameters: with a single block the model still has 4,880. "
+            "cannot shrink to 1,000 parameters: with a single block the model still has 4,848. "
             "Give --max-params at least 0.005 (millions).",
         ),
         (

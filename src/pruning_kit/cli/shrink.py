@@ -204,7 +204,7 @@ def _finish(ctx: typer.Context, shrunk: Shrunk, outputs: Outputs, repository: st
     from pruning_kit.reporting.formats import Format, write_report
     from pruning_kit.reporting.words.shrunk import shrunk_lines
     from pruning_kit.runs.results import measured_numbers, write_csv
-    from pruning_kit.sweeps.recover import made_of
+    from pruning_kit.sweeps.making import made_of
 
     run, bench, variant = shrunk.run, shrunk.bench, shrunk.variant
     report = run.folder / "report.html"
@@ -218,7 +218,14 @@ def _finish(ctx: typer.Context, shrunk: Shrunk, outputs: Outputs, repository: st
     made = made_of(variant, bench)
     folder, title = outputs.folder, f"{bench.loaded.source.name} without {variant.plan.short}"
     checks = export(
-        bench.loaded, variant.plan, folder, numbers, ctx.obj, *made, dtype=outputs.dtype
+        made.loaded,
+        variant.plan,
+        folder,
+        numbers,
+        ctx.obj,
+        made.bridges,
+        made.recovered,
+        outputs.dtype,
     )
     print_checks(checks)
     outputs.go_further(title, repository)

@@ -30,8 +30,8 @@ LEAST_EVALUATIONS, EVALUATIONS_PER_BLOCK = 24, 4
 """Of a search."""
 RESULT_ROWS = 4
 """Whole, as cut, bridged, distilled."""
-FITTED_AT_COST_OF = 2
-"""Fitting bridges costs about so many forwards of its text."""
+SUMS_OF_A_BLOCK, SUMS_OF_A_GAP = 3, 1
+"""What fitting adds up for each block before gaps and for each gap, in calls of a block."""
 REPORT_S = 15.0
 """Of figures and pages."""
 TIMING_SHARE, LEAST_TIMING_S, MOST_TIMING_S = 0.1, 2.0, 25.0
@@ -141,13 +141,14 @@ class Planner:
         return Candidates(text, n_windows, (n_evaluations + n_rows) * n_windows * self._whole_s)
 
     def _fitting_s(self) -> float:
-        """Of bridges, once."""
-        bench = self.bench
+        """Of bridges over every run of blocks that a set may lack."""
+        bench, n_blocks = self.bench, self.bench.n_blocks
         if isinstance(bench.bridging, str):
             return 0.0
+        n_gaps = sum(n_blocks - length for length in range(1, max(self.sizes) + 1))
+        calls = n_blocks + SUMS_OF_A_BLOCK * (n_blocks - 1) + SUMS_OF_A_GAP * n_gaps
         context = bench.texts["reported"].typical_window()[0].shape[1]
-        n_windows = FITTING_TOKENS / context
-        return FITTED_AT_COST_OF * self._cost.seconds(1, bench.n_blocks, 0) * n_windows
+        return self._cost.seconds(1, calls, 0) * FITTING_TOKENS / context
 
     def _stages(self, candidates: Candidates, n_windows: int) -> tuple[Stage, ...]:
         """All of them; what is left of the time is for distilling.

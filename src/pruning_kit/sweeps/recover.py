@@ -102,6 +102,7 @@ class Recovering:
         ranks: the processes that take part.
         began: when the command did, by `clock`.
         clock: in seconds.
+        bridges_from: a run whose bridges are taken over, where it has their weights.
     """
 
     plan: Plan
@@ -111,6 +112,7 @@ class Recovering:
     ranks: Ranks
     began: float
     clock: Callable[[], float]
+    bridges_from: Path | None = None
     trained: Variant | None = field(default=None, init=False)
     """The training whose model is best by unseen text; the longest where none gained."""
     refused: str | None = field(default=None, init=False)
@@ -156,7 +158,10 @@ class Recovering:
         )
         bench = prepare(found, self.observer, threads_of(self.ranks))
         shelf = Shelf(self.folder, bench.loaded.saved_dtype, writes=self.ranks.leads)
-        return bench.in_run(bench.threads, shelf, Kept(self.folder), self.ranks)
+        bench = bench.in_run(bench.threads, shelf, Kept(self.folder), self.ranks)
+        if self.bridges_from is not None and isinstance(bench.bridging, Bridging):
+            bridges.restore(self.bridges_from, bench.bridging)
+        return bench
 
     def _amounts(self, bench: Workbench) -> list[Amount]:
         """The trainings to make, each longer than the one before; the first process decides."""

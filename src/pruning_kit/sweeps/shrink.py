@@ -15,12 +15,10 @@ from msgspec import structs
 
 from pruning_kit.errors import ArchitectureError, PlanError
 from pruning_kit.inputs.models import LoadedModel
-from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
-from pruning_kit.pruning.bridges.gaps import gaps_of
+from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.pruning.surgery import parameters_by_plan
-from pruning_kit.runs.intents import read_intent
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.recoveries import remove_weights
 from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
@@ -30,7 +28,7 @@ from pruning_kit.runs.shrinkings import (
     refuse_other_shrinking,
     write_shrinking,
 )
-from pruning_kit.runs.store import RUN_FILE, RunFolder
+from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import parse
 from pruning_kit.search.together import Together
 from pruning_kit.speed.protocol import LatencyProtocol
@@ -113,9 +111,8 @@ class Shrinker:
         """
         self.settings.check()
         begun = self._begin()
-        searched, bench = self._search(begun)
+        searched = self._search(begun)
         plan = self.choose(searched)
-        self._hand_over(plan, bench)
         run, bench, variant, untrained = self._recover(plan, begun)
         if self.protocol is not None:
             folder = RunFolder.open(run.folder)
@@ -202,8 +199,8 @@ class Shrinker:
             **{f"text {role}": text.ids_sha256 for role, text in bench.texts.items()},
         }
 
-    def _search(self, begun: Shrinking) -> tuple[Run, Workbench]:
-        """The candidates, measured, and what they were measured on."""
+    def _search(self, begun: Shrinking) -> Run:
+        """The candidates, measured; their bridges stay in the folder for what comes after."""
         settings = replace(
             self.settings,
             output=self.folder / SEARCH,
@@ -216,20 +213,7 @@ class Shrinker:
         measure(run, proposer, bench, ALONE, settings.resume)
         if settings.timing is not None:
             time_plans(run, plans_of(variants_of(run.rounds())), bench, settings.timing)
-        return load_run(run.folder), bench
-
-    def _hand_over(self, plan: Plan, bench: Workbench) -> None:
-        """Have the chosen set's bridges in the folder of the result, which need not fit them."""
-        bridging, folder = bench.bridging, self.folder / RECOVERY
-        if isinstance(bridging, str) or read_intent(folder) or (folder / RUN_FILE).exists():
-            return
-        bridges.restore(self.folder / SEARCH, bridging)
-        bench.fit([plan])
-        with disk.disk_errors(str(folder)):
-            folder.mkdir(exist_ok=True)
-        for gap in gaps_of(plan, bench.n_blocks):
-            if gap in bridging.fits:
-                bridges.keep(folder, bridging.fits[gap], bridging, bench)
+        return load_run(run.folder)
 
     def _recover(self, plan: Plan, begun: Shrinking) -> tuple[Run, Workbench, Variant, str | None]:
         """The chosen set distilled, or bridged where it cannot be: why, which is kept."""
@@ -243,7 +227,14 @@ class Shrinker:
             afterwards_s = REPORT_S + (self.protocol.budget_s if self.protocol else 0.0)
             goal = Goal(None, self.seconds - afterwards_s, None, adapters=False)
             recovering = Recovering(
-                plan, goal, settings, self.observer, ALONE, self.began, self.clock
+                plan,
+                goal,
+                settings,
+                self.observer,
+                ALONE,
+                self.began,
+                self.clock,
+                self.folder / SEARCH,
             )
             try:
                 return *recovering.carry_out(), recovering.refused
@@ -256,6 +247,8 @@ class Shrinker:
     def _bridge(self, plan: Plan, settings: SweepSettings) -> tuple[Run, Workbench, Variant]:
         """The chosen set beside the whole model, bridged where that helps."""
         bench = prepare(find(settings, SilentObserver()), self.observer)
+        if isinstance(bench.bridging, Bridging):
+            bridges.restore(self.folder / SEARCH, bench.bridging)
         proposer = Together((parse(str(plan)),))
         run, bench = open_run(settings, bench, proposer, ALONE, begun=True)
         measure(run, proposer, bench, ALONE, settings.resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -97,5 +98,5 @@ def _fewest_blocks(max_params: int, n_parameters: int, of_blocks: Sequence[int])
     least = n_parameters - sum(largest_first[:-1])
     raise PlanError(
         f"cannot shrink to {max_params:,} parameters: with a single block the model still has "
-        f"{least:,}. Give `max_params` at least {least / 1e6:.3f} (millions)."
+        f"{least:,}. Give `max_params` at least {math.ceil(least / 1e3) / 1e3:g} (millions)."
     )
