@@ -1,8 +1,10 @@
 """Screenings: candidates on some windows of one text, stored, gone on with, and never rows."""
 
+import io
 import json
 import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from tiny import TEXT, save_tiny_gpt2
 from torch.distributed import TCPStore
 
 from pruning_kit import analyse, load_run, open_workbench, sweep
+from pruning_kit.cli.console import Console
+from pruning_kit.cli.terminal import TerminalObserver, sweep_table
 from pruning_kit.errors import RunError
 from pruning_kit.findings.searching import search_path
 from pruning_kit.machine.typed import MisfitError
@@ -26,6 +30,7 @@ from pruning_kit.search.named import parse
 from pruning_kit.search.proposer import Screening
 from pruning_kit.search.together import Together
 from pruning_kit.sweeps import rounds
+from pruning_kit.sweeps.observer import SilentObserver
 from pruning_kit.sweeps.opening import open_run
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.walk.estimates import WindowCost
@@ -259,6 +264,40 @@ def test_minutes_become_a_number_of_evaluations_once(bench, monkeypatch, tmp_pat
     (run.folder / "finished.json").unlink()
     again = sweep("spans:3,minutes=1", bench, run.folder, resume=True)
     assert len(timed) == n_timed and again.frame().equals(run.frame())
+
+
+def test_the_time_of_a_search_is_told_before_it_starts_and_not_again(bench, monkeypatch, tmp_path):
+    told = []
+
+    class Expecting(SilentObserver):
+        def expect_searches(self, evaluations, seconds):
+            told.append((evaluations, seconds))
+
+    cost = WindowCost(block_s=0.2, head_s=0.5)
+    monkeypatch.setattr(type(bench), "cost_per_window", lambda *_: cost)
+    watched = replace(bench, observer=Expecting())
+    sweep("spans:3,evaluations=9 swaps:2,evaluations=5 1+3", watched, tmp_path / "run")
+    sweep("pairs", watched, tmp_path / "no-search")
+    n_windows = len(bench.texts["selection"].windows)
+    assert told == [(14, pytest.approx(14 * n_windows * (5 * 0.2 + 0.5)))]
+    folder = tmp_path / "run"
+    sweep("spans:3,evaluations=9 swaps:2,evaluations=5 1+3", watched, folder, resume=True)
+    assert len(told) == 1
+
+
+def test_a_terminal_tells_of_a_long_search_and_who_found_the_best(run):
+    console = Console(file=io.StringIO(), width=200)
+    observer = TerminalObserver(console)
+    observer.expect_searches(24, 59.0)
+    observer.expect_searches(1600, 7200.0)
+    assert console.file.getvalue() == (
+        "The search makes at most 1,600 evaluations, which take about 2 h, bridges apart; "
+        "--search-minutes bounds it.\n"
+    )
+    analysis = analyse(run)
+    best = [size.best for size in analysis.sizes]
+    named = ", ".join(f"{plan.short} by {run.proposed_by[plan]}" for plan in best)
+    assert f"; found first: {named}" in sweep_table(run, analysis, None, saved=True).caption
 
 
 # --- the store ---------------------------------------------------------------------------------

@@ -58,6 +58,14 @@ class TerminalObserver:
             + (f" Shorter: {', or '.join(shorter)}." if shorter else "")
         )
 
+    def expect_searches(self, evaluations: int, seconds: float) -> None:
+        """Say how long a search may take, if long."""
+        if seconds > LONG_S:
+            self.say(
+                f"The search makes at most {evaluations:,} evaluations, which take about "
+                f"{duration(seconds)}, bridges apart; --search-minutes bounds it."
+            )
+
     def _shorter(self, work: Work) -> list[str]:
         """Options that would make a new run much shorter, and how long or large it would be."""
         found = []
@@ -136,7 +144,11 @@ def sweep_table(run: Run, analysis: Analysis, mode: str | None, saved: bool) -> 
     best = {size.best for size in analysis.sizes if size.n_measured > 1}
     names = [f"{row.plan.short}{' *' * (row.plan in best)}" for row in rows]
     table = plans_table(rows, names, without=AGREEMENT)
-    notes = [*_notes(analysis, table), *_left_out(len(rest), limit, saved)]
+    notes = [
+        *_notes(analysis, table),
+        *_found_by(run, analysis),
+        *_left_out(len(rest), limit, saved),
+    ]
     return replace(
         table,
         caption="; ".join(notes),
@@ -158,6 +170,14 @@ def _notes(analysis: Analysis, table: Table) -> Iterator[str]:
         yield "plans that do equal work share one timing"
     if any(UNCLEAR in cells for cells in table.rows):
         yield f"{UNCLEAR}: the difference is not larger than the noise of this machine"
+
+
+def _found_by(run: Run, analysis: Analysis) -> Iterator[str]:
+    """The searches that the best of each size come from."""
+    best = [size.best for size in analysis.sizes]
+    found = [f"{plan.short} by {run.proposed_by[plan]}" for plan in best if plan in run.proposed_by]
+    if found:
+        yield f"found first: {', '.join(found)}"
 
 
 def _left_out(n_plans: int, limit: int, saved: bool) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pruning_kit.search.together import Together
 
 def bounded_in_minutes(proposer: Proposer) -> list[SizedSearch]:
     """Its searches that may take so many minutes."""
-    return [member for member in _members(proposer) if _is_bounded(member)]
+    return [member for member in searches_of(proposer) if _is_bounded(member)]
 
 
 def granted(proposer: Proposer, evaluations: int) -> Proposer:
@@ -29,7 +29,7 @@ def with_minutes(proposer: Together, minutes: int) -> Together:
     Raises:
         PlanError: if there is no search, or one is bounded otherwise.
     """
-    if not any(isinstance(member, SizedSearch) for member in _members(proposer)):
+    if not any(isinstance(member, SizedSearch) for member in searches_of(proposer)):
         raise PlanError(
             f"cannot search for {minutes} minutes: {proposer} is no search. Ask for one, such as "
             "search:6."
@@ -39,7 +39,8 @@ def with_minutes(proposer: Together, minutes: int) -> Together:
     return bounded
 
 
-def _members(proposer: Proposer) -> list[SizedSearch]:
+def searches_of(proposer: Proposer) -> list[SizedSearch]:
+    """Those of a proposer that are bounded by evaluations."""
     members = proposer.proposers if isinstance(proposer, Together) else (proposer,)
     return [member for member in members if isinstance(member, SizedSearch)]
 

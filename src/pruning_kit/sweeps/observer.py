@@ -53,6 +53,10 @@ class Observer(Protocol):
         """What is about to be measured."""
         ...
 
+    def expect_searches(self, evaluations: int, seconds: float) -> None:
+        """Searches make so many evaluations at most, and take so long, bridges apart."""
+        ...
+
     def track(self, what: str, total: int) -> AbstractContextManager[Advance]:
         """Show progress towards `total` while the context lasts."""
         ...
@@ -68,6 +72,9 @@ class SilentObserver:
         """Say nothing; the result records it."""
 
     def expect(self, work: Work) -> None:
+        """Say nothing."""
+
+    def expect_searches(self, evaluations: int, seconds: float) -> None:
         """Say nothing."""
 
     @contextmanager

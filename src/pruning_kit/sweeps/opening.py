@@ -20,6 +20,7 @@ from pruning_kit.runs.store import RUN_FILE, RunFolder
 from pruning_kit.search.limits import bounded_in_minutes
 from pruning_kit.search.proposer import Proposer
 from pruning_kit.sweeps.keeping import Kept
+from pruning_kit.sweeps.pace import seconds_per_evaluation
 from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.shelf import Shelf
 from pruning_kit.sweeps.workbench import Workbench
@@ -194,11 +195,7 @@ def _evaluations(
     searches = bounded_in_minutes(proposer)
     if not searches:
         return None
-    text = workbench.chosen_on
-    role = next(role for role, one in workbench.texts.items() if one is text)
-    first, end = max(text.groups(batch_size), key=lambda group: group[1] - group[0])
-    cost = workbench.cost_per_window(role, range(first, end))
-    seconds = cost.seconds(len(text.windows), workbench.n_blocks, 1)
+    seconds = seconds_per_evaluation(workbench, batch_size)
     minutes = sum(search.minutes or 0 for search in searches)
     return max(1, int(60 * minutes * n_processes / seconds))
 

@@ -23,6 +23,7 @@ from pruning_kit.search.limits import granted
 from pruning_kit.search.proposer import Proposer, Request, Scoring, Screening, next_round
 from pruning_kit.sweeps.bridges import as_judged, with_bridges
 from pruning_kit.sweeps.observer import Work
+from pruning_kit.sweeps.pace import expect_searches
 from pruning_kit.sweeps.recovering import with_recovered
 from pruning_kit.sweeps.scoring import scored
 from pruning_kit.sweeps.workbench import Workbench
@@ -58,6 +59,8 @@ def measure(
     number = 0
     if run.facts.proposal.evaluations is not None:
         proposer = granted(proposer, run.facts.proposal.evaluations)
+    if ranks.leads and not goes_on:
+        expect_searches(proposer, workbench, run.facts.numerics.batch_size, ranks.size)
     asking = proposer.propose(workbench.n_blocks)
     request: Request | None = next_round(asking) or []
     while request is not None:
