@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.reporting.words.shrunk import shrunk_lines
 from pruning_kit.runs.results import load_run
 from pruning_kit.runs.shrinkings import read_shrinking
+from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.sweeps import recover as recover_module
 from pruning_kit.sweeps import shrink as shrink_module
 from pruning_kit.sweeps.building import open_workbench
@@ -39,7 +41,7 @@ from pruning_kit.sweeps.targets import Target
 from pruning_kit.sweeps.workbench import Workbench
 from pruning_kit.walk.estimates import WindowCost
 
-FAST = ("--sequences", "4", "--rate", "0.01", "--no-speed", "--minutes", "10")
+FAST = ("--sequences", "4", "--rate", "0.01", "--minutes", "10")
 QUICK, SLOW = WindowCost(1e-5, 1e-5), WindowCost(1.0, 1.0)
 
 
@@ -77,12 +79,12 @@ class Called(NamedTuple):
         return " ".join(" ".join(self.lines).split())
 
 
-def shrink(writer: Writer, *words: object) -> Called:
+def shrink(writer: Writer, *words: object, timed: bool = False) -> Called:
     """Call the command line in this process."""
-    told = io.StringIO()
+    told, untimed = io.StringIO(), ("--no-speed",) * (not timed)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(told):
         patch.setenv("COLUMNS", "120")
-        code = cli.main([str(word) for word in ("shrink", *writer.words, *FAST, *words)])
+        code = cli.main([str(word) for word in ("shrink", *writer.words, *FAST, *untimed, *words)])
     return Called(code, told.getvalue().strip().splitlines())
 
 
@@ -240,8 +242,9 @@ def stop_after_the_first(plainly):
 def test_a_dry_run_says_the_stages_and_writes_nothing(writer, tmp_path):
     called = shrink(writer, "--ratio", "0.5", "--out", tmp_path / "out", "--dry-run")
     assert called.code == 0, called.said
-    assert "1. measure candidates as cut and bridged: about 1 s (sweep --try pairs)" in called.said
-    assert re.search(r"2\. distil the best of them: about 10 min \(recover", called.said)
+    assert "1. measure candidates as cut and bridged: about 1 s (alone: sweep)" in called.said
+    assert re.search(r"2\. distil the best of them: about 10 min \(alone: recover\)", called.said)
+    assert "Candidates: --try pairs, on at most " in called.said
     assert "All of it: 10 minutes. Nothing was written." in called.said
     assert list(tmp_path.iterdir()) == []
 
@@ -307,6 +310,37 @@ def test_a_limit_on_perplexity_that_no_set_keeps_to_names_the_cheapest(writer, t
         r"--size\.",
         called.said,
     ), called.said
+
+
+@pytest.fixture
+def _short_timing(monkeypatch):
+    """That fits a context of 32 tokens, and a test."""
+    short = partial(LatencyProtocol, prompt_tokens=8, new_tokens=4, end_to_end_tokens=28, threads=1)
+    monkeypatch.setattr(shrink_module, "LatencyProtocol", lambda **_: short(budget_s=0.2))
+
+
+@pytest.mark.usefixtures("_no_pages", "_short_timing")
+def test_whole_and_result_are_timed_beside_each_other(writer, tmp_path):
+    called = shrink(writer, "--size", "1", "--out", tmp_path / "out", timed=True)
+    assert called.code == 0, called.said
+    timings = load_run(tmp_path / "out-run" / "recovery").timings
+    assert timings is not None and len(timings.plans) == 2
+    assert re.match(r"Time per token: [\d.]+ ms before, [\d.]+ ms after, ", called.lines[-3])
+
+
+@pytest.mark.usefixtures("_short_timing")
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("0.000001", "none of the 11 measured models keeps to at most"),
+        ("1000000", "keep the whole"),
+    ],
+)
+def test_a_limit_on_time_is_held_against_the_candidates_timed(writer, tmp_path, limit, said):
+    called = shrink(writer, "--max-latency", limit, "--out", tmp_path / "out", timed=True)
+    assert called.code == 2
+    assert said in called.said, called.said
+    assert not (tmp_path / "out").exists()
 
 
 # How far

@@ -187,10 +187,11 @@ def _show(course: Course, minutes: float) -> None:
     from pruning_kit.reporting.words.numbers import duration
 
     for number, stage in enumerate(course.stages, 1):
-        out.say(f"{number}. {stage.what}: about {duration(stage.seconds)} ({stage.alone})")
+        out.say(f"{number}. {stage.what}: about {duration(stage.seconds)} (alone: {stage.alone})")
+    candidates = course.candidates
     out.say(
-        f"Of each text at most {course.candidates.n_windows:,} windows would be measured for "
-        f"candidates, {course.result_windows:,} for the result."
+        f"Candidates: --try {candidates.text}, on at most {candidates.n_windows:,} windows of each "
+        f"text; the result on {course.result_windows:,}."
     )
     out.say(f"All of it: {minutes:g} minutes. Nothing was written.")
 

@@ -44,7 +44,7 @@ class Stage:
     what: str
     seconds: float
     alone: str
-    """The command that does it alone, less model and texts."""
+    """The command that does it alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +162,17 @@ class Planner:
         first = Stage(
             "measure candidates as cut and bridged",
             self._fitting_s() + candidates.seconds + timed_s * self.times_all,
-            f"sweep --try {candidates.text}",
+            "sweep",
         )
         others = (
             Stage(
                 "measure the result beside the whole model",
                 n_windows * n_texts * RESULT_ROWS * self._whole_s,
-                "sweep --try SET",
+                "sweep",
             ),
-            Stage("time both", timed_s, "sweep --try SET"),
-            Stage("write the report", REPORT_S, "report RUN --format html"),
-            Stage("verify and save", SAVING_S + n_bytes / SAVED_BYTES_PER_S, "prune, verify"),
+            Stage("time both", timed_s, "sweep"),
+            Stage("write the report", REPORT_S, "report"),
+            Stage("verify and save", SAVING_S + n_bytes / SAVED_BYTES_PER_S, "prune"),
         )
         left = self.seconds - first.seconds - sum(stage.seconds for stage in others)
         if left < 0:
@@ -181,4 +181,4 @@ class Planner:
                 f"cannot shrink in {self.seconds / 60:g} minutes: measuring, timing and saving "
                 f"alone take about {needed:g} here. Give `minutes` that many at least."
             )
-        return (first, Stage("distil the best of them", left, "recover --remove SET"), *others)
+        return (first, Stage("distil the best of them", left, "recover"), *others)

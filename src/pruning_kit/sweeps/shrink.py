@@ -195,6 +195,7 @@ class Shrinker:
         return {
             "target": str(self.target),
             "minutes": f"{self.seconds / 60:g}",
+            "timed": str(self.timing),
             "model": bench.loaded.weights_sha256,
             **{f"text {role}": text.ids_sha256 for role, text in bench.texts.items()},
         }
