@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from bridging import reference
 from families import N_BLOCKS, random_tokens, tiny_model
 from tiny import TEXT, save_tiny_gpt2
+from torch.distributed import TCPStore
 
 from pruning_kit import analyse, load_run, open_workbench, sweep
 from pruning_kit.errors import DeviceError, PlanError, RunError
@@ -24,12 +26,16 @@ from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.scores import _angles, score_gradients, score_states
 from pruning_kit.reporting.contents import build_document
 from pruning_kit.reporting.rankings import rankings_table
+from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.scores import RankingFacts, ScoresFacts, write_scores
 from pruning_kit.search import parse
 from pruning_kit.search.proposer import Scoring, next_round
 from pruning_kit.search.ranked import RANKINGS, Ranked, least_important
 from pruning_kit.search.together import Together
 from pruning_kit.sweeps import scoring
+from pruning_kit.sweeps.opening import open_run
+from pruning_kit.sweeps.settings import SweepSettings
+from pruning_kit.sweeps.sweep import measure
 from tests.synthetic_runs import write_run
 
 FAMILIES = ["gpt2", "llama", "gpt_neox", "gemma2", "opt", "falcon", "qwen3_moe", "bloom"]
@@ -339,3 +345,30 @@ def test_each_ranking_gets_its_distance_to_the_best_set_of_each_size(run):
         proposed = [least_important(facts.scores, size) for size in (1, 2, 3)]
         assert [gap.found for gap in found[name].gaps] == proposed
         assert found[name].evaluations == len({*proposed}) + 1
+
+
+def test_processes_that_share_a_run_score_once_and_agree(bench, tmp_path, monkeypatch):
+    calls, plainly = [], scoring.scores.score_states
+
+    def score_states(*args):
+        calls.append(threading.get_ident())
+        return plainly(*args)
+
+    monkeypatch.setattr(scoring.scores, "score_states", score_states)
+    hosted = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    joined = TCPStore("127.0.0.1", hosted.port, is_master=False, wait_for_workers=False)
+    settings, proposer = SweepSettings(output=tmp_path / "run"), parse("influence:1 influence:2")
+
+    def take_part(rank, store):
+        ranks = Ranks(rank, 2, store=store)
+        run, own = open_run(settings, bench, proposer, ranks)
+        measure(run, proposer, own, ranks, goes_on=False)
+
+    follower = threading.Thread(target=take_part, args=(1, joined))
+    follower.start()
+    take_part(0, hosted)
+    follower.join()
+    run = load_run(tmp_path / "run")
+    assert calls == [threading.get_ident()]
+    proposed = {least_important(run.rankings["influence"].scores, size) for size in (1, 2)}
+    assert set(run.plans) == {Plan(), *proposed}
