@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from bridging import little_text
+from synthetic_runs import synthetic_timings
 from transformers import AutoModelForCausalLM
 from writers import Writer, save_writer
 
@@ -29,8 +30,9 @@ from pruning_kit.reporting import figures as figures_module
 from pruning_kit.reporting import formats as formats_module
 from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.reporting.words.shrunk import shrunk_lines
-from pruning_kit.runs.results import load_run
+from pruning_kit.runs.results import LATENCY_FILE, load_run
 from pruning_kit.runs.shrinkings import read_shrinking
+from pruning_kit.speed import stored_timings
 from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.sweeps import recover as recover_module
 from pruning_kit.sweeps import shrink as shrink_module
@@ -333,10 +335,16 @@ def test_whole_and_result_are_timed_beside_each_other(writer, tmp_path):
     ("limit", "said"),
     [
         ("0.000001", "none of the 11 measured models keeps to at most"),
-        ("1000000", "keep the whole"),
+        ("1000000", "keep the whole model"),
     ],
 )
-def test_a_limit_on_time_is_held_against_the_candidates_timed(writer, tmp_path, limit, said):
+def test_a_limit_on_time_is_held_against_the_candidates_timed(
+    writer, tmp_path, monkeypatch, limit, said
+):
+    def timed(run, plans, bench, _) -> None:
+        stored_timings.write(run.folder / LATENCY_FILE, synthetic_timings(plans, bench.n_blocks))
+
+    monkeypatch.setattr(shrink_module, "time_plans", timed)
     called = shrink(writer, "--max-latency", limit, "--out", tmp_path / "out", timed=True)
     assert called.code == 2
     assert said in called.said, called.said
