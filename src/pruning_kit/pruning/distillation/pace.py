@@ -91,7 +91,7 @@ def amount_within(
             raise PlanError(
                 f"cannot distil in what is left of the time: {max(0.0, left):.0f} seconds are "
                 f"enough for {tokens:,} tokens, and at least {LEAST_TOKENS:,} are needed. Give "
-                "more minutes."
+                "more minutes, or measure fewer windows of the texts with `max_windows`."
             )
         amount = Amount(_two_digits(tokens), adapters)
     return amount, pace
