@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -69,13 +70,18 @@ def write_intent(folder: Path, intent: Intent) -> None:
     disk.write_json(_path(folder), intent)
 
 
-def refuse_other_intent(folder: Path, stored: Intent, asked: dict[str, str]) -> None:
-    """Refuse to go on with another recovery than was begun.
+def refuse_other(folder: Path, stored: Mapping[str, str], asked: Mapping[str, str]) -> None:
+    """Refuse to go on with something else than was begun: a recovery, or a shrinking.
+
+    Args:
+        folder: in which it was.
+        stored: what was asked for then.
+        asked: what is asked for now.
 
     Raises:
         RunError: naming the first difference.
     """
-    if difference := disk.first_difference(stored.asked, asked):
+    if difference := disk.first_difference(stored, asked):
         name, then, now = difference
         raise RunError(
             f"cannot resume {folder}: it was begun with {name}={then}, this one asks for {now}. "

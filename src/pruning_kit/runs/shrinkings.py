@@ -57,17 +57,3 @@ def write_shrinking(folder: Path, shrinking: Shrinking) -> None:
     with disk.disk_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
     disk.write_json(folder / SHRINKING_FILE, shrinking)
-
-
-def refuse_other_shrinking(folder: Path, stored: Shrinking, asked: dict[str, str]) -> None:
-    """Refuse to go on with another one than was begun.
-
-    Raises:
-        RunError: naming the first difference.
-    """
-    if difference := disk.first_difference(stored.asked, asked):
-        name, then, now = difference
-        raise RunError(
-            f"cannot resume {folder}: it was begun with {name}={then}, this one asks for {now}. "
-            "Ask for the same again, or give another `output`."
-        )

@@ -27,8 +27,6 @@ class BestDistilled:
 
     form: ClassVar[str] = f"{NAME}:3 or {NAME}:3,tokens=2000000"
     help: ClassVar[str] = "the best so many of each size, by bridged cost, distilled alike"
-    waits: ClassVar[bool] = True
-    """For what others find."""
     mode: ClassVar[str | None] = None
 
     top: int

@@ -30,7 +30,7 @@ from pruning_kit.runs.facts import NLL
 from pruning_kit.runs.intents import (
     Intent,
     read_intent,
-    refuse_other_intent,
+    refuse_other,
     refuse_taken,
     write_intent,
 )
@@ -173,7 +173,7 @@ class Recovering:
                 intent = Intent(asked=asked, tokens=self._tokens(bench))
                 write_intent(self.folder, intent)
                 self._keep_bridges(bench)
-            refuse_other_intent(self.folder, intent, asked)
+            refuse_other(self.folder, intent.asked, asked)
             text = ",".join(map(str, intent.tokens))
         tokens = self.ranks.share("tokens", text).split(",")
         if isinstance(bench.bridging, Bridging):  # all begin with those of the first process

@@ -19,13 +19,13 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.pruning.surgery import parameters_by_plan
+from pruning_kit.runs.intents import refuse_other
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.recoveries import remove_weights
 from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
 from pruning_kit.runs.shrinkings import (
     Shrinking,
     read_shrinking,
-    refuse_other_shrinking,
     write_shrinking,
 )
 from pruning_kit.runs.store import RunFolder
@@ -187,7 +187,7 @@ class Shrinker:
             write_shrinking(self.folder, begun)
             for stage in course.stages:
                 self.observer.say(f"To {stage.what}: about {stage.seconds:,.0f} seconds.")
-        refuse_other_shrinking(self.folder, begun, asked)
+        refuse_other(self.folder, begun.asked, asked)
         return begun
 
     def _asked(self, bench: Workbench) -> dict[str, str]:
