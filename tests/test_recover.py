@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import itertools
 import shutil
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +25,8 @@ from pruning_kit.machine import disk
 from pruning_kit.plans.distilled import Amount
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.distillation.training import State, Training
+from pruning_kit.pruning.distillation.pace import Pace, amount_within
+from pruning_kit.pruning.distillation.training import Alone, State, Training
 from pruning_kit.pruning.recovered import pruned_copy
 from pruning_kit.runs.intents import read_intent
 from pruning_kit.runs.ranks import Ranks
@@ -35,6 +38,8 @@ from pruning_kit.sweeps.recover import Goal, Recovering
 from pruning_kit.sweeps.recovering import make_or_refuse
 from pruning_kit.sweeps.settings import DistillationSettings, SweepSettings
 from pruning_kit.sweeps.shelf import Shelf
+from pruning_kit.sweeps.workbench import Workbench
+from pruning_kit.walk.estimates import WindowCost
 
 FAST = ("--sequences", "4", "--rate", "0.01")
 BRIEF = ("--remove", "1+2", "--tokens", "4k", *FAST)
@@ -243,6 +248,63 @@ def test_a_resumed_command_keeps_the_tokens_that_minutes_became(writer, tmp_path
         **writer.settings, output=folder, resume=True, distillation=resumed.settings.distillation
     )
     assert str(resumed.carry_out()[2]) == f"1+2~distilled:{tokens / 1000:g}k"
+
+
+def test_minutes_bound_the_windows_that_are_measured_and_a_resumed_command_keeps_them(
+    writer, tmp_path, monkeypatch
+):
+    """A second for a window in all its forms, a fifth of half a minute for them all: six."""
+    rows = 2 * 4 + 3 * 2 + 5  # calls of blocks, and heads
+    monkeypatch.setattr(Workbench, "cost_per_window", lambda *_: WindowCost(1 / rows, 1 / rows))
+    monkeypatch.setattr("pruning_kit.sweeps.recover.MIN_WINDOWS", 2)
+    goal, folder = Goal.parse(None, 0.5, None, adapters=False), tmp_path / "run"
+    found = Amount(4000), Pace(1e-5, 1e-5, 1e-3)
+    monkeypatch.setattr("pruning_kit.sweeps.recover.amount_within", lambda *_: found)
+    said = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "go_on", interrupted)
+        stopped = begin(writer, folder, goal)
+        patch.setattr(stopped.observer, "say", said.append)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.carry_out()
+    assert said == [
+        "The first 6 of 79 windows are measured at the end, so that 0.5 minutes leave time to "
+        "train."
+    ]
+    monkeypatch.setattr(Workbench, "cost_per_window", lambda *_: WindowCost(1.0, 1.0))
+    resumed = begin(writer, folder, goal)
+    resumed.settings = replace(resumed.settings, resume=True)
+    run, _, _ = resumed.carry_out()
+    assert run.facts.protocol.max_windows == 6
+    assert run.nll().shape[1] == 6
+
+
+def test_windows_that_were_asked_for_are_all_measured(writer, tmp_path, monkeypatch):
+    monkeypatch.setattr("pruning_kit.sweeps.recover.MIN_WINDOWS", 2)
+    found = Amount(4000), Pace(1e-5, 1e-5, 1e-3)
+    monkeypatch.setattr("pruning_kit.sweeps.recover.amount_within", lambda *_: found)
+    recovering = begin(writer, tmp_path / "run", Goal.parse(None, 0.0001, None, adapters=False))
+    recovering.settings = replace(recovering.settings, max_windows=9)
+    assert recovering.carry_out()[0].facts.protocol.max_windows == 9
+
+
+class SecondOfTwo(Alone):
+    """A process that is told what the first one found."""
+
+    def __init__(self, told: Sequence[float]):
+        self.told = iter(told)
+
+    def first(self, value: float) -> float:
+        return next(self.told)
+
+
+def test_processes_that_train_together_take_the_amount_that_the_first_one_finds(writer):
+    bench = open_workbench(**writer.settings)
+    student = pruned_copy(bench.decoder, Plan.parse("1+2"), {})
+    together = SecondOfTwo([60.0, 50_000, 55.0, 43_210])
+    learning = replace(bench.learning, together=together)
+    amount, _ = amount_within(0.001, learning, student)
+    assert amount == Amount(43_000)
 
 
 def interrupted(*_):

@@ -91,7 +91,7 @@ def recover(
 
     [bold]Examples[/]
 
-      python main.py recover --model demo --remove 1+4 --max-windows 60 --out ./smaller
+      python main.py recover --model demo --remove 1+4 --out ./smaller
       pruning-kit recover --run results/RUN --size 2 --tokens 8M --out ./smaller
       torchrun --nproc-per-node 2 -m pruning_kit recover --remove 1+4 --tokens 32M --out ./smaller
     """

@@ -16,11 +16,13 @@ INTENT_FILE = "intent.json"
 
 
 class Intent(Struct, frozen=True, kw_only=True):
-    """What was asked for, and the tokens that came of it."""
+    """What was asked for, and what came of it."""
 
     asked: dict[str, str]
     tokens: tuple[Count, ...]
     """Of each training, the longest last: where minutes were asked for, by a trial."""
+    max_windows: Count | None = None
+    """Of each text, which are measured at the end; None: all that were asked for."""
 
 
 def refuse_taken(folder: Path, resume: bool) -> None:

@@ -30,8 +30,6 @@ LEAST_EVALUATIONS, EVALUATIONS_PER_BLOCK = 24, 4
 """Of a search."""
 RESULT_ROWS = 4
 """Whole, as cut, bridged, distilled."""
-TIMED_WINDOWS = 4
-"""At once, for an estimate: one alone takes longer than its share."""
 SUMS_OF_A_BLOCK, SUMS_OF_A_GAP = 3, 1
 """What fitting adds up for each block before gaps and for each gap, in calls of a block."""
 REPORT_S = 15.0
@@ -106,11 +104,7 @@ class Planner:
 
     @cached_property
     def _cost(self) -> WindowCost:
-        """Of a window of one text, by some that follow the first, which may have another shape."""
-        n_windows = len(self.bench.texts["reported"].windows)
-        first = min(1, n_windows - 1)
-        end = max(first + 1, min(first + TIMED_WINDOWS, n_windows - 1))
-        return self.bench.cost_per_window("reported", range(first, end))
+        return self.bench.cost_per_usual_window()
 
     @property
     def _whole_s(self) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from pruning_kit.errors import PlanError, RunError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import window_sizes
+from pruning_kit.intervals.windows import MIN_WINDOWS
 from pruning_kit.machine.devices import using_threads
 from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.distilled import ADAPTERS, Amount, count
@@ -23,7 +24,6 @@ from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.pruning.distillation.distilled import forms_of
 from pruning_kit.pruning.distillation.pace import Pace, amount_within, pace_of
 from pruning_kit.pruning.distillation.settings import DistillationSettings
-from pruning_kit.pruning.distillation.training import Alone
 from pruning_kit.pruning.recovered import pruned_copy
 from pruning_kit.pruning.surgery import count_parameters
 from pruning_kit.runs.facts import NLL
@@ -57,6 +57,8 @@ FIRST_TOKENS = 250_000
 """Of the first of several trainings."""
 LONGEST = 8_000_000
 """Tokens of the last of several, where nothing bounds them."""
+MEASURED_SHARE = 0.2
+"""Of the minutes, at the end, where nobody says how many windows."""
 LONG_S = 60.0
 """A time that is told beforehand."""
 
@@ -134,8 +136,7 @@ class Recovering:
         Raises:
             PruningKitError: if anything asked for cannot be had.
         """
-        bench = self._open()
-        amounts = self._amounts(bench)
+        bench, amounts = self._begin(self._open())
         asked = self.trained = self._train(bench, amounts)
         proposer = Together((parse(f"{self.plan} {asked}"),))
         run, bench = open_run(self.settings, bench, proposer, self.ranks, begun=True)
@@ -157,28 +158,62 @@ class Recovering:
             self.ranks.local_rank,
         )
         bench = prepare(found, self.observer, threads_of(self.ranks))
+        bench.check_learning()
         shelf = Shelf(self.folder, bench.loaded.saved_dtype, writes=self.ranks.leads)
-        bench = bench.in_run(bench.threads, shelf, Kept(self.folder), self.ranks)
+        return bench.in_run(bench.threads, shelf, Kept(self.folder), self.ranks)
+
+    def _begin(self, bench: Workbench) -> tuple[Workbench, list[Amount]]:
+        """What to measure on, and the trainings to make, each longer than the one before.
+
+        As a stopped one set out, or by timings here, which are kept.
+        """
+        asked = self._asked(bench)
+        intent = read_intent(self.folder) if self.settings.resume else None
+        if intent is None:
+            bench, tokens = self._set_out(bench, asked)
+        else:
+            refuse_other(self.folder, intent.asked, asked)
+            bench, tokens = self._measuring(bench, intent.max_windows), intent.tokens
+        if isinstance(bench.bridging, Bridging):  # all begin with those of the first process
+            bridges.restore(self.folder, bench.bridging)
+        return bench, [Amount(one, self.goal.adapters) for one in tokens]
+
+    def _set_out(
+        self, bench: Workbench, asked: dict[str, str]
+    ) -> tuple[Workbench, tuple[int, ...]]:
+        """Decide by timings, in which all processes take part; the first one keeps what it is."""
+        n_windows = self._max_windows(bench) if self.ranks.leads else None
+        n_windows = int(self.ranks.share("windows", str(n_windows or 0))) or None
+        bench = self._measuring(bench, n_windows)
+        # the bridges of the others are for the timing alone: later they take those of the first
+        tokens = self._tokens(bench if self.ranks.leads else replace(bench))
+        if self.ranks.leads:
+            write_intent(self.folder, Intent(asked=asked, tokens=tokens, max_windows=n_windows))
+            self._keep_bridges(bench)
+        self.ranks.wait_for_all("set out")
+        return bench, tokens
+
+    def _measuring(self, bench: Workbench, max_windows: int | None) -> Workbench:
+        """On so many windows of each text, and with the bridges that another run has."""
+        bench = bench if max_windows is None else bench.with_windows(max_windows)
         if self.bridges_from is not None and isinstance(bench.bridging, Bridging):
             bridges.restore(self.bridges_from, bench.bridging)
         return bench
 
-    def _amounts(self, bench: Workbench) -> list[Amount]:
-        """The trainings to make, each longer than the one before; the first process decides."""
-        text = None
-        if self.ranks.leads:
-            asked = self._asked(bench)
-            intent = read_intent(self.folder) if self.settings.resume else None
-            if intent is None:
-                intent = Intent(asked=asked, tokens=self._tokens(bench))
-                write_intent(self.folder, intent)
-                self._keep_bridges(bench)
-            refuse_other(self.folder, intent.asked, asked)
-            text = ",".join(map(str, intent.tokens))
-        tokens = self.ranks.share("tokens", text).split(",")
-        if isinstance(bench.bridging, Bridging):  # all begin with those of the first process
-            bridges.restore(self.folder, bench.bridging)
-        return [Amount(int(one), self.goal.adapters) for one in tokens]
+    def _max_windows(self, bench: Workbench) -> int | None:
+        """Of each text, that leave time to train; None: all that were asked for."""
+        if self.goal.seconds is None or self.settings.max_windows is not None:
+            return None
+        longest = max(len(text.windows) for text in bench.texts.values())
+        affordable = int(MEASURED_SHARE * self.goal.seconds / self._per_window_s(bench))
+        n_windows = max(MIN_WINDOWS, affordable)
+        if n_windows >= longest:
+            return None
+        self.observer.say(
+            f"The first {n_windows} of {longest} windows are measured at the end, so that "
+            f"{self.goal.seconds / 60:g} minutes leave time to train."
+        )
+        return n_windows
 
     def _asked(self, bench: Workbench) -> dict[str, str]:
         """What has to agree for a stopped recovery to be gone on with."""
@@ -196,7 +231,7 @@ class Recovering:
             "text": texts.training and texts.training.sha256,
             "context": context,
             "stride": stride,
-            "bos": bench.learning.bos,
+            "bos": bench.texts["reported"].bos,
             **asdict(training),
         }
         return {name: str(value) for name, value in asked.items()}
@@ -228,24 +263,27 @@ class Recovering:
 
     def _longest(self, bench: Workbench, student: Decoder) -> tuple[int, Pace]:
         """Tokens of the longest training, and the pace of its batches."""
-        goal, alone = self.goal, replace(bench.learning, together=Alone(), clock=self.clock)
+        goal, learning = self.goal, replace(bench.learning, clock=self.clock)
         if goal.seconds is None:
             amount = goal.amount or Amount(LONGEST, goal.adapters)
-            return amount.tokens, pace_of(alone, student, amount)
+            return amount.tokens, pace_of(learning, student, amount)
         left = goal.seconds - (self.clock() - self.began) - self._afterwards_s(bench)
         if goal.nats is not None:
             left /= 2  # so long are all trainings before the longest one
-        amount, pace = amount_within(left * self.ranks.size, alone, student, goal.adapters)
+        amount, pace = amount_within(left, learning, student, goal.adapters)
         return amount.tokens, pace
 
     def _afterwards_s(self, bench: Workbench) -> float:
         """Seconds of measuring, verifying and saving."""
-        kept = bench.n_blocks - self.plan.size
-        calls = 2 * bench.n_blocks + 3 * kept
-        per_window = bench.cost_per_window("reported", range(1)).seconds(1, calls, 5)
-        n_windows = sum(len(text.windows) for text in bench.texts.values())
+        n_windows = max(len(text.windows) for text in bench.texts.values())
         n_bytes = 4 * count_parameters(bench.decoder.model)
-        return n_windows * per_window + SAVING_S + n_bytes / SAVED_BYTES_PER_S
+        return n_windows * self._per_window_s(bench) + SAVING_S + n_bytes / SAVED_BYTES_PER_S
+
+    def _per_window_s(self, bench: Workbench) -> float:
+        """Seconds for a window of each text: the whole model twice, and the plan in three forms."""
+        calls = 2 * bench.n_blocks + 3 * (bench.n_blocks - self.plan.size)
+        n_texts = len(bench.texts)
+        return n_texts * bench.cost_per_usual_window().seconds(1, calls, 5) / self.ranks.size
 
     def _train(self, bench: Workbench, amounts: Sequence[Amount]) -> Variant:
         """The training whose model is best; it is on the shelf, or all are refused there."""

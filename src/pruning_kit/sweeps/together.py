@@ -39,6 +39,10 @@ class Distributed:
         dist.all_reduce(total)
         return total.item()
 
+    def first(self, value: float) -> float:
+        """The number that the first process has."""
+        return self.sum_of(value if self.rank == 0 else 0.0)
+
     def wait(self) -> None:
         """Return when every process has called this."""
         self._join()

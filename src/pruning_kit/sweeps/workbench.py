@@ -34,12 +34,15 @@ from pruning_kit.sweeps.learning import check_learning, learning_of
 from pruning_kit.sweeps.measured import Measured
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
-from pruning_kit.sweeps.texts import FoundTexts
+from pruning_kit.sweeps.texts import FoundTexts, prepare_texts
 from pruning_kit.sweeps.together import Distributed
 from pruning_kit.walk.batching import choose_batch_size, sums_within_memory
 from pruning_kit.walk.estimates import WindowCost, measure_cost
 from pruning_kit.walk.kernel import Kernel
 from pruning_kit.walk.measures import NLL, Measure
+
+TIMED_WINDOWS = 4
+"""At once, for an estimate: one alone takes longer than its share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,12 @@ class Workbench:
         """The same in a run, which says how many threads, keeps what is made, and is shared."""
         together = Distributed(ranks, self.device) if ranks.size > 1 else None
         return replace(self, threads=threads, shelf=shelf, keeping=keeping, together=together)
+
+    def with_windows(self, max_windows: int) -> Workbench:
+        """The same with the first windows of each text alone; nothing that was fitted is in it."""
+        settings = replace(self.settings, max_windows=max_windows)
+        texts = prepare_texts(settings, self.found_texts.by_role, self.loaded, self.observer)
+        return replace(self, settings=settings, texts=texts)
 
     @property
     def chosen_on(self) -> PreparedText:
@@ -317,6 +326,13 @@ class Workbench:
         inputs = self.texts[role].tensors(windows.start, windows.stop)
         with using_threads(self.threads):
             return measure_cost(self.kernel, *inputs)
+
+    def cost_per_usual_window(self) -> WindowCost:
+        """Of the reported text, by some that follow the first, which may have another shape."""
+        n_windows = len(self.texts["reported"].windows)
+        first = min(1, n_windows - 1)
+        end = max(first + 1, min(first + TIMED_WINDOWS, n_windows - 1))
+        return self.cost_per_window("reported", range(first, end))
 
     @cached_property
     def prompt_ids(self) -> list[int]:

@@ -77,16 +77,18 @@ def amount_within(
 ) -> tuple[Amount, Pace]:
     """The longest training that a time allows, by two trials: batches hang on the length.
 
+    Processes that train together try it together; what the first one finds holds for all.
+
     Raises:
         PlanError: if it allows none.
     """
-    kind = learning.whole.device.type
+    kind, first = learning.whole.device.type, learning.together.first
     amount = Amount(FIRST_GUESS.get(kind, FIRST_GUESS["cpu"]), adapters)
     began = learning.clock()
     for _ in range(2):
         pace = pace_of(learning, student, amount)
-        left = seconds - (learning.clock() - began)
-        tokens = pace.tokens(left, learning.settings.share_written)
+        left = first(seconds - (learning.clock() - began))
+        tokens = int(first(pace.tokens(left, learning.settings.share_written)))
         if tokens < LEAST_TOKENS:
             raise PlanError(
                 f"cannot distil in what is left of the time: {max(0.0, left):.0f} seconds are "

@@ -72,6 +72,9 @@ class Together(Protocol):
     def sum_of(self, value: float) -> float:
         """The sum of a number over all processes, the same to the bit in each."""
 
+    def first(self, value: float) -> float:
+        """The number that the first process has."""
+
     def wait(self) -> None:
         """Return when every process has called this."""
 
@@ -86,6 +89,10 @@ class Alone:
 
     def sum_of(self, value: float) -> float:
         """It is its own sum."""
+        return value
+
+    def first(self, value: float) -> float:
+        """It is the first."""
         return value
 
     def wait(self) -> None:
@@ -199,7 +206,7 @@ class Training:
         return total
 
     def try_step(self, step: int) -> None:
-        """Make a step alone, to time it."""
+        """Make a step, to time it."""
         self._step(step)
 
     def _gradients(self, tokens_BT: Tensor, n_tokens: int) -> Tensor:
