@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from bridging import little_text, plain_nll
+from hypothesis import given
+from hypothesis.strategies import floats, integers, tuples
 from test_kills import KILLER, fsync_counts  # noqa: F401 - the latter is a fixture
 from transformers import AutoModelForCausalLM
 from writers import CONTEXT, Writer, save_writer
@@ -102,8 +105,7 @@ def rounding_writer(tmp_path_factory) -> Writer:
 @pytest.fixture(scope="module")
 def done(rounding_writer, tmp_path_factory) -> Done:
     folder = tmp_path_factory.mktemp("done") / "out"
-    kept = folder.with_name("kept.txt")
-    code, said = recover(rounding_writer, *BRIEF, "--keep-text", kept, "--out", folder)
+    code, said = recover(rounding_writer, *BRIEF, "--out", folder)
     assert code == 0, said
     return Done(folder, said)
 
@@ -176,24 +178,57 @@ def test_recipe_and_card_say_what_was_trained_on_what(done):
     assert details["begun with"] == "bridges"
     assert details["read"] == "calibration.txt (fitting part) and calibration.txt (selection part)"
     assert details["watched"] == "calibration.txt (tuning part), 16 windows"
-    assert details["share written by the whole model"] == 0.5
+    assert details["share written by the whole model"] == details["tokens it wrote"] == 0
     assert (details["seed"], details["sequences in a step"]) == (0, 4)
-    assert details["tokens read"] == 4096 and details["tokens it wrote"] == 2048
+    assert details["tokens read"] == 4096
     card = (done.folder / "README.md").read_text(encoding="utf-8")
     assert "calibration.txt (fitting part) and calibration.txt (selection part)" in card
     assert "To compare what training left alone with the base model, bit for bit:" in card
     assert "To make it again" not in card
 
 
-def test_what_the_whole_model_wrote_is_kept_a_line_for_each_sequence(done):
-    lines = done.folder.with_name("kept.txt").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 2048 // CONTEXT
+def test_what_the_whole_model_wrote_is_kept_a_line_for_each_sequence(writer, tmp_path):
+    words = (*BRIEF, "--text", "self", "--keep-text", tmp_path / "kept.txt")
+    code, said = recover(writer, *words, "--out", tmp_path / "out")
+    assert code == 0, said
+    lines = (tmp_path / "kept.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 4096 // CONTEXT
     assert all(len(line.split()) == CONTEXT for line in lines)
+    details = read_recipe(tmp_path / "out").recovery.details
+    assert details["prompts from"].startswith("calibration.txt (fitting part) and ")
+    assert details["share written by the whole model"] == 1.0
+
+
+def test_where_nothing_had_to_be_written_no_file_is_kept_and_that_is_said(writer, tmp_path):
+    kept = tmp_path / "kept.txt"
+    code, said = recover(writer, *BRIEF, "--keep-text", kept, "--out", tmp_path / "out")
+    assert code == 0, said
+    assert not kept.exists()
+    assert f"There is no {kept}: the whole model wrote nothing, since the text at hand is" in said
+
+
+def test_mixed_text_is_written_where_the_text_at_hand_is_short_of_what_is_read():
+    mixed, own, other = (DistillationSettings(train_on=name) for name in ("mixed", "self", "x"))
+    assert [mixed.share_written(tokens, 100) for tokens in (50, 100, 125, 200, 800)] == [
+        *(0.0, 0.0, pytest.approx(0.2), 0.5, 0.5)
+    ]
+    assert own.share_written(50, 100) == 1.0 and other.share_written(800, 100) == 0.0
+
+
+@given(
+    seconds=floats(0.0, 1e5),
+    pace=tuples(floats(1e-7, 1e-2), floats(0.0, 1e-2), floats(0.0, 50.0)),
+    at_hand=integers(1, 10**7),
+)
+def test_a_pace_gives_the_most_tokens_that_fit_into_nine_tenths_of_a_time(seconds, pace, at_hand):
+    share = partial(DistillationSettings().share_written, at_hand=at_hand)
+    found = Pace(*pace).tokens(seconds, share)
+    assert Pace(*pace).seconds(found + 1, share) > 0.9 * seconds
+    assert found == 0 or Pace(*pace).seconds(found, share) <= 0.9 * seconds
 
 
 def test_no_state_of_a_training_is_left_when_it_is_done(done):
-    left = files_in(Path(f"{done.folder}-run") / "recoveries" / "trainings")
-    assert left == {"written.safetensors"}
+    assert files_in(Path(f"{done.folder}-run") / "recoveries" / "trainings") == set()
 
 
 class Ticking:
@@ -353,7 +388,6 @@ def test_adapters_are_merged_into_a_folder_of_the_usual_shape(writer, tmp_path):
 @pytest.mark.parametrize(
     ("named", "key", "read", "share"),
     [
-        ("self", "prompts from", "calibration.txt (fitting part) and ", 1.0),
         ("calibration", "read", "calibration.txt (fitting part) and ", 0.0),
         ("other", "read", "other.txt", 0.0),
     ],
@@ -685,9 +719,7 @@ def test_a_state_comes_back_whole_or_not_at_all(writer, tmp_path):
         assert kept.load(variant, identity) is None, length
 
 
-@pytest.mark.parametrize(
-    "other", [{"seed": 1}, {"train_on": "calibration"}, {"train_on": "self"}], ids=str
-)
+@pytest.mark.parametrize("other", [{"seed": 1}, {"train_on": "self"}], ids=str)
 def test_a_state_of_another_training_is_not_gone_on_with(writer, tmp_path, other):
     kept, variant, identity, _ = states(writer, tmp_path)
     another = states(writer, tmp_path / "another", **other)[2]

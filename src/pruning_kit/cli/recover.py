@@ -183,7 +183,7 @@ def _finish(
     figures = save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
     if keep_text is not None:
         assert recovering.trained is not None
-        disk.write_file(keep_text, written_text(bench, recovering.trained))
+        _keep_text(written_text(bench, recovering.trained), keep_text)
     numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
     made = made_of(variant, bench)
     checks = export(
@@ -205,6 +205,16 @@ def _finish(
     out.say(f"The run is saved in {run.folder}: {', '.join(['results.csv', 'run.json', *drawn])}")
     program = str(ctx.find_root().info_name)
     out.show_line(f"Next: {program} report {quoted(str(run.folder))} --format html")
+
+
+def _keep_text(text: str, path: Path) -> None:
+    if text:
+        disk.write_file(path, text)
+        return
+    notes.say(
+        f"There is no {path}: the whole model wrote nothing, since the text at hand is longer "
+        "than what was read. Ask for --text self."
+    )
 
 
 def _what_training_did(recovering: Recovering, bench: Workbench, variant: Variant) -> str:

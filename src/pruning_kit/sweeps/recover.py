@@ -244,7 +244,7 @@ class Recovering:
             student = pruned_copy(bench.decoder, self.plan, forms)
             student.model.to(bench.learning.whole.device)
             longest, pace = self._longest(bench, student)
-        share = self.settings.distillation.share_written
+        share = bench.learning.share_written
         tokens = (longest,) if self.goal.nats is None else _doubling(longest)
         seconds = sum(pace.seconds(one, share) for one in tokens)
         if seconds > LONG_S:
@@ -308,7 +308,7 @@ def check_kept_text(path: Path, training: DistillationSettings) -> None:
         PlanError: if it writes nothing.
         RunError: if the file cannot be written.
     """
-    if not training.share_written:
+    if not training.writes:
         raise PlanError(
             f"cannot keep in {path} what the whole model writes: it writes nothing with `train_on` "
             f"{training.train_on}. Leave out `keep_text`, or learn from self or mixed text."
@@ -319,11 +319,11 @@ def check_kept_text(path: Path, training: DistillationSettings) -> None:
 
 
 def written_text(bench: Workbench, trained: Variant) -> str:
-    """What the whole model wrote for a training, a line for each sequence."""
+    """What the whole model wrote for a training, a line for each sequence; empty if nothing."""
     learning = bench.learning
     assert trained.recovery is not None
     rows_KT = learning.mixture(learning.schedule(Amount.of(trained.recovery))).written_KT
-    texts = bench.loaded.tokenizer.batch_decode(rows_KT.tolist())
+    texts = [bench.loaded.tokenizer.decode(row) for row in rows_KT.tolist()]
     return "".join(f"{' '.join(text.split())}\n" for text in texts)
 
 

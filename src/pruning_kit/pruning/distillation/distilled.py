@@ -102,9 +102,13 @@ class Learning:
             amount.tokens, self.shape, settings.sequences, settings.rate, amount.adapters
         )
 
+    def share_written(self, tokens: int) -> float:
+        """Share that the whole model writes of so many tokens."""
+        return self.settings.share_written(tokens, len(self.text_N))
+
     def mixture(self, schedule: Schedule) -> Mixture:
         """What a schedule reads; what is to be written for it is written now."""
-        share = self.settings.share_written
+        share = self.share_written(schedule.tokens)
         n_written = math.ceil(schedule.steps * schedule.sequences * share)
         n_written = min(n_written, max(1, MOST_WRITTEN // schedule.length))
         written = self.write(n_written, schedule.length) if share else np.zeros((0, 1), np.int32)
@@ -229,8 +233,8 @@ def _details(
     return {
         "loss": "Kullback-Leibler divergence from the whole model, temperature 1",
         "begun with": "bridges" if bridged else "the model as cut",
-        "prompts from" if settings.share_written == 1 else "read": learning.text_title,
-        "share written by the whole model": settings.share_written,
+        "prompts from" if training.mixture.share == 1 else "read": learning.text_title,
+        "share written by the whole model": training.mixture.share,
         "tokens it wrote": training.mixture.written_KT.size,
         "tokens read": end.tokens,
         "tokens read until the best look": best.tokens,

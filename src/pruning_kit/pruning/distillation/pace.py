@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pruning_kit.errors import PlanError
@@ -22,6 +24,14 @@ SURE = 0.9
 """Share of a time that is planned for, since paces vary."""
 
 
+Share = Callable[[int], float]
+"""Of some tokens, that the whole model writes."""
+
+
+START_AND_WHOLE = 2
+"""Looks beside those of the training: at the start, and at the whole model."""
+
+
 class Pace(NamedTuple):
     """Seconds that parts of a distillation take."""
 
@@ -32,20 +42,24 @@ class Pace(NamedTuple):
     look_s: float
     """Of a look at the unseen text."""
 
-    def seconds(self, tokens: int, share_written: float) -> float:
+    def seconds(self, tokens: int, share_written: Share) -> float:
         """Of a training on so many tokens."""
-        n_written = min(tokens * share_written, MOST_WRITTEN)
+        n_written = min(tokens * share_written(tokens), MOST_WRITTEN)
         read_s = tokens * self.read_s
-        looks_s = max((LEAST_LOOKS + 1) * self.look_s, LOOKED_AT * read_s)
-        return read_s + n_written * self.written_s + looks_s
+        looks_s = max(LEAST_LOOKS * self.look_s, LOOKED_AT * read_s)
+        return read_s + n_written * self.written_s + looks_s + START_AND_WHOLE * self.look_s
 
-    def tokens(self, seconds: float, share_written: float) -> int:
+    def tokens(self, seconds: float, share_written: Share) -> int:
         """That can be read in a time; 0 if it is over before a first one."""
-        left = (SURE - LOOKED_AT) * seconds - (LEAST_LOOKS + 1) * self.look_s
-        both = left / (self.read_s + share_written * self.written_s)
-        if both * share_written > MOST_WRITTEN:
-            both = (left - MOST_WRITTEN * self.written_s) / self.read_s
-        return max(0, int(both))
+        longest = int(seconds / self.read_s)
+        return max(
+            0,
+            bisect_right(
+                range(1, longest + 1),
+                SURE * seconds,
+                key=lambda tokens: self.seconds(tokens, share_written),
+            ),
+        )
 
 
 def pace_of(learning: Learning, student: Decoder, amount: Amount) -> Pace:
@@ -59,7 +73,7 @@ def pace_of(learning: Learning, student: Decoder, amount: Amount) -> Pace:
     schedule, model = learning.schedule(amount), learning.whole.model
     stopwatch = Stopwatch(learning.clock, device_sync(model.device))
     seconds, written_s = stopwatch.seconds, 0.0
-    if learning.settings.share_written:
+    if learning.settings.writes:
         writer = Writer(model, choose_at_once(model, schedule.length), schedule.length, seed=0)
         prompts_BT = prompts(learning.text_N, writer.at_once, schedule.length, seed=0)
         writer.go_on(prompts_BT, n_steps=TRIAL_STEPS)
@@ -88,7 +102,7 @@ def amount_within(
     for _ in range(2):
         pace = pace_of(learning, student, amount)
         left = first(seconds - (learning.clock() - began))
-        tokens = int(first(pace.tokens(left, learning.settings.share_written)))
+        tokens = int(first(pace.tokens(left, learning.share_written)))
         if tokens < LEAST_TOKENS:
             raise PlanError(
                 f"cannot distil in what is left of the time: {max(0.0, left):.0f} seconds are "

@@ -14,6 +14,8 @@ from pruning_kit.errors import PlanError
 
 TRAINING = "Distillation"
 MIXED, SELF, CALIBRATION = "mixed", "self", "calibration"
+MOST_OF_MIXED = 0.5
+"""Share that is written."""
 WATCHED = "watched"
 NATS_OF_WHOLE = "nats per token there of the whole model"
 """Names of details that are said of a training: the text that it is scored on."""
@@ -26,8 +28,8 @@ class DistillationSettings:
 
     train_on: str = _training(
         MIXED,
-        "mixed (half calibration text, half text that the whole model writes itself), self, "
-        "calibration, a text file, or a Hub dataset.",
+        "mixed (calibration text, and up to a half that the whole model writes itself where that "
+        "would have to be read again), self, calibration, a text file, or a Hub dataset.",
         name="text",
     )
     rate: float | None = _training(
@@ -47,9 +49,22 @@ class DistillationSettings:
     )
 
     @property
-    def share_written(self) -> float:
-        """Share of sequences that the whole model writes itself."""
-        return {MIXED: 0.5, SELF: 1.0}.get(self.train_on, 0.0)
+    def writes(self) -> bool:
+        """Whether the whole model may write some of what is read."""
+        return self.train_on in (MIXED, SELF)
+
+    def share_written(self, tokens: int, at_hand: int) -> float:
+        """Share of sequences that the whole model writes itself.
+
+        Mixed text is written where the text at hand would have to be read again, up to a half.
+
+        Args:
+            tokens: to be read.
+            at_hand: tokens of the calibration text.
+        """
+        if self.train_on == MIXED:
+            return min(MOST_OF_MIXED, max(0.0, 1 - at_hand / tokens))
+        return float(self.train_on == SELF)
 
     @property
     def reads_calibration(self) -> bool:
