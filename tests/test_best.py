@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from known_costs import known_costs
 
 from pruning_kit.cli.request import Mode, Request
 from pruning_kit.errors import PlanError
@@ -20,16 +21,16 @@ from pruning_kit.search.together import Together
 
 def rounds(text: str, cost, n_blocks: int = 4):
     """What is asked for, round by round, where `cost` tells what a variant costs."""
-    asking, costs, found = Together((parse(text),)).propose(n_blocks), {}, []
+    asking, prices, found = Together((parse(text),)).propose(n_blocks), {}, []
     asked = next(asking)
     while True:
         found.append(list(asked))
-        costs |= {variant: cost(variant) for variant in asked}
+        prices |= {variant: cost(variant) for variant in asked}
         for variant in asked:  # as a sweep measures plans bridged too
             if variant.recovery is None and variant.plan.removed:
-                costs[Variant(variant.plan, BRIDGED)] = cost(Variant(variant.plan, BRIDGED))
+                prices[Variant(variant.plan, BRIDGED)] = cost(Variant(variant.plan, BRIDGED))
         try:
-            asked = asking.send(costs)
+            asked = asking.send(known_costs(prices))
         except StopIteration:
             return found
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from bridging import reference
 from families import N_BLOCKS, random_tokens, tiny_model
+from known_costs import known_costs
 from tiny import TEXT, save_tiny_gpt2
 from torch.distributed import TCPStore
 
@@ -164,7 +165,8 @@ def test_the_least_important_are_the_lowest_scores_and_of_runs_the_lowest_run():
 def test_without_sizes_a_ranking_proposes_each_up_to_half():
     asking = Together((parse("influence"),)).propose(6)
     assert next_round(asking) == [Variant()]
-    costs = type("Costs", (dict,), {"scores": {"influence": [[5.0, 1.0, 2.0, 3.0, 4.0, 6.0]]}})()
+    costs = known_costs({Variant(): 1.0})
+    costs.scores["influence"] = [[5.0, 1.0, 2.0, 3.0, 4.0, 6.0]]
     assert next_round(asking, costs) == Scoring(("influence",))
     plans = [variant.plan for variant in next_round(asking, costs)]
     assert plans == [Plan((1,)), Plan((1, 2)), Plan((1, 2, 3))]
@@ -198,11 +200,17 @@ def run(bench, tmp_path_factory):
 
 
 def test_a_sweep_measures_what_its_rankings_propose_and_keeps_their_scores(bench, tmp_path):
-    run = sweep("influence:2 angular:3", bench, tmp_path / "run")
+    run = sweep("influence,angular:2 angular:3", bench, tmp_path / "run")
     scores = {name: facts.scores for name, facts in run.rankings.items()}
     assert set(scores) == {"influence", "angular", "magnitude"}
-    wanted = {least_important(scores["influence"], 2), least_important(scores["angular"], 3)}
-    assert set(run.plans) == {Plan(), *wanted}
+    wanted = [
+        ("influence:2", "influence", 2),
+        ("angular:2", "angular", 2),
+        ("angular:3", "angular", 3),
+    ]
+    asked = {by: (least_important(scores[name], size),) for by, name, size in wanted}
+    assert set(run.plans) == {Plan(), *(plan for (plan,) in asked.values())}
+    assert {one.proposer: tuple(v.plan for v in one.rows) for one in run.asked} == asked
     text = bench.texts["selection"]
     every = [text.tensors(at, at + 1) for at in range(len(text.windows))]
     assert run.rankings["influence"].tokens == sum(tokens.shape[1] - 1 for tokens, _, _ in every)

@@ -13,12 +13,15 @@ from msgspec import structs
 from tiny import TEXT, save_tiny_gpt2
 from torch.distributed import TCPStore
 
+import benchmarks.searches
+from benchmarks.searches import show_against
 from pruning_kit import analyse, load_run, open_workbench, sweep
 from pruning_kit.cli.console import Console
 from pruning_kit.cli.terminal import TerminalObserver, sweep_table
 from pruning_kit.errors import RunError
 from pruning_kit.findings.searching import search_path
 from pruning_kit.machine.typed import MisfitError
+from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.reporting.contents import build_document
@@ -36,7 +39,7 @@ from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.walk.estimates import WindowCost
 from tests.synthetic_runs import facts_of
 
-SEARCH = "search:1-2,evaluations=12"
+SEARCH = "search:1,2,evaluations=12"
 OTHER_TEXT = "She was sure that he would come, and he came. "
 
 
@@ -129,11 +132,63 @@ def test_candidates_are_no_rows_and_finalists_are(run):
     assert build_document(run, analyse(run)).sections
 
 
-def test_a_row_says_which_search_proposed_its_plan(run):
+def test_a_row_says_who_proposed_it(run):
     by = {row["variant"]: row["proposed_by"] for row in run.rows()}
     assert by.pop("none") is None
-    assert set(by.values()) <= {"singles", "spans", "greedy", "quadratic", "swaps"}
+    assert set(by.values()) == {SEARCH}
     assert list(run.frame().columns)[-1] == "proposed_by"
+
+
+def test_what_several_ask_for_names_them_all_and_what_was_named_by_hand_nobody(bench, tmp_path):
+    run = sweep("sequential spans:1,2,evaluations=30 contiguous,last:2 1+4", bench, tmp_path / "r")
+    by = {row["variant"]: row["proposed_by"] for row in run.rows()}
+    singles = {by[name] for name in "01234"}
+    assert singles == {"sequential", "sequential spans:1,2,evaluations=30"}
+    assert by["1+4"] is None and by["2+3"].split()[0] == "contiguous:2"
+    assert by["3+4"].split()[0] == "last:2"
+
+
+def test_a_table_sets_the_best_of_every_proposer_beside_a_named_set(bench, tmp_path, capsys):
+    run = sweep("spans:2,evaluations=30 influence:1,2 pairs", bench, tmp_path / "run")
+    show_against(run, Plan((1, 3)), Cost.as_cut)
+    head, _, whole, named, *found = capsys.readouterr().out.splitlines()[3:]
+    assert head == (
+        "| removed | proposed by | evaluations | other.txt (chosen on) | ratio | text.txt | ratio |"
+    )
+    assert whole.startswith("| none |  |  |") and named.startswith("| 1+3 | named by hand |  |")
+    means = {role: bench.measure(plans_as_cut(run.plans), role).means() for role in run.roles}
+    best = min((Plan((i, i + 1)) for i in range(4)), key=lambda plan: cost(means, plan))
+    (line,) = [line for line in found if "| spans:2,evaluations=30 |" in line]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[0] == best.short and float(cells[2]) <= 30
+    for role, place in (("selection", 3), ("reported", 5)):
+        ppl, ratio = np.exp(cost(means, best, role)), cells[place + 1]
+        assert float(cells[place]) == pytest.approx(ppl, abs=0.01)
+        assert float(ratio.split()[0]) == pytest.approx(
+            ppl / np.exp(cost(means, Plan((1, 3)), role)), abs=1e-3
+        )
+    assert [line.split("|")[1].count("+") for line in found] == [0, 0, 1, 1, 1]
+    assert sum("| influence:1,2 |" in line for line in found) == 2
+
+
+def cost(means, plan, role="selection"):
+    return means[role][Variant(plan)]
+
+
+def test_a_set_that_a_run_lacks_is_not_compared_with(run, monkeypatch, capsys):
+    def told(*words):
+        monkeypatch.setattr("sys.argv", ["searches", str(run.folder), *words])
+        with pytest.raises(SystemExit, match="2"):
+            benchmarks.searches.main()
+        return capsys.readouterr().err.splitlines()[-1].partition("error: ")[2]
+
+    assert told("--against", "0-3") == (
+        f"cannot compare with 0-3: {run.folder} did not measure it. Sweep with --try 0-3 too."
+    )
+    assert told() == (
+        f"cannot tell what is missed in {run.folder}: it does not hold every set of its 5 blocks. "
+        "Measure --mode combinatorial, or give --against."
+    )
 
 
 def test_finalists_are_the_best_of_each_size_by_the_text_chosen_on(run, bench):
@@ -160,8 +215,7 @@ def test_a_report_shows_what_was_looked_at_and_who_proposed_the_best(run, bench)
     assert f"as much work as {path[-1].evaluations:,.0f} sets on all of the text" in str(section)
     assert path[-1].evaluations < 12
     assert section.table is not None and [row[:3] for row in section.table.rows] == [
-        (str(size.n_removed), size.best.short, run.proposed_by[size.best])
-        for size in analysis.sizes
+        (str(size.n_removed), size.best.short, SEARCH) for size in analysis.sizes
     ]
     assert section.figures == ("search",)
 
@@ -296,8 +350,8 @@ def test_a_terminal_tells_of_a_long_search_and_who_found_the_best(run):
     )
     analysis = analyse(run)
     best = [size.best for size in analysis.sizes]
-    named = ", ".join(f"{plan.short} by {run.proposed_by[plan]}" for plan in best)
-    assert f"; found first: {named}" in sweep_table(run, analysis, None, saved=True).caption
+    named = ", ".join(f"{plan.short} by {SEARCH}" for plan in best)
+    assert f"; proposed: {named}" in sweep_table(run, analysis, None, saved=True).caption
 
 
 # --- the store ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from examples.peel import Peel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_costs import known_costs
 
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
@@ -51,12 +52,12 @@ few = settings(max_examples=50, deadline=None)
 def rounds_of(proposer, n_blocks, cost=len):
     """All rounds of a proposer, its variants costing what a function of their blocks says."""
     asking = proposer.propose(n_blocks)
-    costs, rounds = {}, []
+    prices, rounds = {Variant(): cost(())}, []
     asked = next_round(asking)
     while asked is not None:
         rounds.append(asked)
-        costs.update((variant, cost(variant.plan.removed)) for variant in asked)
-        asked = next_round(asking, costs)
+        prices |= {variant: cost(variant.plan.removed) for variant in asked}
+        asked = next_round(asking, known_costs(prices))
     return rounds
 
 
@@ -428,5 +429,5 @@ def test_a_replay_with_stored_costs_asks_for_the_same(n_stored, seed):
     asking = Together((Peel(3), ShapleyOrders(2))).propose(5)
     asked, n_rounds = next_round(asking), 0
     while asked is not None and stored.keys() >= set(asked):
-        asked, n_rounds = next_round(asking, stored), n_rounds + 1
+        asked, n_rounds = next_round(asking, known_costs(stored)), n_rounds + 1
     assert n_rounds == n_stored and asked == undisturbed[n_stored]

@@ -1,7 +1,7 @@
 """Searches for the best sets of some sizes, carried out on costs that are known beforehand."""
 
 import random
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from pruning_kit.search.costs import Costs
 from pruning_kit.search.limits import bounded_in_minutes, granted, with_minutes
 from pruning_kit.search.proposer import Screening, next_round
 from pruning_kit.search.quadratic import Quadratic
-from pruning_kit.search.replay import replay
+from pruning_kit.search.replay import _answer, replay
 from pruning_kit.search.sized import FINALISTS, WAYS, SizedSearch
 from pruning_kit.search.together import Together
 
@@ -169,6 +169,39 @@ def test_few_windows_are_read_of_what_is_surely_worse():
     costs = carried_out("spans:2", 8, World(8, 1, noise=0.001))
     known = sorted(costs.windows_known(plan) for plan in costs.plans if Variant(plan) not in costs)
     assert known and set(known) <= {8, 9, 10, 11, 12}
+
+
+# --- several at once ---------------------------------------------------------------------------
+
+
+@few
+@given(st.permutations(list(WAYS)), st.integers(0, 100), st.sampled_from([0.0, 0.05]))
+def test_a_search_decides_beside_others_as_it_does_alone(ways, seed, noise):
+    words = [f"{way}:2-3,evaluations=20" for way in ways[:3]]
+    together = carried_out(" ".join([*words, "pairs 1+2+3"]), 7, World(7, seed, noise))
+    for word in words:
+        alone = carried_out(word, 7, World(7, seed, noise))
+        share = together.shares[str(parse(word))]
+        assert share.plans == alone.plans and share.rows == alone.rows
+        assert share.evaluations == alone.evaluations
+        assert dict(share) == dict(alone)
+
+
+def test_nothing_is_measured_twice_for_several_searches():
+    world, rows, screened = World(7, 1, 0.05), [], []
+    costs = Costs(TARGETS, GROUPS)
+    asking = Together((parse("greedy:3"), parse("beam:3"), parse("sequential"))).propose(7)
+    request = next_round(asking)
+    while request is not None:
+        for lacking in costs.lacking(request):
+            _answer(costs, lacking, world)
+            rows += lacking.variants
+            read = [place for group in lacking.windows or () for place in range(*group)]
+            screened += product(lacking.plans, read)
+        request = next_round(asking, costs)
+    assert len(rows) == len(set(rows)) and len(screened) == len(set(screened))
+    assert not set(screened) & set(product(map(Plan, [(n,) for n in range(7)]), range(64)))
+    assert costs.evaluations < sum(share.evaluations for share in costs.shares.values())
 
 
 # --- text forms --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pruning_kit.cli.console import Console
 from pruning_kit.cli.options import spell_settings
 from pruning_kit.findings.analysis import Analysis, latencies
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import Variant
 from pruning_kit.printable import printable
 from pruning_kit.reporting.document import Table
 from pruning_kit.reporting.tables import AGREEMENT, UNCLEAR, of_bridged, plans_table
@@ -173,11 +174,11 @@ def _notes(analysis: Analysis, table: Table) -> Iterator[str]:
 
 
 def _found_by(run: Run, analysis: Analysis) -> Iterator[str]:
-    """The searches that the best of each size come from."""
-    best = [size.best for size in analysis.sizes]
-    found = [f"{plan.short} by {run.proposed_by[plan]}" for plan in best if plan in run.proposed_by]
-    if found:
-        yield f"found first: {', '.join(found)}"
+    """Who proposed the best of each size, where that was found out by searching."""
+    by = {size.best: run.proposed_by.get(Variant(size.best)) for size in analysis.sizes}
+    found = [f"{plan.short} by {name}" for plan, name in by.items() if name]
+    if run.screenings and found:
+        yield f"proposed: {', '.join(found)}"
 
 
 def _left_out(n_plans: int, limit: int, saved: bool) -> Iterator[str]:

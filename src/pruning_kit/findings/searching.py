@@ -18,6 +18,7 @@ from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.runs.facts import NLL
+from pruning_kit.runs.screenings import first_proposals
 from pruning_kit.search.costs import Costs
 from pruning_kit.search.named import parse
 from pruning_kit.search.replay import replay
@@ -85,7 +86,7 @@ def search_path(run: Run) -> tuple[Step, ...]:
             first.setdefault(plan, read)
             more[plan] += more_nats
             tokens[plan] += int(targets_W[places_N].sum())
-    by = run.proposed_by
+    by = first_proposals(run.screenings)
     ratio = {plan: exp(more[plan] / tokens[plan]) for plan in first}
     return tuple(Step(plan, by.get(plan, ""), at, ratio[plan]) for plan, at in first.items())
 

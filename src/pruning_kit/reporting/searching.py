@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pruning_kit.findings.analysis import Analysis
 from pruning_kit.findings.searching import Replayed, Step, is_exhaustive, replayed, search_path
 from pruning_kit.plans.costs import Cost
+from pruning_kit.plans.variant import Variant
 from pruning_kit.reporting.document import Section, Table
 from pruning_kit.reporting.words.numbers import format_ratio, listed, times
 from pruning_kit.runs.results import Run
@@ -51,7 +52,7 @@ def _table(run: Run, analysis: Analysis, path: Sequence[Step]) -> Table:
         (
             str(size.n_removed),
             size.best.short,
-            run.proposed_by.get(size.best, ""),
+            run.proposed_by.get(Variant(size.best), ""),
             f"{looked_at[size.n_removed]:,}",
             format_ratio(analysis.row[size.best].selection_ratio),
             format_ratio(analysis.row[size.best].ppl_ratio.value),

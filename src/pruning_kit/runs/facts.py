@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from pruning_kit.errors import PlanError
-from pruning_kit.machine.typed import Blocks, Count, MisfitError, Place
+from pruning_kit.machine.typed import Blocks, Count, MisfitError, Number, Place
 from pruning_kit.plans.variant import Variant
 
 SCHEMA = 2
@@ -253,10 +253,20 @@ def _places(groups: Sequence[Group]) -> tuple[int, ...]:
     return tuple(place for group in groups for place in range(*group))
 
 
+class AskedFacts(Struct, frozen=True, kw_only=True):
+    """What one of the proposers of a run asked for, see `asked.Asked`."""
+
+    proposer: str
+    variants: tuple[str, ...]
+    evaluations: Number
+
+
 class FinishedFacts(Struct, frozen=True, kw_only=True):
     """The mark of a run whose proposer has nothing more to ask."""
 
     rounds: Count
+    asked: tuple[AskedFacts, ...] = ()
+    """Of each proposer, but for what was named by hand."""
 
 
 class Samples(Struct, frozen=True, kw_only=True):

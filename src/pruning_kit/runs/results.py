@@ -20,12 +20,13 @@ from pruning_kit.plans.costs import Cost, judged_by
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.runs import recoveries
+from pruning_kit.runs.asked import Asked, proposed_by, read_asked
 from pruning_kit.runs.facts import NLL, Role, RoundFacts, RunFacts, Samples
 from pruning_kit.runs.recovered import RecoveredFacts, read_recovered
 from pruning_kit.runs.recoveries import BridgesFacts
 from pruning_kit.runs.rows import COLUMNS, Row, Scored, mode_of, speed_columns
 from pruning_kit.runs.scores import RankingFacts, read_scores
-from pruning_kit.runs.screenings import Screened, first_proposals, read_screenings
+from pruning_kit.runs.screenings import Screened, read_screenings
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.speed import stored_timings
 from pruning_kit.speed.timings import Timings
@@ -61,6 +62,8 @@ class Run:
     """Candidates of a search, which are no rows."""
     rankings: Mapping[str, RankingFacts] = field(default_factory=dict)
     """Scores of blocks by one pass, of the rankings that were asked for and what came with them."""
+    asked: tuple[Asked, ...] = ()
+    """What each proposer asked for; nothing of what was named by hand."""
 
     @cached_property
     def variants(self) -> list[Variant]:
@@ -135,12 +138,9 @@ class Run:
         """One row per variant measured on a text, by the columns of results.csv; None if empty."""
         tokens = int(self.targets(role).sum())
         rounds = [one for one in self.rounds if role in one.texts and not one.is_screening]
-        asked = {name for one in rounds for name in one.names}
-        return [
-            dict.fromkeys(COLUMNS) | self._row(variant, index, role, tokens)
-            for index, variant in enumerate(self.variants)
-            if str(variant) in asked
-        ]
+        taken = {name for one in rounds for name in one.names}
+        places = [(v, index) for index, v in enumerate(self.variants) if str(v) in taken]
+        return [dict.fromkeys(COLUMNS) | self._row(*place, role, tokens) for place in places]
 
     def rows_as_cut(self, role: Role = "reported") -> list[Row]:
         """The rows without those of recovered variants."""
@@ -165,24 +165,23 @@ class Run:
             tokens=tokens,
             n_bytes=self.facts.texts[role].n_bytes,
         )
-        speed: Row = {}
-        if self.timings is not None:  # a recovered model has the shape of its plan
-            speed = speed_columns(self.timings, variant.plan)
+        # a recovered model has the shape of its plan
+        speed = {} if self.timings is None else speed_columns(self.timings, variant.plan)
         return {
             "mode": mode_of(variant.plan, self.n_blocks),
             "removed": str(variant.plan),
             "blocks": self.n_blocks - variant.plan.size,
             "params_m": self._parameters[variant] / 1e6,
             "variant": str(variant),
-            "proposed_by": self.proposed_by.get(variant.plan),
+            "proposed_by": self.proposed_by.get(variant),
             **scored.columns(),
             **speed,
         }
 
     @cached_property
-    def proposed_by(self) -> dict[Plan, str]:
-        """The search that a plan came from first, where one screened it."""
-        return first_proposals(self.screenings)
+    def proposed_by(self) -> dict[Variant, str]:
+        """Who asked for a row, several with spaces between them; none of those named by hand."""
+        return proposed_by(self.asked)
 
     def _if_measured(self, measure: str, role: Role, index: int) -> np.ndarray | None:
         """Sums of a measure for one variant; None where no round took it."""
@@ -229,6 +228,7 @@ def load_run(folder: Path | str) -> Run:
         read_recovered(run.folder),
         read_screenings(run, rounds),
         read_scores(run.folder, run.facts.model.n_blocks).rankings,
+        read_asked(run),
     )
 
 

@@ -5,7 +5,7 @@
         variants.json       what it measures
         reported-000012.…   sums of a window group, safetensors: a tensor (variants, windows) of
                             each measure, a checksum, bound to run.json and to variants.json
-    finished.json           that no further round will be asked for, and that no sum is missing
+    finished.json           that no sum is missing; who asked for which rows
     latency.json            raw timing samples
     samples.json            continuations of a prompt
     scores.json             blocks ranked by one pass
@@ -22,7 +22,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ from pruning_kit.plans.variant import Variant
 from pruning_kit.runs import parts
 from pruning_kit.runs.facts import (
     SCHEMA,
+    AskedFacts,
     FinishedFacts,
     Group,
     Role,
@@ -209,10 +210,11 @@ class RunFolder:
         """The windows of a text that a round measures, in runs that are computed together."""
         return self.rounds()[number].windows or self.facts.windows[role].groups
 
-    def finish(self) -> None:
-        """Mark the run as one that needs no further round."""
+    def finish(self, asked: Iterable[AskedFacts] = ()) -> None:
+        """Mark the run as one that needs no further round, and keep who asked for what."""
         assert all(self.is_measured(number) for number in range(len(self.rounds())))
-        disk.write_json(self.folder / FINISHED_FILE, FinishedFacts(rounds=len(self._rounds)))
+        mark = FinishedFacts(rounds=len(self._rounds), asked=tuple(asked))
+        disk.write_json(self.folder / FINISHED_FILE, mark)
 
     def is_finished(self) -> bool:
         """Whether the run was marked as finished, and no round or sum was deleted since.
@@ -220,11 +222,14 @@ class RunFolder:
         Raises:
             RunError: if the mark or a round is damaged.
         """
-        if not (self.folder / FINISHED_FILE).exists():
-            return False
-        marked = _read(self.folder, FINISHED_FILE, FinishedFacts)
-        n_rounds = len(self.rounds())
-        return marked.rounds == n_rounds and all(map(self.is_measured, range(n_rounds)))
+        mark, n_rounds = self.mark(), len(self.rounds())
+        done = mark is not None and mark.rounds == n_rounds
+        return done and all(map(self.is_measured, range(n_rounds)))
+
+    def mark(self) -> FinishedFacts | None:
+        """What was marked when the run was finished; None where it was not."""
+        is_there = (self.folder / FINISHED_FILE).exists()
+        return _read(self.folder, FINISHED_FILE, FinishedFacts) if is_there else None
 
     # --- parts -------------------------------------------------------------------------------
 

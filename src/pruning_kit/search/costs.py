@@ -3,13 +3,15 @@
 Rows of the result are known on all windows, screened candidates on the first pieces of an order
 that is spread over the text, so that what is known on few windows is a part of what is on more.
 
+Where several proposers are asked together, each has a share: what it asked for itself.
+
 Shapes: P plans, V variants, W windows of the text, N of them that are asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import NamedTuple
 
@@ -48,6 +50,7 @@ class Costs(Mapping[Variant, float]):
             groups: windows that are computed together.
         """
         self.targets_W = np.asarray(targets, dtype=np.int64)
+        self._groups = groups
         self._pieces = spread(groups, N_PIECES)
         order_W = np.concatenate([np.arange(*group) for group in self._pieces])
         self._ends = np.cumsum([0, *(end - first for first, end in self._pieces)])
@@ -59,6 +62,8 @@ class Costs(Mapping[Variant, float]):
         self._increases: dict[Plan, float] = {}
         self.scores: dict[str, Scores] = {}
         """By ranking, of those that were asked for so far."""
+        self.shares: dict[str, Costs] = {}
+        """What each of several proposers asked for, by their text forms."""
 
     def __getitem__(self, variant: Variant) -> float:
         if variant in self._absent:
@@ -103,7 +108,7 @@ class Costs(Mapping[Variant, float]):
 
     # --- what is found -------------------------------------------------------------------------
 
-    def add_rows(self, variants: Sequence[Variant], nats_VW: np.ndarray) -> None:
+    def add_rows(self, variants: Sequence[Variant], nats_VW: Iterable[np.ndarray]) -> None:
         """Take in what variants cost on all windows."""
         self._rows |= dict(zip(variants, nats_VW, strict=True))
         self._increases.clear()
@@ -123,12 +128,42 @@ class Costs(Mapping[Variant, float]):
             self._n_pieces[plan] = self._n_pieces.get(plan, 0) + len(windows)
             self._increases.pop(plan, None)
 
+    def share(self, name: str, request: Request) -> Costs:
+        """What a proposer knows by what it asked for, with a further request that was measured.
+
+        So it decides as if it were alone, and its evaluations are its own. A candidate that is a
+        row already, for another one, costs what the row does.
+        """
+        share = self.shares.setdefault(name, Costs(self.targets_W.tolist(), self._groups))
+        if isinstance(request, Scoring):
+            share.scores |= {ranking: self.scores[ranking] for ranking in request.names}
+        for lacking in share.lacking(request):
+            if lacking.windows is None:
+                rows = [row for one in lacking.variants for row in self._rows_of(one)]
+                share.add_rows(rows, [self._rows[row] for row in rows])
+                share.add_absent(lacking.variants)
+            else:
+                places = np.concatenate([np.arange(*group) for group in lacking.windows])
+                nats_PN = np.stack([self._judged(plan)[places] for plan in lacking.plans])
+                share.add_screened(lacking.plans, lacking.windows, nats_PN)
+        return share
+
+    def _rows_of(self, asked: Variant) -> list[Variant]:
+        """The rows that came of asking for one: a plan as cut is bridged too where that helps."""
+        bridged = [Variant(asked.plan, BRIDGED)] * (asked.recovery is None)
+        return [variant for variant in (asked, *bridged) if variant in self._rows]
+
     # --- what is known -------------------------------------------------------------------------
 
     @property
     def n_windows(self) -> int:
         """Of the text."""
         return len(self.targets_W)
+
+    @property
+    def rows(self) -> list[Variant]:
+        """The variants that are rows, in the order in which they came to be."""
+        return list(self._rows)
 
     @property
     def plans(self) -> list[Plan]:

@@ -37,8 +37,8 @@ Request = Sequence[Variant] | Screening | Scoring
 Asking = Generator[Request, Any, None]
 """A search under way: it yields the request of a round and is sent the costs.
 
-They are a mapping from every variant measured as a row so far to its nats per token on the text
-that plans are chosen on, NaN where a forward failed. In a run they are `costs.Costs`, which knows
+They are `costs.Costs`: a mapping from every variant that it asked for and that is a row so far to
+its nats per token on the text that plans are chosen on, NaN where a forward failed. They know
 screened candidates, windows and scores too.
 """
 

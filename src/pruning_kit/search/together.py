@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -17,6 +17,8 @@ from pruning_kit.search.best import BestDistilled, refuse_alone
 from pruning_kit.search.chosen import Chosen
 from pruning_kit.search.one_round import OneRound
 from pruning_kit.search.proposer import Asking, Proposer, Request, Scoring, Screening, next_round
+from pruning_kit.search.ranked import Ranked
+from pruning_kit.search.strategies import Strategies
 
 MAX_PLANS = 5000
 LISTED_PLANS = 20_000  # so many are listed in a second, to be counted exactly
@@ -26,8 +28,10 @@ LISTED_PLANS = 20_000  # so many are listed in a second, to be counted exactly
 class Together:
     """The union of what several proposers ask for, round by round, and always the whole model.
 
-    The order of the proposers does not matter, nor in how many parts chosen plans are given. In
-    its text form, and so where it is compared, is what is measured; what is allowed is not.
+    Nothing is measured twice, yet each proposer decides as if it were alone, by what it asked for
+    itself. The order of the proposers does not matter, nor in how many parts chosen plans are
+    given. In its text form, and so where it is compared, is what is measured; what is allowed is
+    not.
     """
 
     proposers: tuple[Proposer, ...]
@@ -137,20 +141,49 @@ def _rounds(
         measured: what was asked for; what is asked for is added.
         known: the costs so far; None at the start.
     """
-    running = [member.propose(n_blocks) for member in members]
-    costs = None
-    while running:
-        replies = [next_round(asking, costs) for asking in running]
-        running = [at for at, reply in zip(running, replies, strict=True) if reply is not None]
-        others = [reply for reply in replies if isinstance(reply, Screening | Scoring)]
-        rows = [reply for reply in replies if reply and not isinstance(reply, Screening | Scoring)]
-        asked = dict.fromkeys(chain([Variant()], *rows))  # sorted in parts
-        if new := sorted(variant for variant in asked if variant not in measured):
-            known = yield new
-            measured.update(new)
-        for other in others:
-            known = yield other
-        costs = known
+    running = [(part, part.propose(n_blocks)) for member in members for part in _parts(member)]
+    asked = _still_asking([(part, asking, next_round(asking)) for part, asking in running])
+    while asked:
+        known = yield from _measured([request for _, _, request in asked], measured, known)
+        answered = []
+        for part, asking, request in asked:
+            share = known.share(_name(part), request)
+            costs = known if _waits(part) else share
+            answered.append((part, asking, next_round(asking, costs)))
+        asked = _still_asking(answered)
+    return known
+
+
+def _parts(member: Proposer) -> Sequence[Proposer]:
+    """One for each ranking or strategy that a word names, so that each plan says which it is of."""
+    if isinstance(member, Ranked | Strategies):
+        return [replace(member, names=(name,)) for name in member.names]
+    return [member]
+
+
+def _name(member: Proposer) -> str:
+    """Whom a row is proposed by: nobody where it was named by hand."""
+    return "" if isinstance(member, Chosen) else str(member)
+
+
+def _still_asking(
+    replies: Iterable[tuple[Proposer, Asking, Request | None]],
+) -> list[tuple[Proposer, Asking, Request]]:
+    return [(part, asking, reply) for part, asking, reply in replies if reply is not None]
+
+
+def _measured(
+    requests: Sequence[Request], measured: set[Variant], known: Any
+) -> Generator[Request, Any, Any]:
+    """One round of all variants that are asked for and new, then screenings and scores."""
+    others = [one for one in requests if isinstance(one, Screening | Scoring)]
+    rows = [one for one in requests if not isinstance(one, Screening | Scoring)]
+    asked = dict.fromkeys(chain([Variant()], *rows))  # sorted in parts
+    if new := sorted(variant for variant in asked if variant not in measured):
+        known = yield new
+        measured.update(new)
+    for other in others:
+        known = yield other
     return known
 
 

@@ -15,7 +15,7 @@ from msgspec import structs
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning import recovery
 from pruning_kit.pruning.surgery import parameters_by_plan
-from pruning_kit.runs.facts import Role, RoundFacts, VariantFacts
+from pruning_kit.runs.facts import AskedFacts, Role, RoundFacts, VariantFacts
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.costs import Costs, Lacking
@@ -74,7 +74,14 @@ def measure(
             number += 1
         request = next_round(asking, costs)
     if ranks.leads:
-        run.finish()
+        shares = costs.shares or {str(proposer): costs}
+        run.finish([_asked(name, share) for name, share in shares.items() if name])
+
+
+def _asked(name: str, share: Costs) -> AskedFacts:
+    """What a proposer asked for, and what that took."""
+    rows = tuple(str(variant) for variant in share.rows if variant != Variant())
+    return AskedFacts(proposer=name, variants=rows, evaluations=share.evaluations)
 
 
 def _round(
