@@ -102,6 +102,22 @@ def test_a_part_of_a_text_has_the_windows_and_bytes_of_the_whole(loaded):
     assert describe_text(whole).part is None
 
 
+@given(count=st.integers(1, 60))
+def test_spread_windows_are_at_equal_distances_from_both_ends_and_each_other(loaded, count):
+    whole = prepare_text(own(TEXT), loaded, context=16)
+    found, n_in_all = whole.spread(count), len(whole.windows)
+    places = [whole.windows.index(window) for window in found.windows]
+    if count >= n_in_all:
+        assert found is whole
+        return
+    assert places == sorted(set(places)) and len(places) == count
+    for place, wanted in zip(places, (np.arange(count) + 0.5) * n_in_all / count, strict=True):
+        assert 0 <= wanted - place < 1
+    scored = [sum(w.n_targets for w in text.windows) for text in (found, whole)]
+    assert found.n_bytes / whole.n_bytes == pytest.approx(scored[0] / scored[1], abs=1e-2)
+    assert describe_text(found).part == f"{count} of {n_in_all} windows, spread over it"
+
+
 @pytest.mark.parametrize(("max_windows", "words"), [(1, "window"), (3, "windows")])
 def test_a_long_text_is_tokenised_only_as_far_as_the_windows_need(
     loaded, monkeypatch, max_windows, words

@@ -47,9 +47,11 @@ class PreparedText:
     """Tokens of the whole text without BOS; None if a long text was read only as far as needed."""
     n_windows_in_all: int | None
     n_bytes: int
-    """UTF-8 bytes of the text that the windows cover."""
+    """UTF-8 bytes of the text that the windows cover; their share by tokens, if they are spread."""
     at_once: bool
     """Whether much of the text had to be tokenised at once, which takes much memory."""
+    is_spread: bool = False
+    """Whether the windows are not neighbours, but some of many."""
 
     @cached_property
     def ids_sha256(self) -> str:
@@ -59,6 +61,15 @@ class PreparedText:
     def part(self, windows: range) -> PreparedText:
         """The same text with some neighbouring windows alone."""
         return replace(self, windows=self.windows[windows.start : windows.stop])
+
+    def spread(self, n_windows: int) -> PreparedText:
+        """The same text with so many windows alone, at equal distances."""
+        n_in_all = len(self.windows)
+        if n_windows >= n_in_all:
+            return self
+        kept = [self.windows[(2 * at + 1) * n_in_all // (2 * n_windows)] for at in range(n_windows)]
+        share = sum(w.n_targets for w in kept) / sum(w.n_targets for w in self.windows)
+        return replace(self, windows=kept, n_bytes=round(share * self.n_bytes), is_spread=True)
 
     def groups(self, batch_size: int) -> list[tuple[int, int]]:
         """Window groups, as (first, end) indices."""

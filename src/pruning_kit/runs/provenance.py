@@ -51,7 +51,8 @@ def describe_text(text: PreparedText) -> TextFacts:
     whole = len(text.windows) == text.n_windows_in_all
     of_all = f" of {text.n_windows_in_all}" if text.n_windows_in_all is not None else ""
     count = len(text.windows)
-    part = f"first {count}{of_all} window{'s' * (count != 1 or bool(of_all))}"
+    part = f"{count}{of_all} window{'s' * (count != 1 or bool(of_all))}"
+    part = f"{part}, spread over it" if text.is_spread else f"first {part}"
     return TextFacts(
         name=text.corpus.name,
         title=text.corpus.title,

@@ -41,8 +41,8 @@ def combined(contest: Contest, sizes: Sequence[int]) -> Method:
     beside the best set of a size, half anywhere. A size is done when nothing better came for a
     while and every swap of its best set is known; the search, when all are or all is spent.
     """
+    yield from spans(contest, sizes)  # first, so that the shortest search has sets of its sizes
     yield from contest.race(dict.fromkeys(singles(contest.n_blocks), "singles"))
-    yield from spans(contest, sizes)
     for size in range(2, max(sizes) + 1):
         yield from contest.race(_further(contest, size))
     barren = dict.fromkeys(sizes, 0)

@@ -58,7 +58,10 @@ class WorkbenchSettings:
         None, "Tokens windows advance by. Default: half.", allowed=Range(1, TOKENS)
     )
     max_windows: int | None = _text(
-        None, "A quick look: only the first N windows of a text.", allowed=Range(1, 10**9)
+        None,
+        "A quick look: only the first N windows of a text; of the one that is chosen on N that are "
+        "spread over it.",
+        allowed=Range(1, 10**9),
     )
     bos: bool | None = _text(
         None,

@@ -16,6 +16,8 @@ from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
 
 CALIBRATION = "calibration"
+SPREAD_OVER = 32
+"""Times as many windows are looked at as are kept of the text that plans are chosen on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +148,13 @@ def prepare_texts(
     inputs: ModelInputs,
     observer: Observer,
 ) -> dict[Role, PreparedText]:
-    """The texts as tokens, cut into windows; slow tokenizers are told of."""
-    sizes = (settings.context, settings.stride, settings.max_windows)
-    prepared = {
-        role: prepare_text(corpus, inputs, *sizes, settings.bos) for role, corpus in texts.items()
-    }
+    """The texts as tokens, cut into windows; slow tokenizers are told of.
+
+    Of few windows, those of the text that plans are chosen on are spread over it, since what is
+    best for its first pages is not always best for what follows. Figures are reported on the first
+    ones, which other programs can read too.
+    """
+    prepared = {role: _prepared(role, corpus, settings, inputs) for role, corpus in texts.items()}
     for text in prepared.values():
         if text.at_once:
             observer.say(
@@ -159,3 +163,12 @@ def prepare_texts(
                 "each byte of text."
             )
     return prepared
+
+
+def _prepared(
+    role: Role, corpus: Corpus, settings: WorkbenchSettings, inputs: ModelInputs
+) -> PreparedText:
+    sizes, kept = (settings.context, settings.stride), settings.max_windows
+    if role != "selection" or kept is None:
+        return prepare_text(corpus, inputs, *sizes, kept, settings.bos)
+    return prepare_text(corpus, inputs, *sizes, SPREAD_OVER * kept, settings.bos).spread(kept)
