@@ -116,8 +116,8 @@ def _beside(plan: Plan, named: Plan, scores: Scores) -> str:
 
 def _bounds(ratio: Interval) -> str:
     if ratio.low is None or ratio.high is None:
-        return f"{ratio.value:.3f}"
-    return f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+        return f"{ratio.value:.4g}"
+    return f"{ratio.value:.4g} ({ratio.low:.4g} to {ratio.high:.4g})"
 
 
 def _of_run(run: Run, against: Plan | None) -> None:

@@ -18,8 +18,9 @@ from pruning_kit.search.contest import Contest, surely_worse
 from pruning_kit.search.costs import Costs
 from pruning_kit.search.limits import bounded_in_minutes, granted, with_minutes
 from pruning_kit.search.proposer import Screening, next_round
-from pruning_kit.search.quadratic import Quadratic
+from pruning_kit.search.quadratic import Quadratic, indicators
 from pruning_kit.search.replay import _answer, replay
+from pruning_kit.search.ridge import NOISE, PAIRS_TO_SINGLES, Ridge
 from pruning_kit.search.sized import FINALISTS, WAYS, SizedSearch
 from pruning_kit.search.together import Together
 
@@ -160,9 +161,9 @@ def test_the_default_is_a_tenth_of_all_sets_or_less():
 def test_a_search_is_a_function_of_costs_and_seed():
     for way in WAYS:
         first, again = (carried_out(f"{way}:3", 8, World(8, 3, 0.03)) for _ in range(2))
-        assert first.plans == again.plans
+        assert list(first.plans) == list(again.plans)
     other = carried_out("evolution:3,seed=1", 8, World(8, 3, 0.03))
-    assert other.plans != carried_out("evolution:3", 8, World(8, 3, 0.03)).plans
+    assert list(other.plans) != list(carried_out("evolution:3", 8, World(8, 3, 0.03)).plans)
 
 
 def test_few_windows_are_read_of_what_is_surely_worse():
@@ -182,7 +183,7 @@ def test_a_search_decides_beside_others_as_it_does_alone(ways, seed, noise):
     for word in words:
         alone = carried_out(word, 7, World(7, seed, noise))
         share = together.shares[str(parse(word))]
-        assert share.plans == alone.plans and share.rows == alone.rows
+        assert list(share.plans) == list(alone.plans) and share.rows == alone.rows
         assert share.evaluations == alone.evaluations
         assert dict(share) == dict(alone)
 
@@ -388,8 +389,56 @@ def test_a_fitted_surrogate_orders_sets_that_it_has_not_seen():
     costs = {plan: (world[plan] - world[Plan()]).sum() / total for plan in plans}
     seen = {plan: costs[plan] for plan in random.Random(0).sample(plans, 60)}
     unseen = [plan for plan in subsets(8, [3]) if plan not in seen]
-    prices = Quadratic.fitted(seen, 8).prices(unseen)
+    ridge = Ridge(8)
+    ridge.learn(seen)
+    prices = ridge.likeliest.prices(unseen)
     order = np.corrcoef(
         np.argsort(np.argsort(prices)), np.argsort(np.argsort([costs[p] for p in unseen]))
     )
     assert order[0, 1] > 0.9
+
+
+def some_costs(seed, count=40):
+    """What some sets of seven blocks cost, of one size, so that their level is one."""
+    chance = random.Random(seed)
+    plans = chance.sample(list(subsets(7, [3])), min(count, 35))
+    return {plan: chance.uniform(0.1, 2.0) for plan in plans}
+
+
+@given(st.integers(0, 10**6), st.integers(1, 35))
+def test_a_fitted_surrogate_is_that_of_the_kernel_ridge_over_sets(seed, count):
+    costs = some_costs(seed, count)
+    removed_PL = indicators(costs, 7)
+    shared_PP = removed_PL @ removed_PL.T
+    kernel_PP = shared_PP + PAIRS_TO_SINGLES * shared_PP * (shared_PP - 1) / 2
+    prices_P = np.log(list(costs.values()))
+    noise_PP = NOISE * np.eye(len(costs))
+    weights_P = np.linalg.solve(kernel_PP + noise_PP, prices_P - prices_P.mean())
+    ridge = Ridge(7)
+    ridge.learn(costs)
+    found_P = ridge.likeliest.prices(list(costs))
+    np.testing.assert_allclose(found_P, kernel_PP @ weights_P, atol=1e-9)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 34))
+def test_what_comes_to_be_known_bit_by_bit_is_as_if_it_were_known_at_once(seed, n_first):
+    costs = some_costs(seed)
+    failed = some_costs(seed + 1, 5)  # some of which are not known at the end
+    pieces, whole = Ridge(7), Ridge(7)
+    pieces.learn(dict(list((costs | failed).items())[:n_first]))
+    pieces.learn(costs | failed)
+    pieces.learn(costs)
+    whole.learn(costs)
+    for one, other in (
+        (pieces.likeliest, whole.likeliest),
+        (pieces.drawn(random.Random(seed)), whole.drawn(random.Random(seed))),
+    ):
+        np.testing.assert_array_equal(one.of_blocks_L, other.of_blocks_L)
+        np.testing.assert_array_equal(one.of_pairs_LL, other.of_pairs_LL)
+
+
+def test_the_cheapest_that_are_not_known_follow_those_that_are():
+    surrogate = Quadratic(np.arange(6.0), np.zeros((6, 6)))
+    every = surrogate.cheapest(2, 15, random.Random(0))
+    assert every[0] == Plan((0, 1)) and len(every) == 15
+    assert surrogate.cheapest(2, 3, random.Random(0), known=every[:4]) == every[4:7]

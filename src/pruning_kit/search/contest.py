@@ -6,7 +6,7 @@ Shapes: P plans, N windows.
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -134,9 +134,9 @@ class Contest:
         return found
 
     @property
-    def known(self) -> set[Plan]:
-        """All plans that were screened or are rows."""
-        return set(self.costs.plans)
+    def known(self) -> Set[Plan]:
+        """All plans that were screened or are rows, in the order in which they came to be."""
+        return self.costs.plans
 
     def standing(self, plans: Sequence[Plan], keep: int = 1) -> list[Plan]:
         """Those that are not surely worse than the last of the best, by the windows of all: sorted.
@@ -171,6 +171,6 @@ def surely_worse(nats_PN: np.ndarray, than_N: np.ndarray, targets_N: np.ndarray)
     return np.asarray(failed_P | (more_P > stdtrit(n_windows - 1, SURE) * error_P))
 
 
-def without(plans: Iterable[Plan], known: set[Plan]) -> list[Plan]:
+def without(plans: Iterable[Plan], known: Set[Plan]) -> list[Plan]:
     """Those that are not known, each once, in their order."""
     return [plan for plan in dict.fromkeys(plans) if plan not in known]

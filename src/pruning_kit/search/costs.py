@@ -11,7 +11,7 @@ Shapes: P plans, V variants, W windows of the text, N of them that are asked for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from itertools import chain, groupby
 from typing import NamedTuple
 
@@ -59,6 +59,7 @@ class Costs(Mapping[Variant, float]):
         self._absent: dict[Variant, None] = {}
         self._screened: dict[Plan, np.ndarray] = {}
         self._n_pieces: dict[Plan, int] = {}
+        self._windows_read = 0
         self._increases: dict[Plan, float] = {}
         self.scores: dict[str, Scores] = {}
         """By ranking, of those that were asked for so far."""
@@ -104,13 +105,16 @@ class Costs(Mapping[Variant, float]):
 
     def _known(self, plan: Plan) -> int:
         """How many of the first pieces a plan is known on."""
-        return len(self._pieces) if Variant(plan) in self._rows else self._n_pieces.get(plan, 0)
+        return self._n_pieces.get(plan, 0)
 
     # --- what is found -------------------------------------------------------------------------
 
     def add_rows(self, variants: Sequence[Variant], nats_VW: Iterable[np.ndarray]) -> None:
         """Take in what variants cost on all windows."""
-        self._rows |= dict(zip(variants, nats_VW, strict=True))
+        for variant, nats_W in zip(variants, nats_VW, strict=True):
+            self._rows[variant] = nats_W
+            if variant.recovery is None:
+                self._know(variant.plan, len(self._pieces))
         self._increases.clear()
 
     def add_absent(self, asked: Sequence[Variant]) -> None:
@@ -125,8 +129,13 @@ class Costs(Mapping[Variant, float]):
         for plan, nats_N in zip(plans, nats_PN, strict=True):
             nats_W = self._screened.setdefault(plan, np.full(len(self.targets_W), np.nan))
             nats_W[places] = nats_N
-            self._n_pieces[plan] = self._n_pieces.get(plan, 0) + len(windows)
+            self._know(plan, self._known(plan) + len(windows))
             self._increases.pop(plan, None)
+
+    def _know(self, plan: Plan, n_pieces: int) -> None:
+        """Know a plan on so many of the first pieces."""
+        self._windows_read += self._held(n_pieces) - self.windows_known(plan)
+        self._n_pieces[plan] = n_pieces
 
     def share(self, name: str, request: Request) -> Costs:
         """What a proposer knows by what it asked for, with a further request that was measured.
@@ -166,14 +175,14 @@ class Costs(Mapping[Variant, float]):
         return list(self._rows)
 
     @property
-    def plans(self) -> list[Plan]:
+    def plans(self) -> KeysView[Plan]:
         """All that are known on some windows at least, in the order in which they came to be."""
-        return list(dict.fromkeys([*self._screened, *(variant.plan for variant in self._rows)]))
+        return self._n_pieces.keys()
 
     @property
     def evaluations(self) -> float:
         """Plans that were measured, those on a part of the text counted in proportion."""
-        return sum(map(self.windows_known, self.plans)) / self.n_windows
+        return self._windows_read / self.n_windows
 
     def windows_known(self, plan: Plan) -> int:
         """How many windows a plan is known on."""

@@ -1,14 +1,15 @@
 """A quadratic surrogate: what sets cost by their blocks and pairs, solved for any size.
 
-Shapes: L blocks, P plans.
+Shapes: L blocks, P plans, K blocks that a plan removes.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
+from itertools import chain, combinations, islice
 from math import comb
 
 import numpy as np
@@ -19,14 +20,6 @@ from pruning_kit.plans.sets import singles
 MOST_LISTED = 20_000
 """Sets of a size that are all priced; of more, descents by swaps find the cheapest."""
 STARTS = 32
-PAIRS_TO_SINGLES = 0.25
-"""Prior variance of what a pair adds, relative to a block's own."""
-NOISE = 0.01
-"""Prior variance of what neither tells, relative to a block's own."""
-
-
-LEAST = 1e-3
-"""Nats per token that the logarithm of a cost is taken of at least."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,100 +48,84 @@ class Quadratic:
                 of_pairs_LL[i, j] = of_pairs_LL[j, i] = added
         return cls(of_blocks_L, of_pairs_LL)
 
-    @classmethod
-    def fitted(
-        cls, costs: Mapping[Plan, float], n_blocks: int, chance: random.Random | None = None
-    ) -> Quadratic:
-        """From whatever sets are known, by ridge: orders sets of one size.
-
-        What a set costs beside the whole model grows by factors, so its logarithm is fitted, with
-        a level of its own for each size. What blocks and pairs do not tell is noise.
-
-        Args:
-            costs: beside the whole model; positive where removing costs anything.
-            n_blocks: of the model.
-            chance: draws one of the surrogates that fit as well as what is known allows; by
-                default the likeliest.
-
-        Source: Baptista & Poloczek (2018), Bayesian optimization of combinatorial structures.
-        """
-        plans = [plan for plan in costs if plan.size]
-        removed_PL = indicators(plans, n_blocks)
-        prices_P = _levelled(np.array([costs[plan] for plan in plans]), removed_PL.sum(axis=1))
-        shared_PP = removed_PL @ removed_PL.T
-        pairs_PP = shared_PP * (shared_PP - 1) / 2
-        kernel_PP = shared_PP + PAIRS_TO_SINGLES * pairs_PP + NOISE * np.eye(len(plans))
-        guess = cls(np.zeros(n_blocks), np.zeros((n_blocks, n_blocks)))
-        weights_P = np.linalg.solve(kernel_PP, prices_P)
-        if chance is not None:
-            scale = float(np.sqrt(max(0.0, float(prices_P @ weights_P)) / max(1, len(plans))))
-            guess = _drawn(n_blocks, scale, np.random.default_rng(chance.getrandbits(64)))
-            weights_P = np.linalg.solve(kernel_PP, prices_P - guess.prices(plans))
-        of_pairs_LL = PAIRS_TO_SINGLES * (removed_PL.T * weights_P) @ removed_PL
-        np.fill_diagonal(of_pairs_LL, 0.0)
-        return cls(guess.of_blocks_L + removed_PL.T @ weights_P, guess.of_pairs_LL + of_pairs_LL)
-
-    def prices(self, plans: Sequence[Plan]) -> np.ndarray:
+    def prices(self, plans: Collection[Plan]) -> np.ndarray:
         """Of each plan: (P,)."""
-        removed_PL = indicators(plans, len(self.of_blocks_L))
+        return self.prices_of(indicators(plans, len(self.of_blocks_L)))
+
+    def prices_of(self, removed_PL: np.ndarray) -> np.ndarray:
+        """Of plans that remove where there is a 1: (P,)."""
         of_pairs_P = ((removed_PL @ self.of_pairs_LL) * removed_PL).sum(axis=1) / 2
         return np.asarray(removed_PL @ self.of_blocks_L + of_pairs_P)
 
     def cheapest(
-        self, size: int, count: int, chance: random.Random, starts: Iterable[Plan] = ()
+        self,
+        size: int,
+        count: int,
+        chance: random.Random,
+        starts: Iterable[Plan] = (),
+        known: Collection[Plan] = (),
     ) -> list[Plan]:
-        """Up to so many sets of a size, the cheapest first.
+        """Up to so many sets of a size that are not known, the cheapest first.
 
         Where there are too many sets to list, these are where descents by swaps end and all that
         lie beside such an end: of some that are given, of the cheapest blocks and of random ones.
         """
         n_blocks = len(self.of_blocks_L)
         if comb(n_blocks, size) <= MOST_LISTED:
-            found = {Plan(blocks) for blocks in combinations(range(n_blocks), size)}
+            sets_PK = _every_set(n_blocks, size)
         else:
-            by_block = np.argsort(self.of_blocks_L, kind="stable")[:size]
             drawn = [tuple(chance.sample(range(n_blocks), size)) for _ in range(STARTS)]
-            begun = [*starts, Plan(tuple(by_block.tolist())), *map(Plan, drawn)]
-            found = set().union(*map(self._around_the_end_from, begun))
-        plans = sorted(found)
-        order = np.argsort(self.prices(plans), kind="stable")
-        return [plans[place] for place in order[:count]]
+            by_block = np.argsort(self.of_blocks_L, kind="stable")[:size]
+            begun = [*(plan.removed for plan in starts), tuple(by_block.tolist()), *drawn]
+            around = [_within_a_swap(end, n_blocks) for end in self._ends(begun)]
+            sets_PK = np.unique(np.concatenate(around), axis=0)
+        removed_PL = np.zeros((len(sets_PK), n_blocks))
+        np.put_along_axis(removed_PL, sets_PK, 1.0, axis=1)
+        order = np.argsort(self.prices_of(removed_PL), kind="stable")
+        plans = (Plan(tuple(sets_PK[place].tolist())) for place in order)
+        return list(islice((plan for plan in plans if plan not in known), count))
 
-    def _around_the_end_from(self, plan: Plan) -> set[Plan]:
-        """Where swaps lead as long as they help, with all that is one swap from there."""
-        removed_L = indicators([plan], len(self.of_blocks_L))[0].astype(bool)
-        while True:
-            gains_L = self.of_blocks_L + self.of_pairs_LL @ removed_L
-            gone, kept = np.flatnonzero(removed_L), np.flatnonzero(~removed_L)
-            pairs_GK = self.of_pairs_LL[np.ix_(gone, kept)]
-            change_GK = gains_L[kept][None] - pairs_GK - gains_L[gone][:, None]
-            best = np.unravel_index(int(change_GK.argmin()), change_GK.shape)
-            if change_GK[best] >= -1e-12:
-                break
-            removed_L[gone[best[0]]], removed_L[kept[best[1]]] = False, True
-        end = set(gone.tolist())
-        around = {Plan(tuple((end - {i}) | {j})) for i in end for j in kept.tolist()}
-        return around | {Plan(tuple(end))}
+    def _ends(self, begun: Iterable[Sequence[int]]) -> Iterator[tuple[int, ...]]:
+        """Where swaps lead as long as they help: each end once."""
+        passed: set[bytes] = set()
+        for blocks in begun:
+            removed_L = np.zeros(len(self.of_blocks_L), dtype=bool)
+            removed_L[list(blocks)] = True
+            while (place := removed_L.tobytes()) not in passed:  # from there the way is known
+                passed.add(place)
+                gone, added, change = self._best_swap(removed_L)
+                if change >= -1e-12:
+                    yield tuple(np.flatnonzero(removed_L).tolist())
+                    break
+                removed_L[gone], removed_L[added] = False, True
 
-
-def _levelled(costs_P: np.ndarray, sizes_P: np.ndarray) -> np.ndarray:
-    """Logarithms of costs, those of each size about zero."""
-    prices_P = np.log(np.maximum(LEAST, costs_P))
-    for size in np.unique(sizes_P):
-        prices_P[sizes_P == size] -= prices_P[sizes_P == size].mean()
-    return prices_P
-
-
-def _drawn(n_blocks: int, scale: float, generator: np.random.Generator) -> Quadratic:
-    """A surrogate as it may be before anything is known."""
-    of_blocks_L = scale * generator.standard_normal(n_blocks)
-    upper_LL = np.triu(generator.standard_normal((n_blocks, n_blocks)), 1)
-    return Quadratic(of_blocks_L, scale * np.sqrt(PAIRS_TO_SINGLES) * (upper_LL + upper_LL.T))
+    def _best_swap(self, removed_L: np.ndarray) -> tuple[int, int, float]:
+        """Which removed block for which kept one, and what the price changes by."""
+        gains_L = self.of_blocks_L + self.of_pairs_LL @ removed_L
+        change_LL = gains_L - self.of_pairs_LL - gains_L[:, None]
+        change_LL[~removed_L] = change_LL[:, removed_L] = np.inf
+        gone, added = divmod(int(change_LL.argmin()), len(removed_L))
+        return gone, added, float(change_LL[gone, added])
 
 
-def indicators(plans: Sequence[Plan], n_blocks: int) -> np.ndarray:
+def _within_a_swap(blocks: Sequence[int], n_blocks: int) -> np.ndarray:
+    """A set, and all that have one removed block in place of another: (P, K), each ascending."""
+    set_K, kept = np.array(blocks), np.setdiff1d(np.arange(n_blocks), blocks)
+    around_KMK = np.tile(set_K, (len(set_K), len(kept), 1))
+    for place in range(len(set_K)):
+        around_KMK[place, :, place] = kept
+    return np.concatenate([set_K[None], np.sort(around_KMK.reshape(-1, len(set_K)), axis=1)])
+
+
+@lru_cache(maxsize=64)
+def _every_set(n_blocks: int, size: int) -> np.ndarray:
+    return np.array(list(combinations(range(n_blocks), size)))
+
+
+def indicators(plans: Collection[Plan], n_blocks: int) -> np.ndarray:
     """Which blocks each plan removes: 0 or 1, (P, L)."""
     removed_PL = np.zeros((len(plans), n_blocks))
-    for row_L, plan in zip(removed_PL, plans, strict=True):
-        row_L[list(plan.removed)] = 1.0
+    rows = np.repeat(np.arange(len(plans)), [plan.size for plan in plans])
+    columns = np.fromiter(chain.from_iterable(plan.removed for plan in plans), dtype=np.int64)
+    removed_PL[rows, columns] = 1.0
     return removed_PL
