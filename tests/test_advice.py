@@ -206,7 +206,10 @@ def test_a_report_of_a_deep_model_advises_a_sweep_that_is_taken(tmp_path, sweep,
 
 
 def test_the_same_sweep_is_the_command_less_what_says_which_plans_and_where():
-    command = "pruning-kit sweep --mode baseline --model demo --resume --output=a --max-windows 8"
+    command = (
+        "pruning-kit sweep --mode baseline --max-params 6 --model demo --resume --output=a "
+        "--max-windows 8"
+    )
     assert same_sweep(command) == "pruning-kit sweep --model demo --max-windows 8"
     for program in ("pruning-kit", "python main.py", "torchrun --nproc-per-node 2 -m pruning_kit"):
         assert same_sweep(f"{program} recover --remove 1 --out a") == "pruning-kit sweep …"

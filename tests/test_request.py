@@ -28,6 +28,7 @@ def test_command_lines_measure_the_plans_that_they_always_measured(words):
         ("--try random,first:0.25,seed=3", "first,random:0.25,seed=3"),
         ("--mode combinatorial --max-removed 3", "combinatorial:max=3"),
         ("--search-minutes 20 --try search:6", "search:6,minutes=20"),
+        ("--max-params 60.5 --try search", "search:params=60500000"),
     ],
 )
 def test_words_become_one_proposer(words, text):
@@ -44,7 +45,7 @@ def test_facts_that_reports_use_are_those_of_the_words():
 
 def test_one_plan_given_many_times_is_one_plan():
     proposer = Request(tries=("1",) * 6000).proposer
-    (asked,) = proposer.propose(48)
+    asked = next(proposer.propose(48))
     assert proposer.bound(48) == len(asked) == 2
 
 

@@ -272,7 +272,7 @@ def test_minutes_are_those_of_each_search_and_are_shared_when_they_are_granted()
     asked = with_minutes(Together((parse("search:2 beam:3 1+3"),)), 20)
     assert str(asked) == "beam:3,minutes=20 search:2,minutes=20 1+3"
     assert parse(str(asked)) == asked and len(bounded_in_minutes(asked)) == 2
-    told = granted(asked, 91)
+    told = granted(asked, 91, {})
     assert told == asked and [one.allowed(6) for one in bounded_in_minutes(told)] == [45, 45]
     with pytest.raises(PlanError) as error:
         with_minutes(Together((parse("pairs"),)), 20)

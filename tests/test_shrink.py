@@ -373,10 +373,6 @@ def test_a_target_asks_for_the_sizes_that_may_meet_it(target, sizes):
     assert target.sizes(1000, FOUR) == sizes
 
 
-def test_of_unequal_blocks_the_largest_decide_how_few_are_enough():
-    assert Target(max_params=600).sizes(1000, [400, 100, 100, 100]) == [1]
-
-
 def test_limits_choose_within_what_was_measured_and_a_size_the_best_of_it(stored_run):
     run = stored_run(plans=[Plan(), *singles(6)])
     best = choose_within(run, Target(size=1))

@@ -41,12 +41,14 @@ def request_of(words: str) -> Request:
     """The request that a command line makes."""
     given = list(zip(words.split()[::2], words.split()[1::2], strict=True))
     options = dict(given)
-    mode, top, minutes = map(options.get, ("--mode", "--max-removed", "--search-minutes"))
+    names = ("--mode", "--max-removed", "--search-minutes", "--max-params")
+    mode, top, minutes, params = map(options.get, names)
     return Request(
         Mode(mode) if mode else None,
         tuple(word for option, word in given if option == "--try"),
         int(top) if top else None,
         search_minutes=int(minutes) if minutes else None,
+        max_params=int(1e6 * float(params)) if params else None,
     )
 
 
@@ -58,7 +60,7 @@ def digest(plans: Iterable[object]) -> str:
 
 def plans_of(words: str, n_blocks: int) -> list[object]:
     """What a command line measures, in one round."""
-    (listed,) = request_of(words).proposer.propose(n_blocks)
+    listed = next(request_of(words).proposer.propose(n_blocks))
     return list(listed)
 
 

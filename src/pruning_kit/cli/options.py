@@ -210,6 +210,18 @@ SearchMinutes = Annotated[
         )
     ),
 ]
+MaxParams = Annotated[
+    float | None,
+    _own(
+        "Millions of parameters that may stay, such as 60: how many blocks go in a search of --try "
+        "that names no number.",
+        WHAT,
+    ),
+]
+MaxLatency = Annotated[
+    float | None,
+    _own("The same by milliseconds end to end, such as 300, by a timing before the search.", WHAT),
+]
 MaxPlans = Annotated[
     int, option(Setting("Refuse more plans than this.", WHAT, PlanError, Range(1, MOST_PLANS)))
 ]

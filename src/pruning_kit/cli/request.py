@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pruning_kit.errors import PlanError, TooManyPlansError
 from pruning_kit.plans.distilled import NAME, Amount
-from pruning_kit.search.limits import with_minutes
+from pruning_kit.search.limits import with_budget, with_minutes
 from pruning_kit.search.named import parse
 from pruning_kit.search.narrowing import narrower
 from pruning_kit.search.together import MAX_PLANS, Together
@@ -41,6 +41,10 @@ class Request:
     """Of each size, to be distilled too."""
     tokens: str | None = None
     """That each of them learns from."""
+    max_params: int | None = None
+    """That may stay, by a search that names no number of blocks."""
+    max_latency: float | None = None
+    """Milliseconds end to end, likewise."""
 
     def __post_init__(self) -> None:
         if not (self.mode or self.tries):
@@ -70,7 +74,12 @@ class Request:
         words = [f"{self.mode}{bound}"] if self.mode else []
         words += [*self.tries, *self._distilled]
         asked = Together((parse(" ".join(words)),), self.max_plans)
-        return asked if self.search_minutes is None else with_minutes(asked, self.search_minutes)
+        if self.search_minutes is not None:
+            asked = with_minutes(asked, self.search_minutes)
+        microseconds = None if self.max_latency is None else round(1e3 * self.max_latency)
+        if (self.max_params, microseconds) == (None, None):
+            return asked
+        return with_budget(asked, self.max_params, microseconds)
 
     @property
     def _distilled(self) -> list[str]:
@@ -87,6 +96,8 @@ class Request:
             "--search-minutes": self.search_minutes,
             "--top": self.top,
             "--tokens": self.tokens,
+            "--max-params": self.max_params and f"{self.max_params / 1e6:g}",
+            "--max-latency": self.max_latency and f"{self.max_latency:g}",
         }
         given = [f"{name} {value}" for name, value in options.items() if value is not None]
         return " ".join([*given, *(f"--try {word}" for word in self.tries)])

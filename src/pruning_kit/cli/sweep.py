@@ -11,7 +11,7 @@ from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.invocation import with_option
 from pruning_kit.cli.request import Request
-from pruning_kit.errors import TooManyPlansError
+from pruning_kit.errors import PlanError, TooManyPlansError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.printable import copyable, quoted
 from pruning_kit.search.together import MAX_PLANS
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pruning_kit.findings.analysis import Analysis
+    from pruning_kit.findings.budgets import Budget
     from pruning_kit.runs.results import Run
 
 
@@ -35,6 +36,8 @@ def sweep(
     top: opt.Top = None,
     tokens: opt.Tokens = None,
     search_minutes: opt.SearchMinutes = None,
+    max_params: opt.MaxParams = None,
+    max_latency: opt.MaxLatency = None,
     speed: opt.Speed = True,
     compiled: opt.Compiled = False,
     cuda_graphs: opt.CudaGraphs = False,
@@ -50,9 +53,22 @@ def sweep(
       pruning-kit sweep --try pairs --try 1+3+5 --model gpt2
       pruning-kit sweep --try first,last:0.25 --try shapley:160
       pruning-kit sweep --try search:6 --search-minutes 20
+      pruning-kit sweep --try search --max-params 60
     """
     words = tuple(word for text in tries or () for word in text.split())
-    request = Request(mode, words, max_removed, max_plans, search_minutes, top, tokens)
+    parameters = opt.parameter_limit(max_params)
+    request = Request(
+        mode,
+        words,
+        max_removed,
+        max_plans,
+        search_minutes,
+        top,
+        tokens,
+        parameters,
+        max_latency,
+    )
+    budget = _budget(parameters, max_latency, speed)
     proposer = request.proposer
     settings = _settings(ctx, typed, speed, opt.execution(compiled, cuda_graphs))
     from pruning_kit.runs.opening import check_place, place_for
@@ -77,7 +93,27 @@ def sweep(
             notes.show_line(f"Stopped. What was measured is in {run.folder}; go on with: {again}")
         raise typer.Exit(130) from None
     if ranks.leads:
-        _finish(ctx, run.folder, proposer.mode, settings.save_results)
+        _finish(ctx, run.folder, proposer.mode, settings.save_results, budget)
+
+
+def _budget(max_params: int | None, max_latency: float | None, speed: bool) -> Budget | None:
+    """The limits on the model, as a report has them; None where there are none.
+
+    Raises:
+        RunError, PlanError: if one is none, or concerns time and nothing is timed.
+    """
+    if (max_params, max_latency) == (None, None):
+        return None
+    from pruning_kit.findings.budgets import Budget
+
+    budget = Budget(None if max_latency is None else max_latency / 1e3, max_params)
+    budget.check()
+    if max_latency is not None and not speed:
+        raise PlanError(
+            f"cannot use --max-latency {max_latency:g} with --no-speed: nothing is timed then. "
+            "Leave one out."
+        )
+    return budget
 
 
 def _settings(
@@ -99,7 +135,9 @@ def _settings(
     )
 
 
-def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bool) -> None:
+def _finish(
+    ctx: typer.Context, folder: Path, mode: str | None, save_results: bool, budget: Budget | None
+) -> None:
     """Write what was asked for, then print the table and its conclusions."""
     from pruning_kit.cli.terminal import describe_run, sweep_table
     from pruning_kit.findings.analysis import analyse
@@ -107,6 +145,7 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
     from pruning_kit.reporting.formats import rich_table
     from pruning_kit.reporting.rankings import rankings_table
     from pruning_kit.reporting.words.bridging import how_bridged
+    from pruning_kit.reporting.words.budget import budget_sentences
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
     from pruning_kit.runs.results import load_run, write_csv
@@ -136,7 +175,8 @@ def _finish(ctx: typer.Context, folder: Path, mode: str | None, save_results: bo
         out.say("Perplexity on other texts", style="bold")
         out.show(rich_table(texts_table(analysis)))
         out.line()
-    for sentence in summary_sentences(analysis):
+    within = budget_sentences(analysis, analysis.choose(budget)) if budget else []
+    for sentence in (*summary_sentences(analysis), *within):
         out.say(sentence)
     if run.timings_note is not None:
         notes.say(run.timings_note, "Note:", "bold yellow")

@@ -149,9 +149,13 @@ def predicted_parameters(decoder: Decoder, plan: Plan) -> int:
 
 def parameters_by_plan(decoder: Decoder, plans: Iterable[Plan]) -> dict[Plan, int]:
     """`predicted_parameters` of many plans, also of the one that removes every block."""
-    whole = count_parameters(decoder.model)
-    block = [count_parameters(module) for module in decoder.stack]
-    return {plan: whole - sum(block[i] for i in plan.removed) for plan in plans}
+    whole, of_blocks = parameters_of(decoder)
+    return {plan: whole - sum(of_blocks[i] for i in plan.removed) for plan in plans}
+
+
+def parameters_of(decoder: Decoder) -> tuple[int, list[int]]:
+    """Of the model, and of each of its blocks."""
+    return count_parameters(decoder.model), [count_parameters(block) for block in decoder.stack]
 
 
 @torch.no_grad()

@@ -22,6 +22,8 @@ PLAN_OPTIONS = (
     "--max-removed",
     "--max-plans",
     "--search-minutes",
+    "--max-params",
+    "--max-latency",
     "--output",
 )
 """What says which plans a sweep measures, and where they go."""

@@ -111,6 +111,8 @@ class ProposalFacts(Struct, frozen=True, kw_only=True):
     seed: Annotated[int, Meta(ge=-(10**18), le=10**18)]
     evaluations: Count | None = None
     """What a bound in minutes was turned into before the start."""
+    sizes: dict[str, tuple[Blocks, ...]] = {}
+    """By its text form, what the limit of a search on the model was turned into."""
 
 
 class RunFacts(Struct, frozen=True, kw_only=True):

@@ -1,13 +1,13 @@
-"""Limits in minutes, which a timing turns once, before the start, into evaluations."""
+"""Limits of searches in minutes, parameters or time, which are turned once into what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pruning_kit.errors import PlanError
 from pruning_kit.search.proposer import Proposer
-from pruning_kit.search.sized import SizedSearch
+from pruning_kit.search.sized import Grant, SizedSearch
 from pruning_kit.search.together import Together
 
 
@@ -16,11 +16,24 @@ def bounded_in_minutes(proposer: Proposer) -> list[SizedSearch]:
     return [member for member in searches_of(proposer) if _is_bounded(member)]
 
 
-def granted(proposer: Proposer, evaluations: int) -> Proposer:
-    """The same, with so many evaluations shared by its searches that are bounded in minutes."""
+def granted(
+    proposer: Proposer, evaluations: int | None, sizes: Mapping[str, Sequence[int]]
+) -> Proposer:
+    """The same, with what was found out before the start.
+
+    Args:
+        proposer: what was asked for.
+        evaluations: shared by its searches that are bounded in minutes.
+        sizes: by its text form, of each search that a limit on the model gives its sizes.
+    """
     count = len(bounded_in_minutes(proposer)) or 1
-    each = max(1, evaluations // count)
-    return _changed(proposer, _is_bounded, lambda one: replace(one, granted=each))
+    each = evaluations and max(1, evaluations // count)
+
+    def grant(search: SizedSearch) -> SizedSearch:
+        found = tuple(sizes.get(str(search), ()))
+        return replace(search, granted=Grant(each if _is_bounded(search) else None, found))
+
+    return _changed(proposer, lambda _: True, grant)
 
 
 def with_minutes(proposer: Together, minutes: int) -> Together:
@@ -35,6 +48,31 @@ def with_minutes(proposer: Together, minutes: int) -> Together:
             "search:6."
         )
     bounded = _changed(proposer, lambda _: True, lambda one: replace(one, minutes=minutes))
+    assert isinstance(bounded, Together)
+    return bounded
+
+
+def with_budget(proposer: Together, params: int | None, microseconds: int | None) -> Together:
+    """The same, with the sizes of each search that names none said by a limit on the model.
+
+    Raises:
+        PlanError: if every search names its sizes, or there is none.
+    """
+
+    def has_no_sizes(search: SizedSearch) -> bool:
+        return not search.sizes
+
+    if not any(map(has_no_sizes, searches_of(proposer))):
+        name = "max_latency" if params is None else "max_params"
+        raise PlanError(
+            f"cannot use `{name}` for {proposer}: no search is left to find how many blocks go. "
+            "Ask for one without a number, such as search."
+        )
+    bounded = _changed(
+        proposer,
+        has_no_sizes,
+        lambda one: replace(one, params=params, microseconds=microseconds),
+    )
     assert isinstance(bounded, Together)
     return bounded
 

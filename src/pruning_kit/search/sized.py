@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pruning_kit.bounds import MOST_PLANS
 from pruning_kit.errors import PlanError, TooManyPlansError
@@ -57,12 +57,30 @@ WAYS: dict[str, Way] = {
 }
 
 
+BOUNDS = {
+    "evaluations": ("with {:,} evaluations", MOST_PLANS),
+    "minutes": ("for {:,} minutes", MOST_MINUTES),
+    "params": ("within {:,} parameters", 10**12),
+    "microseconds": ("within {:,} microseconds", 10**15),
+}
+"""Settings of a search by name, in words, and the most that each may be."""
+
+
+class Grant(NamedTuple):
+    """What is found out once, before the start, of a search that is bounded by something else."""
+
+    evaluations: int | None = None
+    """What minutes were turned into."""
+    sizes: tuple[int, ...] = ()
+    """What a limit on the model was turned into."""
+
+
 @dataclass(frozen=True, slots=True)
 class SizedSearch:
     """The best sets of some sizes that a way to search finds.
 
     Raises:
-        PlanError: if it may make no evaluation.
+        PlanError: if it may make no evaluation, or what bounds it is said twice.
     """
 
     mode: ClassVar[str | None] = None
@@ -78,40 +96,58 @@ class SizedSearch:
     minutes: int | None = None
     """To search for, as a timing before the start turns them into evaluations."""
     seed: int = 0
-    granted: int | None = field(default=None, compare=False)
-    """What minutes were turned into."""
+    params: int | None = None
+    """Parameters that may stay, which say the sizes in place of these."""
+    microseconds: int | None = None
+    """Of the end-to-end task, likewise, as a timing before the start turns them into sizes."""
+    granted: Grant = field(default=Grant(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(sorted(set(self.sizes))))
-        if self.evaluations is not None and self.minutes is not None:
+        for name, (words, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise PlanError(
+                    f"cannot search {words.format(value)}: give a number from 1 to {most:,}."
+                )
+        self._refuse_two("how long", "evaluations", "minutes")
+        self._refuse_two("how many blocks go", "params", "microseconds")
+        if self.sizes and self.is_budgeted:
+            name = "microseconds" if self.params is None else "params"
             raise PlanError(
-                f"cannot search with {self.evaluations} evaluations and for {self.minutes} "
-                "minutes: both say how long. Leave one out."
+                f"cannot search for {as_ranges(self.sizes)} blocks {self._said(name)}: both say "
+                "how many blocks go. Leave one out."
             )
-        if self.minutes is not None and not 1 <= self.minutes <= MOST_MINUTES:
+
+    def _refuse_two(self, what: str, one: str, other: str) -> None:
+        if getattr(self, one) is not None and getattr(self, other) is not None:
             raise PlanError(
-                f"cannot search for {self.minutes} minutes: give a number from 1 to "
-                f"{MOST_MINUTES:,}."
+                f"cannot search {self._said(one)} and {self._said(other)}: both say {what}. Leave "
+                "one out."
             )
-        if self.evaluations is not None and not 1 <= self.evaluations <= MOST_PLANS:
-            raise PlanError(
-                f"cannot search with {self.evaluations} evaluations: give a number from 1 to "
-                f"{MOST_PLANS:,}."
-            )
+
+    def _said(self, name: str) -> str:
+        return BOUNDS[name][0].format(getattr(self, name))
+
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether a limit on the model says the sizes."""
+        return (self.params, self.microseconds) != (None, None)
 
     @classmethod
     def parse(cls, text: str) -> SizedSearch:
-        """Read `search:6`, `search:4-10,minutes=20`, `beam:6,8,evaluations=300,seed=1`.
+        """Read `search:6`, `search:4-10,minutes=20`, `beam:params=60000000,seed=1`.
 
         Raises:
             PlanError: if the text has another form.
         """
-        word = Word.parse(text, cls.form, ("evaluations", "minutes", "seed"))
-        return cls(word.names[0], word.whole_numbers(), **word.settings)
+        word = Word.parse(text, cls.form, (*BOUNDS, "seed"))
+        settings: dict[str, Any] = dict(word.settings)
+        return cls(word.names[0], word.whole_numbers(), **settings)
 
     def __str__(self) -> str:
         sizes = as_ranges(self.sizes)
-        limits = {"evaluations": self.evaluations, "minutes": self.minutes}
+        limits = {name: getattr(self, name) for name in BOUNDS}
         return Word.write([self.way], [sizes] if sizes else [], **limits, seed=self.seed or None)
 
     def bound(self, n_blocks: int) -> int:
@@ -133,7 +169,10 @@ class SizedSearch:
 
     def _sizes(self, n_blocks: int) -> list[int]:
         Plan((0,)).check(n_blocks)
-        return sizes_within(self.sizes or range(1, n_blocks // 2 + 1), None, n_blocks)
+        sizes = self.sizes or self.granted.sizes
+        if self.is_budgeted and not sizes:  # not known yet; most likely it will be one
+            sizes = (max(1, n_blocks // 2),)
+        return sizes_within(sizes or range(1, n_blocks // 2 + 1), None, n_blocks)
 
     def allowed(self, n_blocks: int) -> int:
         """Evaluations: those asked for or granted, or all that the way needs.
@@ -142,7 +181,7 @@ class SizedSearch:
         each block, and a quarter of it for each further size, and not less than 24.
         """
         sizes, needs = self._sizes(n_blocks), WAYS[self.way].needs
-        if limit := self.evaluations or self.granted:
+        if limit := self.evaluations or self.granted.evaluations:
             return limit
         if needs is not None:
             return 1 + needs(n_blocks, sizes) + len(sizes)

@@ -17,8 +17,10 @@ from pruning_kit.runs import opening, provenance
 from pruning_kit.runs.facts import NumericsFacts, ProposalFacts, ProtocolFacts, RunFacts
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RUN_FILE, RunFolder
-from pruning_kit.search.limits import bounded_in_minutes
+from pruning_kit.search.limits import bounded_in_minutes, granted
 from pruning_kit.search.proposer import Proposer
+from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.sweeps.budgets import sizes_asked_for
 from pruning_kit.sweeps.keeping import Kept
 from pruning_kit.sweeps.pace import seconds_per_evaluation
 from pruning_kit.sweeps.settings import SweepSettings
@@ -79,7 +81,7 @@ def _find_or_make(
     if folder and (folder / RUN_FILE).exists():
         run = RunFolder.open(folder)
     else:
-        facts = describe(settings.command, workbench, proposer, identity, n_processes)
+        facts = describe(settings, workbench, proposer, identity, n_processes)
         place = opening.place_for(settings.save_results)
         folder = folder or opening.new_folder(place, _name(workbench, proposer))
         run = RunFolder.create(folder, facts, begun)
@@ -132,17 +134,24 @@ def identify(workbench: Workbench, proposer: Proposer) -> dict[str, Any]:
 
 
 def describe(
-    command: str,
+    settings: SweepSettings,
     workbench: Workbench,
     proposer: Proposer,
     identity: Mapping[str, Any],
     n_processes: int,
 ) -> RunFacts:
-    """Everything needed to repeat the run, for `run.json`."""
+    """Everything needed to repeat the run, for `run.json`.
+
+    Raises:
+        PlanError: if a limit on the model cannot be kept to.
+    """
+    sizes = sizes_asked_for(proposer, workbench, settings.timing or LatencyProtocol())
+    proposer = granted(proposer, None, sizes)
+    proposer.check(workbench.n_blocks)
     batch_size = _batch_size(workbench, proposer, n_processes)
     kernel, texts = workbench.kernel, workbench.texts
     return RunFacts(
-        command=command,
+        command=settings.command,
         created=versions.now(),
         identity=dict(identity),
         model=provenance.describe_model(workbench.loaded, workbench.n_blocks),
@@ -168,6 +177,7 @@ def describe(
             mode=proposer.mode,
             seed=proposer.seed,
             evaluations=_evaluations(workbench, proposer, batch_size, n_processes),
+            sizes=sizes,
         ),
         windows={
             role: provenance.describe_windows(text, batch_size) for role, text in texts.items()

@@ -57,8 +57,7 @@ def measure(
     windows = run.facts.windows[run.facts.choosing_role]
     costs = Costs(windows.targets, windows.groups)
     number = 0
-    if run.facts.proposal.evaluations is not None:
-        proposer = granted(proposer, run.facts.proposal.evaluations)
+    proposer = granted(proposer, run.facts.proposal.evaluations, run.facts.proposal.sizes)
     if ranks.leads and not goes_on:
         expect_searches(proposer, workbench, run.facts.numerics.batch_size, ranks.size)
     asking = proposer.propose(workbench.n_blocks)

@@ -18,7 +18,7 @@ from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging
-from pruning_kit.pruning.surgery import parameters_by_plan
+from pruning_kit.pruning.surgery import parameters_of
 from pruning_kit.runs.intents import refuse_other
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.recoveries import remove_weights
@@ -161,9 +161,7 @@ class Shrinker:
         Raises:
             PlanError: if the target cannot be met, or not in this time.
         """
-        plans = [Plan(), *(Plan((block,)) for block in range(bench.n_blocks))]
-        whole, *less = parameters_by_plan(bench.decoder, plans).values()
-        sizes = self.target.sizes(whole, [whole - one for one in less])
+        sizes = self.target.sizes(*parameters_of(bench.decoder))
         times_all = self.target.max_latency is not None
         return Planner(bench, sizes, self.seconds, self.protocol, times_all).course()
 

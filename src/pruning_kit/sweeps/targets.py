@@ -64,7 +64,8 @@ class Target:
             of_blocks: parameters of each of its blocks.
 
         Returns:
-            One number, or, where only measuring tells, each up to half of the blocks.
+            One number; several where blocks are unlike, so that some sets of a number keep to the
+            limit; or, where only measuring tells, each up to half of the blocks.
 
         Raises:
             PlanError: if no number of removed blocks can meet the target.
@@ -72,7 +73,7 @@ class Target:
         n_blocks = len(of_blocks)
         Plan((0,)).check(n_blocks)
         if self.max_params is not None:
-            return [_fewest_blocks(self.max_params, n_parameters, of_blocks)]
+            return sizes_within_parameters(self.max_params, n_parameters, of_blocks)
         if not self.is_size:
             return list(range(1, n_blocks // 2 + 1))
         if self.size is not None:
@@ -80,8 +81,12 @@ class Target:
         return [count_for_ratio(self.ratio or DEFAULT_RATIO, n_blocks)]
 
 
-def _fewest_blocks(max_params: int, n_parameters: int, of_blocks: Sequence[int]) -> int:
-    """The least number of blocks without which a model may have so few parameters.
+def sizes_within_parameters(
+    max_params: int, n_parameters: int, of_blocks: Sequence[int]
+) -> list[int]:
+    """Numbers of blocks without some of which a model has no more parameters than that.
+
+    The least that may do, and those up to where any blocks will; blocks that are alike give one.
 
     Raises:
         PlanError: if it has no more as it is, or more without all blocks but one.
@@ -91,12 +96,41 @@ def _fewest_blocks(max_params: int, n_parameters: int, of_blocks: Sequence[int])
             f"cannot shrink to {max_params:,} parameters: the model has {n_parameters:,}, which is "
             "no more. Give `max_params` a smaller number."
         )
-    largest_first = sorted(of_blocks, reverse=True)
-    for size in range(1, len(of_blocks)):
-        if n_parameters - sum(largest_first[:size]) <= max_params:
-            return size
-    least = n_parameters - sum(largest_first[:-1])
-    raise PlanError(
-        f"cannot shrink to {max_params:,} parameters: with a single block the model still has "
-        f"{least:,}. Give `max_params` at least {math.ceil(least / 1e3) / 1e3:g} (millions)."
-    )
+    smallest_first = sorted(of_blocks)
+    n_sizes = len(of_blocks) - 1
+    fewest = [n_parameters - sum(smallest_first[-size:]) for size in range(1, n_sizes + 1)]
+    most = [n_parameters - sum(smallest_first[:size]) for size in range(1, n_sizes + 1)]
+    if fewest[-1] > max_params:
+        raise PlanError(
+            f"cannot shrink to {max_params:,} parameters: with a single block the model still has "
+            f"{fewest[-1]:,}. Give `max_params` at least {math.ceil(fewest[-1] / 1e3) / 1e3:g} "
+            "(millions)."
+        )
+    first = next(at for at, left in enumerate(fewest, 1) if left <= max_params)
+    last = next((at for at, left in enumerate(most, 1) if left <= max_params), n_sizes)
+    return list(range(first, last + 1))
+
+
+def sizes_within_seconds(
+    max_s: float, fixed_s: float, per_block_s: float, n_blocks: int
+) -> list[int]:
+    """Numbers of blocks without which a model takes no longer, by a line through timings.
+
+    The least that should do, and one more, as a line is no timing.
+
+    Raises:
+        PlanError: if it takes no longer as it is, or longer without all blocks but one.
+    """
+    whole_s, least_s = fixed_s + n_blocks * per_block_s, fixed_s + per_block_s
+    if whole_s <= max_s:
+        raise PlanError(
+            f"cannot shrink to {1e3 * max_s:g} ms: the model takes about {1e3 * whole_s:.3g}, "
+            "which is no more. Give `max_latency` a smaller number."
+        )
+    if n_blocks == 1 or least_s > max_s:
+        raise PlanError(
+            f"cannot shrink to {1e3 * max_s:g} ms: with a single block the model still takes about "
+            f"{1e3 * least_s:.3g}. Give `max_latency` more than that."
+        )
+    first = math.ceil((whole_s - max_s) / per_block_s)
+    return [size for size in (first, first + 1) if size < n_blocks]

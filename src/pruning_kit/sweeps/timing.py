@@ -15,6 +15,7 @@ from pruning_kit.runs.results import LATENCY_FILE, read_timings
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.speed import latency, stored_timings
 from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.speed.timings import Timings
 from pruning_kit.speed.workload import PROMPT, check_protocol
 from pruning_kit.sweeps.workbench import Workbench
 
@@ -27,10 +28,27 @@ def time_plans(
     if path.exists():
         workbench.observer.say(f"Already timed: {path} is kept; delete it to time again.")
         return
+    stored_timings.write(path, timed(plans, workbench, protocol))
+
+
+def timed(
+    plans: Sequence[Plan], workbench: Workbench, protocol: LatencyProtocol, what: str = "latency"
+) -> Timings:
+    """Time plans beside the whole model.
+
+    Args:
+        plans: the stack without any block among them is left out.
+        workbench: whose model is timed, as its user would run it.
+        protocol: what is timed and how long.
+        what: to be said of it.
+
+    Raises:
+        TimingError, DeviceError: as `latency.measure`.
+    """
     whole = tuple(range(workbench.n_blocks))
-    timed = [plan for plan in plans if plan.removed != whole]
+    chosen = [plan for plan in plans if plan.removed != whole]
     decoder, prompt_ids = workbench.decoder_as_used, workbench.prompt_ids
-    with workbench.observer.track("latency", total=1) as advance:
+    with workbench.observer.track(what, total=1) as advance:
         shown = 0.0
 
         def progress(share: float) -> None:
@@ -40,8 +58,7 @@ def time_plans(
             shown = done
 
         with using_threads(workbench.threads):
-            timings = latency.measure(decoder, timed, prompt_ids, protocol, progress=progress)
-    stored_timings.write(path, timings)
+            return latency.measure(decoder, chosen, prompt_ids, protocol, progress=progress)
 
 
 def refuse_other_timings(run: RunFolder, workbench: Workbench, protocol: LatencyProtocol) -> None:
