@@ -21,8 +21,8 @@ FEWEST_WINDOWS = 8
 SMALLEST_SHARE = 1 / 32
 FINAL = 8
 """Sets of a size, at most, that take part in its last race."""
-SURE = 0.975
-"""One-sided: how sure it must be that a candidate is worse, before it is out."""
+DOUBT = 0.025
+"""Chance, at most, that a race loses the set that is best on its text: all comparisons together."""
 
 Race = Generator[Screening, Costs, list[Plan]]
 """Screenings that end in the candidates that are left, the best first."""
@@ -95,12 +95,13 @@ class Contest:
         """
         proposed = self._with_the_best(proposed)
         standing = list(proposed)
+        doubt = DOUBT / (max(1, len(standing) - 1) * len(self.rungs))
         for n_windows in self.rungs:
             affordable = self._affordable(standing, n_windows)
             if not affordable:
                 break
             self.costs = yield Screening({plan: proposed[plan] for plan in affordable}, n_windows)
-            standing = self.standing(affordable, keep)
+            standing = self.standing(affordable, keep, doubt)
             self.best[standing[0].size] = standing[0]
             if len(standing) <= keep and not to_the_end:
                 break
@@ -138,22 +139,25 @@ class Contest:
         """All plans that were screened or are rows, in the order in which they came to be."""
         return self.costs.plans
 
-    def standing(self, plans: Sequence[Plan], keep: int = 1) -> list[Plan]:
+    def standing(self, plans: Sequence[Plan], keep: int = 1, doubt: float = DOUBT) -> list[Plan]:
         """Those that are not surely worse than the last of the best, by the windows of all: sorted.
 
         Args:
             plans: known ones.
             keep: how many are the best.
+            doubt: chance, at most, that one is taken for worse which is not.
         """
         windows_N = self.costs.known_windows(plans)
         nats_PN, targets_N = self.costs.nats(plans, windows_N), self.costs.targets_W[windows_N]
         order = np.argsort(nats_PN.sum(axis=1), kind="stable")
         last = nats_PN[order[min(keep, len(order)) - 1]]
-        worse_P = surely_worse(nats_PN, last, targets_N)
+        worse_P = surely_worse(nats_PN, last, targets_N, doubt)
         return [plans[place] for place in order if not worse_P[place]]
 
 
-def surely_worse(nats_PN: np.ndarray, than_N: np.ndarray, targets_N: np.ndarray) -> np.ndarray:
+def surely_worse(
+    nats_PN: np.ndarray, than_N: np.ndarray, targets_N: np.ndarray, doubt: float
+) -> np.ndarray:
     """Which plans cost more than another on the same windows by more than chance: bool, (P,).
 
     By Student's t of the ratio of sums, windows taken as independent: they are spread over the
@@ -168,7 +172,7 @@ def surely_worse(nats_PN: np.ndarray, than_N: np.ndarray, targets_N: np.ndarray)
     more_P, n_windows = more_PN.sum(axis=1), len(targets_N)
     residual_PN = more_PN - (more_P / targets_N.sum())[:, None] * targets_N
     error_P = np.sqrt(np.square(residual_PN).sum(axis=1) * n_windows / (n_windows - 1))
-    return np.asarray(failed_P | (more_P > stdtrit(n_windows - 1, SURE) * error_P))
+    return np.asarray(failed_P | (more_P > stdtrit(n_windows - 1, 1 - doubt) * error_P))
 
 
 def without(plans: Iterable[Plan], known: Set[Plan]) -> list[Plan]:
