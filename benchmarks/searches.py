@@ -29,6 +29,7 @@ from pruning_kit.findings.evidence import Interval, Scores, exp
 from pruning_kit.findings.searching import Gap, Replayed, is_exhaustive, replayed
 from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.plan import Plan
+from pruning_kit.plans.variant import BRIDGED
 from pruning_kit.runs.asked import Asked
 from pruning_kit.runs.results import Run, load_run
 
@@ -126,7 +127,8 @@ def _of_run(run: Run, against: Plan | None) -> None:
     Raises:
         PlanError: if it lacks what they are made of.
     """
-    costs = list(Cost) if run.bridges is not None else [Cost.as_cut]
+    bridged = any(variant.recovery == BRIDGED for variant in run.variants)
+    costs = list(Cost) if bridged else [Cost.as_cut]
     if against is None and not is_exhaustive(run):
         raise PlanError(
             f"cannot tell what is missed in {run.folder}: it does not hold every set of its "

@@ -17,6 +17,9 @@ from pruning_kit.inputs.calibration import (
 )
 from pruning_kit.inputs.corpora import Corpus, demo_corpus
 from pruning_kit.inputs.models import find_model, load_inputs
+from pruning_kit.sweeps.observer import SilentObserver
+from pruning_kit.sweeps.settings import WorkbenchSettings
+from pruning_kit.sweeps.texts import find_texts
 
 
 def corpus_of(pieces) -> Corpus:
@@ -79,3 +82,18 @@ def test_the_fitting_text_is_read_in_windows_that_do_not_overlap_and_no_longer_t
     assert stops == [512 * (number + 1) for number in range(len(stops))]
     assert len(found.tuning.windows) == TUNING_TOKENS // 256
     assert found.stride == 256 == found.tuning.windows[1].stop - found.tuning.windows[0].stop
+
+
+@pytest.mark.parametrize(
+    ("bridges", "title"), [(True, "own.txt (selection part)"), (False, "own.txt")]
+)
+def test_plans_are_chosen_on_the_text_that_was_named_for_calibration(tmp_path, bridges, title):
+    own = tmp_path / "own.txt"
+    own.write_text("A line of a text.\n" * 3000, encoding="utf-8")
+    inputs = load_inputs(find_model("demo"))
+    for select_on in ("calibration", str(own)):
+        asked = WorkbenchSettings(
+            model="demo", select_on=select_on, calibrate_on=str(own), bridges=bridges
+        )
+        texts = find_texts(asked, SilentObserver(), inputs).by_role
+        assert texts["selection"].title == title

@@ -349,8 +349,8 @@ def test_a_sure_difference_is_rarely_chance(seed):
 
 
 def test_a_race_of_many_nearly_alike_seldom_loses_the_best_on_its_first_windows():
-    """Thirty sets that the windows can hardly tell apart; at a level of 2.5 % for each of them one in
-    twelve races loses the best."""
+    """Thirty sets that the windows can hardly tell apart; at a level of 2.5 % for each comparison
+    one race in twelve loses the best."""
     plans, lost = [Plan((block,)) for block in range(30)], 0
     for seed in range(200):
         generator = np.random.default_rng(seed)

@@ -40,8 +40,8 @@ class WorkbenchSettings:
     """Which part of a dataset of the Hub."""
     select_on: str | None = _text(
         None,
-        "A second text to choose plans on: calibration (that of demo or wikitext2), or a text "
-        "file.",
+        "A second text to choose plans on: calibration (the one that bridges are fitted on; other "
+        "parts of it), or a text file.",
     )
     calibrate_on: str | None = _text(
         None,

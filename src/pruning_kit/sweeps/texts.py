@@ -49,10 +49,12 @@ def find_texts(settings: WorkbenchSettings, observer: Observer, inputs: ModelInp
     parts = None if calibration is None else parts_of(calibration)
     texts: dict[Role, Corpus] = {"reported": reported}
     if settings.select_on:
-        if calibration and settings.select_on == (settings.calibrate_on or CALIBRATION):
+        fitted_on = settings.calibrate_on or CALIBRATION
+        name = fitted_on if settings.select_on == CALIBRATION else settings.select_on
+        if calibration and name == fitted_on:
             selection = calibration
         else:
-            selection = corpora.selection_corpus(settings.select_on, reported)
+            selection = corpora.selection_corpus(name, reported)
         if selection.sha256 == reported.sha256:
             raise CorpusError(
                 f"cannot choose plans on {settings.select_on!r}: it is the text that figures are "
