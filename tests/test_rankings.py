@@ -251,8 +251,8 @@ def test_a_device_whose_memory_is_full_is_named(bench, tmp_path, monkeypatch):
     with pytest.raises(DeviceError) as error:
         sweep("influence,angular:1", bench, tmp_path / "run")
     assert str(error.value) == (
-        "cannot rank blocks by influence,angular on cpu: its memory is full. Choose another "
-        "`device`, or a shorter `context`."
+        "cannot rank blocks by influence on cpu: its memory is full. Choose another `device`, or a "
+        "shorter `context`."
     )
 
 
