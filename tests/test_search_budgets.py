@@ -18,6 +18,7 @@ from pruning_kit.search import parse
 from pruning_kit.search.limits import granted, searches_of, with_budget
 from pruning_kit.search.together import Together
 from pruning_kit.sweeps import budgets
+from pruning_kit.sweeps import sweep as sweep_module
 from pruning_kit.sweeps.targets import sizes_within_parameters, sizes_within_seconds
 
 N_BLOCKS = 5
@@ -95,6 +96,12 @@ def test_a_limit_on_time_asks_for_the_fewest_blocks_by_the_line_and_one_more():
             10,
             "cannot shrink to 120 ms: with a single block the model still takes about 130. Give "
             "`max_latency` more than that.",
+        ),
+        (
+            1.5,
+            40,
+            "cannot shrink to 1500 ms: the model takes about 1,300, which is no more. Give "
+            "`max_latency` a smaller number.",
         ),
         (
             0.11,
@@ -238,6 +245,21 @@ def test_the_command_line_ends_with_the_best_set_within_the_limit(bench, tmp_pat
     )
     assert code == 0, said
     assert f"With at most {limit:,} parameters: remove blocks " in said
+
+
+def test_a_sweep_whose_timings_are_too_few_still_shows_what_it_measured(
+    bench, tmp_path, timings, monkeypatch
+):
+    for step in ("check_timing", "time_plans"):
+        monkeypatch.setattr(sweep_module, step, lambda *_: None)
+    code, said = called(bench, tmp_path, "--try", "spans", "--max-latency", "350")
+    assert code == 0, said
+    assert timings == [Plan((2, 3))]
+    assert "Best measured set of each size" in said and " Next: pruning-kit report " in said
+    assert (
+        "Nothing is chosen within the limit: the kit cannot choose a model of at most 350 ms: this "
+        "run holds no timings that can be used." in said
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.invocation import with_option
 from pruning_kit.cli.request import Request
-from pruning_kit.errors import PlanError, TooManyPlansError
+from pruning_kit.errors import PlanError, RunError, TooManyPlansError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.printable import copyable, quoted
 from pruning_kit.search.together import MAX_PLANS
@@ -145,7 +145,6 @@ def _finish(
     from pruning_kit.reporting.formats import rich_table
     from pruning_kit.reporting.rankings import rankings_table
     from pruning_kit.reporting.words.bridging import how_bridged
-    from pruning_kit.reporting.words.budget import budget_sentences
     from pruning_kit.reporting.words.doubts import warnings
     from pruning_kit.reporting.words.sections import summary_sentences
     from pruning_kit.runs.results import load_run, write_csv
@@ -175,8 +174,7 @@ def _finish(
         out.say("Perplexity on other texts", style="bold")
         out.show(rich_table(texts_table(analysis)))
         out.line()
-    within = budget_sentences(analysis, analysis.choose(budget)) if budget else []
-    for sentence in (*summary_sentences(analysis), *within):
+    for sentence in (*summary_sentences(analysis), *_within(analysis, budget)):
         out.say(sentence)
     if run.timings_note is not None:
         notes.say(run.timings_note, "Note:", "bold yellow")
@@ -196,6 +194,18 @@ def _finish(
     program = str(ctx.find_root().info_name)
     out.show_line(f"Next: {_next_step(program, folder, analysis)}")
     _exit_if_failed(run)
+
+
+def _within(analysis: Analysis, budget: Budget | None) -> list[str]:
+    """The best set within the limits, or why none can be told; nothing without limits."""
+    from pruning_kit.reporting.words.budget import budget_sentences
+
+    if budget is None:
+        return []
+    try:
+        return budget_sentences(analysis, analysis.choose(budget))
+    except RunError as error:  # the timings that were taken are too few; the rest is worth showing
+        return [f"Nothing is chosen within the limit: the kit {error}"]
 
 
 def _show_recovered(analysis: Analysis) -> None:

@@ -124,13 +124,18 @@ def sizes_within_seconds(
     whole_s, least_s = fixed_s + n_blocks * per_block_s, fixed_s + per_block_s
     if whole_s <= max_s:
         raise PlanError(
-            f"cannot shrink to {1e3 * max_s:g} ms: the model takes about {1e3 * whole_s:.3g}, "
-            "which is no more. Give `max_latency` a smaller number."
+            f"cannot shrink to {1e3 * max_s:g} ms: the model takes about {_ms(whole_s)}, which is "
+            "no more. Give `max_latency` a smaller number."
         )
     if n_blocks == 1 or least_s > max_s:
         raise PlanError(
             f"cannot shrink to {1e3 * max_s:g} ms: with a single block the model still takes about "
-            f"{1e3 * least_s:.3g}. Give `max_latency` more than that."
+            f"{_ms(least_s)}. Give `max_latency` more than that."
         )
     first = math.ceil((whole_s - max_s) / per_block_s)
     return [size for size in (first, first + 1) if size < n_blocks]
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds to three digits: `1,240`."""
+    return f"{float(f'{1e3 * seconds:.3g}'):,g}"
