@@ -31,7 +31,7 @@ from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.distillation.pace import Pace, amount_within
 from pruning_kit.pruning.distillation.training import Alone, State, Training
 from pruning_kit.pruning.recovered import pruned_copy
-from pruning_kit.runs.intents import read_intent
+from pruning_kit.runs.intents import Recovery, read_intent
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.results import load_run
 from pruning_kit.sweeps.building import open_workbench
@@ -263,7 +263,7 @@ def test_minutes_become_tokens_by_the_pace_here_and_are_stored(writer, tmp_path)
     slow, fast = (
         begin(writer, tmp_path / str(each), goal, each).carry_out()[2] for each in (0.02, 0.01)
     )
-    stored = {each: read_intent(tmp_path / str(each)).tokens for each in (0.02, 0.01)}
+    stored = {each: read_intent(tmp_path / str(each), Recovery).tokens for each in (0.02, 0.01)}
     for variant, each in ((slow, 0.02), (fast, 0.01)):
         (tokens,) = stored[each]
         assert str(variant) == f"1+2~distilled:{tokens / 1000:g}k"
@@ -277,7 +277,7 @@ def test_a_resumed_command_keeps_the_tokens_that_minutes_became(writer, tmp_path
         patch.setattr(Training, "go_on", interrupted)
         with pytest.raises(KeyboardInterrupt):
             begin(writer, folder, goal).carry_out()
-    (tokens,) = read_intent(folder).tokens
+    (tokens,) = read_intent(folder, Recovery).tokens
     resumed = begin(writer, folder, goal, each=0.02)
     resumed.settings = SweepSettings(
         **writer.settings, output=folder, resume=True, distillation=resumed.settings.distillation
@@ -362,7 +362,7 @@ def test_trainings_double_until_a_perplexity_is_reached(writer, tmp_path, monkey
     easy, hard = tmp_path / "easy", tmp_path / "hard"
     code, said = recover(writer, *words, "--until-ppl", "23", "--out", easy)
     assert code == 0, said
-    assert read_intent(Path(f"{easy}-run")).tokens == (2000, 4000, 8000)
+    assert read_intent(Path(f"{easy}-run"), Recovery).tokens == (2000, 4000, 8000)
     variants = list(map(str, load_run(f"{easy}-run").recovered))
     assert variants == ["1+2~distilled:2k"]
     assert "not reached" not in said

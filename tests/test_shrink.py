@@ -30,8 +30,8 @@ from pruning_kit.reporting import figures as figures_module
 from pruning_kit.reporting import formats as formats_module
 from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.reporting.words.shrunk import shrunk_lines
+from pruning_kit.runs.intents import Shrinking, read_intent
 from pruning_kit.runs.results import LATENCY_FILE, load_run
-from pruning_kit.runs.shrinkings import read_shrinking
 from pruning_kit.speed import stored_timings
 from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.sweeps import recover as recover_module
@@ -192,8 +192,8 @@ def test_another_target_does_not_go_on_with_it(writer, done, tmp_path):
     taken = shrink(writer, "--size", "2", "--out", out, "--output", run)
     assert taken.code == 2
     assert taken.said == (
-        f"Error: cannot shrink into {run}: a run is already there. Choose another with --output, "
-        "or go on with it by --resume."
+        f"Error: cannot shrink into {run}: a shrinking is already there. Choose another with "
+        "--output, or go on with it by --resume."
     )
     other = shrink(writer, "--size", "1", "--out", out, "--output", run, "--resume")
     assert other.code == 2
@@ -215,7 +215,7 @@ def test_without_time_to_train_the_bridged_model_is_taken_and_that_stays(
     with monkeypatch.context() as patch:
         patch.setattr(shrink_module, "measure", stop_after_the_first(shrink_module.measure))
         assert shrink(writer, "--size", "1", "--out", out).code == 130
-    stored = read_shrinking(tmp_path / "out-run", resume=True)
+    stored = read_intent(tmp_path / "out-run", Shrinking)
     assert stored is not None and stored.untrained is not None and "3 seconds" in stored.untrained
     set_paces(monkeypatch)
     called = shrink(writer, "--size", "1", "--out", out, "--resume")

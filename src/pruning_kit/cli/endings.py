@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
 from pruning_kit.cli.console import arose_in_printing, notes, out
+from pruning_kit.cli.invocation import with_option
 from pruning_kit.cli.options import spell_settings
 from pruning_kit.errors import DeviceError, in_words
-from pruning_kit.printable import printable
+from pruning_kit.printable import copyable, printable
 
 MISTAKE = 70
 """`EX_SOFTWARE` of sysexits.h: an error inside the program."""
@@ -45,6 +48,24 @@ def explain(error: BaseException, debug: bool) -> int:
         return MISTAKE
     _say_once(sentence, error)
     return 2
+
+
+@contextmanager
+def resumable(done: str, command: str, leads: bool = True) -> Iterator[None]:
+    """Where Ctrl-C ends a command whose work is kept, and how to go on is said.
+
+    Args:
+        done: where that is, to begin a sentence.
+        command: what was typed.
+        leads: whether this process says it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if leads:
+            again = copyable(with_option(command, "--resume"))
+            notes.show_line(f"Stopped. {done}; go on with: {again}")
+        raise typer.Exit(130) from None
 
 
 def _usage(error: BaseException) -> str | None:

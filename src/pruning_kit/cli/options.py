@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
@@ -127,6 +128,17 @@ def settings_from(kind: type[Kind], typed: Mapping[str, Any], **others: Any) -> 
     return kind(**others)
 
 
+def sweep_settings(typed: Mapping[str, Any], **others: Any) -> SweepSettings:
+    """What a run is asked for by the options that were typed, and others."""
+    return settings_from(
+        SweepSettings,
+        typed,
+        hub_text=settings_from(HubText, typed),
+        distillation=settings_from(DistillationSettings, typed),
+        **others,
+    )
+
+
 def spell_settings(sentence: str) -> str:
     """A sentence of the library, in which settings stand as `select_on`, for who types options."""
     return SAID.sub(lambda match: OPTIONS.get(match[1], match[0]), sentence)
@@ -159,10 +171,18 @@ OPTIONS = {
 Model = Annotated[str | None, option_of(WorkbenchSettings, "model")]
 CalibrateOn = Annotated[str | None, option_of(WorkbenchSettings, "calibrate_on")]
 Device = Annotated[str, option_of(WorkbenchSettings, "device")]
-SavedFormat = Annotated[
-    str | None,
-    _own("Number format of the saved weights; by default that of the base model's.", "", "--dtype"),
+OutFolder = Annotated[Path, _own("The model folder to write; it must not exist yet.", "", "--out")]
+RunsFolder = Annotated[
+    Path | None,
+    _own(
+        "The folder of what is measured. Default: DIR-run, beside the model folder.", "", "--output"
+    ),
 ]
+Resume = Annotated[bool, _own("Go on with a stopped command.", "", "--resume")]
+_SAVED_FORMAT = "Number format of the saved weights; by default that of the base model's."
+SavedFormat = Annotated[str | None, _own(_SAVED_FORMAT, "", "--dtype")]
+SaveDtype = Annotated[str | None, _own(_SAVED_FORMAT, "", "--save-dtype")]
+"""Where `--dtype` is the format to compute in."""
 Gguf = Annotated[
     str | None,
     _own("Also write a GGUF for llama.cpp beside the folder: f32, f16 or q8_0.", "", "--gguf"),

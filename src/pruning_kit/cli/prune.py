@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
-from pruning_kit.cli.outputs import Outputs
+from pruning_kit.cli.outputs import Outputs, print_checks
 from pruning_kit.errors import PlanError, RunError
 from pruning_kit.plans.distilled import NAME as DISTILLED
 from pruning_kit.plans.plan import Plan
@@ -18,42 +17,47 @@ from pruning_kit.plans.variant import BRIDGED, MARK, REFITTED, Recovery, Variant
 
 if TYPE_CHECKING:
     from pruning_kit.export.verification import Check
+    from pruning_kit.inputs.models import ModelSource
     from pruning_kit.runs.results import Run
     from pruning_kit.sweeps.making import Made
 
 
+Remove = Annotated[
+    str,
+    typer.Option(
+        help="Blocks to remove, such as 1+3 or 7-9; or a variant of --run, such as "
+        "1+3~distilled:2M."
+    ),
+]
+FromRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        help="Take the numbers for the model card from this sweep, and what it has trained.",
+    ),
+]
+Bridge = Annotated[
+    bool,
+    typer.Option(
+        "--bridge", help="Bridge the gaps: fold into the blocks before them what they lack."
+    ),
+]
+Refit = Annotated[
+    bool,
+    typer.Option(
+        "--refit", help="Bridge the gaps, then fit anew what is behind them, if that helps."
+    ),
+]
+
+
 def prune(
     ctx: typer.Context,
-    remove: Annotated[
-        str,
-        typer.Option(
-            help="Blocks to remove, such as 1+3 or 7-9; or a variant of --run, such as "
-            "1+3~distilled:2M."
-        ),
-    ],
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="The model folder to write; it must not exist yet.")
-    ],
+    remove: Remove,
+    out_folder: opt.OutFolder,
     model: opt.Model = None,
-    run_folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            help="Take the numbers for the model card from this sweep, and what it has trained.",
-        ),
-    ] = None,
-    bridge: Annotated[
-        bool,
-        typer.Option(
-            "--bridge", help="Bridge the gaps: fold into the blocks before them what they lack."
-        ),
-    ] = False,
-    refit: Annotated[
-        bool,
-        typer.Option(
-            "--refit", help="Bridge the gaps, then fit anew what is behind them, if that helps."
-        ),
-    ] = False,
+    run_folder: FromRun = None,
+    bridge: Bridge = False,
+    refit: Refit = False,
     calibrate_on: opt.CalibrateOn = None,
     device: opt.Device = "auto",
     dtype: opt.SavedFormat = None,
@@ -71,40 +75,47 @@ def prune(
       pruning-kit prune --remove 1+3 --gguf q8_0 --out ./pruned
     """
     variant = _asked(remove, bridge, refit)
-    plan = variant.plan
     if variant.recovery is None:
         opt.refuse_unbridged(ctx)
-    from pruning_kit.export.huggingface import export
-    from pruning_kit.inputs.models import find_model, load_model
+    from pruning_kit.inputs.models import find_model
     from pruning_kit.reporting.card import card_numbers
-    from pruning_kit.runs.results import load_run, measured_numbers
 
-    run = load_run(run_folder) if run_folder else None
-    if run is None and _is_trained(variant):
-        raise PlanError(
-            f"cannot prune by {variant} alone: it is trained, which takes long. Give a run that "
-            "has it with --run, or train it with the command recover."
-        )
+    run = _run_with(variant, run_folder)
     source = find_model(model or (run.facts.model.name if run else None))
     outputs = Outputs(out_folder, dtype, gguf, push_to_hub, public)
     repository = outputs.refuse_early(source)
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
-    loaded, bridges, recovered = None, None, None
-    if variant.recovery:
-        if run:  # refused before what takes long
-            measured_numbers(run, variant, run.facts.model.weights_sha256)
-        loaded, bridges, recovered = _made(variant, source.name, run, calibrate_on, device)
-    loaded = loaded or load_model(source)
-    numbers = card_numbers(run, variant, loaded.weights_sha256) if run else None
-    outputs.say_format(loaded)
-    checks = export(loaded, plan, out_folder, numbers, ctx.obj, bridges, recovered, dtype)
-    print_checks(checks)
-    how = [f"{', '.join(map(str, bridges.fits))} bridged"] if bridges else []
-    how += [str(variant.recovery)] if recovered else []
-    title = ", ".join([f"{source.name} without {plan.short}", *how])
+    made = _made(variant, source, run, calibrate_on, device)
+    numbers = card_numbers(run, variant, made.loaded.weights_sha256) if run else None
+    print_checks(outputs.save(made, variant.plan, numbers, ctx.obj))
+    how = [f"{', '.join(map(str, made.bridges.fits))} bridged"] if made.bridges else []
+    how += [str(variant.recovery)] if made.recovered else []
+    title = ", ".join([f"{source.name} without {variant.plan.short}", *how])
     out.say(f"{title}{',' * bool(how)} is saved in {out_folder}.")
     outputs.go_further(title, repository)
+
+
+def _run_with(variant: Variant, folder: Path | None) -> Run | None:
+    """The run that was named, if it measured what is recovered; None where none was.
+
+    Raises:
+        PlanError: if there is none and only a run has the variant.
+        RunError: if it did not measure the variant.
+    """
+    from pruning_kit.runs.results import load_run, measured_numbers
+
+    if folder is None:
+        if _is_trained(variant):
+            raise PlanError(
+                f"cannot prune by {variant} alone: it is trained, which takes long. Give a run "
+                "that has it with --run, or train it with the command recover."
+            )
+        return None
+    run = load_run(folder)
+    if variant.recovery is not None:  # refused before what takes long
+        measured_numbers(run, variant, run.facts.model.weights_sha256)
+    return run
 
 
 def _asked(remove: str, bridge: bool, refit: bool) -> Variant:
@@ -128,9 +139,28 @@ def _is_trained(variant: Variant) -> bool:
 
 
 def _made(
-    variant: Variant, model: str, run: Run | None, calibrate_on: str | None, device: str
+    variant: Variant, source: ModelSource, run: Run | None, calibrate_on: str | None, device: str
 ) -> Made:
     """The model and what a variant is made of, as the run has it if there is one.
+
+    Raises:
+        RunError, CorpusError, PlanError: as `_bridged`, or if the run's weights are gone.
+    """
+    from pruning_kit.cli.terminal import TerminalObserver
+    from pruning_kit.inputs.models import load_model
+    from pruning_kit.sweeps import making
+
+    if variant.recovery is None:
+        return making.Made(load_model(source), None, None)
+    given = _given(source.name, calibrate_on, device)
+    if run and _is_trained(variant):
+        like = making.settings_of_run(run.facts, run.bridges) | given
+        return making.take_from(run.folder, variant, like, TerminalObserver(notes))
+    return _bridged(variant, run, given)
+
+
+def _bridged(variant: Variant, run: Run | None, given: dict[str, str]) -> Made:
+    """A variant that begins with bridges, made again; what differs from the run is said.
 
     Raises:
         RunError: if the run has no bridges.
@@ -141,15 +171,11 @@ def _made(
     from pruning_kit.sweeps import making
 
     stored = run.bridges if run else None
-    if run and _is_trained(variant):
-        like = making.settings_of_run(run.facts, stored) | _given(model, calibrate_on, device)
-        return making.take_from(run.folder, variant, like, TerminalObserver(notes))
     if run and stored is None:
         raise RunError(
             f"cannot take the bridges of {run.folder}: it has none. Leave out --run, or --bridge."
         )
-    like = making.settings_of_run(run.facts, stored) if run and stored else {}
-    like |= _given(model, calibrate_on, device)
+    like = (making.settings_of_run(run.facts, stored) if run and stored else {}) | given
     fitted = stored.fitting if stored else None
     made = making.make_again(variant, like, fitted, TerminalObserver(notes))
     assert made.bridges is not None, "it begins with them"
@@ -233,10 +259,3 @@ def _repeated(folder: Path, base: str, calibrate_on: str | None, device: str) ->
         fitted, observer = recipe.bridges.fitting, TerminalObserver(notes)
         loaded, bridges, recovered = making.make_again(variant, like, fitted, observer)
     return [is_base, *(repeat(folder, loaded, bridges, recovered) if is_base.passed else ())]
-
-
-def print_checks(checks: Sequence[Check]) -> None:
-    """A line for each check."""
-    for check in checks:
-        mark, style = ("passed", "green") if check.passed else ("FAILED", "bold red")
-        out.say(f" {check.name}: {check.detail}", mark, style)

@@ -12,15 +12,16 @@ import typer
 from pruning_kit.bounds import Range, Setting
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
-from pruning_kit.cli.invocation import with_option
+from pruning_kit.cli.endings import resumable
+from pruning_kit.cli.outputs import Outputs, print_checks, title_of
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
-from pruning_kit.printable import copyable, quoted
+from pruning_kit.printable import quoted
 from pruning_kit.pruning.distillation.settings import TRAINING, DistillationSettings
-from pruning_kit.sweeps.settings import SweepSettings, WorkbenchSettings
+from pruning_kit.sweeps.settings import WorkbenchSettings
 
 if TYPE_CHECKING:
     from pruning_kit.runs.results import Run
@@ -35,56 +36,57 @@ def _training(help: str, error: type[PlanError] = PlanError, allowed: Range | No
     return opt.option(Setting(help, TRAINING, error, allowed))
 
 
+Remove = Annotated[str | None, typer.Option(help="Blocks to remove, such as 1+3 or 7-9.")]
+FromRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--run", help="Take model and plan from this sweep: the best of --size when bridged."
+    ),
+]
+Size = Annotated[
+    int | None,
+    opt.option(
+        Setting("Blocks to remove, with --run. Default: 1.", "", PlanError, Range(1, 10_000))
+    ),
+]
+Tokens = Annotated[str | None, _training("Tokens to learn from, such as 500k or 8M.")]
+Minutes = Annotated[
+    float | None,
+    _training(
+        f"Time for the whole command, measuring and saving included. Default: {MINUTES:g}, "
+        "where no tokens are named.",
+        allowed=Range(0, 100_000, strictly=True),
+    ),
+]
+UntilPpl = Annotated[
+    float | None,
+    _training(
+        "Stop at this perplexity of unseen calibration text: trainings of twice the length "
+        "each, up to --tokens or --minutes.",
+        allowed=Range(1, 10**9, strictly=True),
+    ),
+]
+HowTrained = Annotated[
+    Literal["full", "lora"],
+    _training("full: all weights; lora: low-rank adapters, merged at the end."),
+]
+KeepText = Annotated[Path | None, _training("Keep what the whole model wrote in this file.")]
+
+
 @opt.with_settings(WorkbenchSettings, HubText, DistillationSettings)
 def recover(
     ctx: typer.Context,
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="The model folder to write; it must not exist yet.")
-    ],
-    remove: Annotated[
-        str | None, typer.Option(help="Blocks to remove, such as 1+3 or 7-9.")
-    ] = None,
-    run_folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--run", help="Take model and plan from this sweep: the best of --size when bridged."
-        ),
-    ] = None,
-    size: Annotated[
-        int | None,
-        opt.option(
-            Setting("Blocks to remove, with --run. Default: 1.", "", PlanError, Range(1, 10_000))
-        ),
-    ] = None,
-    tokens: Annotated[str | None, _training("Tokens to learn from, such as 500k or 8M.")] = None,
-    minutes: Annotated[
-        float | None,
-        _training(
-            f"Time for the whole command, measuring and saving included. Default: {MINUTES:g}, "
-            "where no tokens are named.",
-            allowed=Range(0, 100_000, strictly=True),
-        ),
-    ] = None,
-    until_ppl: Annotated[
-        float | None,
-        _training(
-            "Stop at this perplexity of unseen calibration text: trainings of twice the length "
-            "each, up to --tokens or --minutes.",
-            allowed=Range(1, 10**9, strictly=True),
-        ),
-    ] = None,
-    method: Annotated[
-        Literal["full", "lora"],
-        _training("full: all weights; lora: low-rank adapters, merged at the end."),
-    ] = "full",
-    keep_text: Annotated[
-        Path | None, _training("Keep what the whole model wrote in this file.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The run folder to write. Default: DIR-run, beside the model folder."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped command.")] = False,
+    out_folder: opt.OutFolder,
+    remove: Remove = None,
+    run_folder: FromRun = None,
+    size: Size = None,
+    tokens: Tokens = None,
+    minutes: Minutes = None,
+    until_ppl: UntilPpl = None,
+    method: HowTrained = "full",
+    keep_text: KeepText = None,
+    output: opt.RunsFolder = None,
+    resume: opt.Resume = False,
     **typed: Any,
 ) -> None:
     """Cut blocks out of a model, bridge the gaps, and train back what was lost.
@@ -96,64 +98,73 @@ def recover(
       torchrun --nproc-per-node 2 -m pruning_kit recover --remove 1+4 --tokens 32M --out ./smaller
     """
     began = time.monotonic()
+    _refuse_two_lengths(tokens, minutes)
+    outputs = Outputs(out_folder, None, None, None, public=False)
+    plan, like = _asked(remove, run_folder, size)
+    typed |= {name: value for name, value in like.items() if typed[name] is None}
+    from pruning_kit.inputs.models import find_model
+
+    folder, repository = outputs.runs_in(output), outputs.refuse_early(find_model(typed["model"]))
+    settings = opt.sweep_settings(typed, output=folder, resume=resume, command=ctx.obj)
+    from pruning_kit.cli.terminal import TerminalObserver
+    from pruning_kit.runs.ranks import current_ranks
+    from pruning_kit.sweeps.observer import SilentObserver
+    from pruning_kit.sweeps.recover import Goal, Recovering, check_kept_text
+
+    if keep_text is not None:
+        check_kept_text(keep_text, settings.distillation)
+    goal = Goal.parse(tokens, minutes or (None if tokens else MINUTES), until_ppl, method == LORA)
+    ranks = current_ranks()
+    observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
+    recovering = Recovering(plan, goal, settings, observer, ranks, began, time.monotonic)
+    with resumable(f"What was learnt is in {folder}", ctx.obj, ranks.leads):
+        found = recovering.carry_out()
+    if ranks.leads:
+        _finish(ctx, recovering, *found, outputs, repository, keep_text)
+
+
+def _refuse_two_lengths(tokens: str | None, minutes: float | None) -> None:
+    """Refuse to be told twice how long.
+
+    Raises:
+        PlanError: naming both.
+    """
     if tokens and minutes:
         raise PlanError(
             f"cannot use both --tokens {tokens} and --minutes {minutes:g}: each says how long. "
             "Give one."
         )
+
+
+def _asked(
+    remove: str | None, run_folder: Path | None, size: int | None
+) -> tuple[Plan, dict[str, Any]]:
+    """What is removed, and the settings of the run that it is taken from.
+
+    Raises:
+        PlanError: if nothing says what, or two things do.
+        RunError: if there is no such run.
+    """
     if size and (remove or run_folder is None):
         raise PlanError(
             f"cannot use --size {size} here: it chooses among the plans of --run, where --remove "
             "names none. Leave it out."
         )
-    from pruning_kit.export.huggingface import check_target
-    from pruning_kit.runs.opening import check_place
-    from pruning_kit.runs.ranks import current_ranks
-    from pruning_kit.runs.results import load_run
-    from pruning_kit.sweeps.making import settings_of_run
-    from pruning_kit.sweeps.recover import Goal, Recovering, best_of, check_kept_text
-
-    folder = output or Path(f"{out_folder}-run")
-    check_target(out_folder)
-    check_place(folder)
     plan = None if remove is None else Plan.parse(remove, "--remove")
-    if run_folder:
+    if run_folder is not None:
+        from pruning_kit.runs.results import load_run
+        from pruning_kit.sweeps.making import settings_of_run
+        from pruning_kit.sweeps.recover import best_of
+
         run = load_run(run_folder)
         like = {"model": run.facts.model.name, **settings_of_run(run.facts, run.bridges)}
-        typed |= {name: value for name, value in like.items() if typed[name] is None}
-        plan = plan or best_of(run, size or 1)
+        return plan or best_of(run, size or 1), like
     if plan is None:
         raise PlanError(
             "cannot recover without a plan: nothing says what to remove. Name blocks with "
             "--remove, or a sweep with --run."
         )
-    settings = opt.settings_from(
-        SweepSettings,
-        typed,
-        hub_text=opt.settings_from(HubText, typed),
-        distillation=opt.settings_from(DistillationSettings, typed),
-        output=folder,
-        resume=resume,
-        command=ctx.obj,
-    )
-    if keep_text is not None:
-        check_kept_text(keep_text, settings.distillation)
-    goal = Goal.parse(tokens, minutes or (None if tokens else MINUTES), until_ppl, method == LORA)
-    ranks = current_ranks()
-    from pruning_kit.cli.terminal import TerminalObserver
-    from pruning_kit.sweeps.observer import SilentObserver
-
-    observer = TerminalObserver(notes) if ranks.leads else SilentObserver()
-    recovering = Recovering(plan, goal, settings, observer, ranks, began, time.monotonic)
-    try:
-        found = recovering.carry_out()
-    except KeyboardInterrupt:
-        again = copyable(with_option(ctx.obj, "--resume"))
-        if ranks.leads:
-            notes.show_line(f"Stopped. What was learnt is in {folder}; go on with: {again}")
-        raise typer.Exit(130) from None
-    if ranks.leads:
-        _finish(ctx, recovering, *found, out_folder, keep_text)
+    return plan, {}
 
 
 def _finish(
@@ -162,13 +173,12 @@ def _finish(
     run: Run,
     bench: Workbench,
     variant: Variant,
-    folder: Path,
+    outputs: Outputs,
+    repository: str | None,
     keep_text: Path | None,
 ) -> None:
     """Save the model, write results and figures, and print what was won."""
-    from pruning_kit.cli.prune import print_checks
     from pruning_kit.cli.terminal import describe_run, sweep_table
-    from pruning_kit.export.huggingface import export
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.reporting.figures import OF_EVERY_SWEEP, save_figures
     from pruning_kit.reporting.formats import rich_table
@@ -185,10 +195,7 @@ def _finish(
         assert recovering.trained is not None
         _keep_text(written_text(bench, recovering.trained), keep_text)
     numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
-    made = made_of(variant, bench)
-    checks = export(
-        made.loaded, variant.plan, folder, numbers, ctx.obj, made.bridges, made.recovered
-    )
+    checks = outputs.save(made_of(variant, bench), variant.plan, numbers, ctx.obj)
     for line in describe_run(run):
         out.say(line)
     out.line()
@@ -199,8 +206,9 @@ def _finish(
         out.say(sentence)
     print_checks(checks)
     out.say(_what_training_did(recovering, bench, variant))
-    how = f", {variant.recovery}," if variant.recovery else ""
-    out.say(f"{bench.loaded.source.name} without {variant.plan.short}{how} is saved in {folder}")
+    title = title_of(bench.loaded.source.name, variant)
+    out.say(f"{title}{',' * bool(variant.recovery)} is saved in {outputs.folder}")
+    outputs.go_further(title, repository)
     drawn = [path.name for path in figures if path.suffix == ".png"]
     out.say(f"The run is saved in {run.folder}: {', '.join(['results.csv', 'run.json', *drawn])}")
     program = str(ctx.find_root().info_name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,17 +10,18 @@ import typer
 from pruning_kit.bounds import BUDGETS, Range, Setting
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
-from pruning_kit.cli.invocation import with_option
-from pruning_kit.cli.outputs import Outputs
+from pruning_kit.cli.endings import resumable
+from pruning_kit.cli.outputs import Outputs, print_checks, title_of
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.plans.plan import Plan
-from pruning_kit.printable import copyable
 from pruning_kit.pruning.distillation.settings import DistillationSettings
 from pruning_kit.sweeps.settings import SweepSettings, WorkbenchSettings
 from pruning_kit.sweeps.targets import Target
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pruning_kit.runs.results import Run
     from pruning_kit.sweeps.courses import Course
     from pruning_kit.sweeps.shrink import Shrinker, Shrunk
@@ -29,61 +29,55 @@ if TYPE_CHECKING:
 MINUTES = 10.0
 
 
-def _target(help: str, allowed: Range) -> Any:
+def _number(help: str, allowed: Range) -> Any:
     return opt.option(Setting(help, "", PlanError, allowed))
+
+
+MaxParams = Annotated[
+    float | None,
+    _number("Millions of parameters that may stay, such as 6.", BUDGETS["--max-params"]),
+]
+MaxLatency = Annotated[
+    float | None,
+    _number("Milliseconds per token, end to end, such as 2.5.", BUDGETS["--max-latency"]),
+]
+Size = Annotated[int | None, _number("Blocks to remove.", Range(1, 10_000))]
+Ratio = Annotated[
+    float | None,
+    _number(
+        "Share of the blocks to remove, such as 0.25. Default: a third.",
+        Range(0, 1, strictly=True),
+    ),
+]
+MaxPplIncrease = Annotated[
+    float | None,
+    _number(
+        "Per cent of perplexity above the whole model's that bridged sets may cost on the text "
+        "chosen on, such as 15.",
+        BUDGETS["--max-ppl-increase"],
+    ),
+]
+Minutes = Annotated[float, _number("Time for the whole command.", Range(0, 100_000, strictly=True))]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")
+]
 
 
 @opt.with_settings(WorkbenchSettings, HubText, DistillationSettings)
 def shrink(
     ctx: typer.Context,
-    out_folder: Annotated[
-        Path, typer.Option("--out", help="The model folder to write; it must not exist yet.")
-    ],
-    max_params: Annotated[
-        float | None,
-        _target("Millions of parameters that may stay, such as 6.", BUDGETS["--max-params"]),
-    ] = None,
-    max_latency: Annotated[
-        float | None,
-        _target("Milliseconds per token, end to end, such as 2.5.", BUDGETS["--max-latency"]),
-    ] = None,
-    size: Annotated[int | None, _target("Blocks to remove.", Range(1, 10_000))] = None,
-    ratio: Annotated[
-        float | None,
-        _target(
-            "Share of the blocks to remove, such as 0.25. Default: a third.",
-            Range(0, 1, strictly=True),
-        ),
-    ] = None,
-    max_ppl_increase: Annotated[
-        float | None,
-        _target(
-            "Per cent of perplexity above the whole model's that bridged sets may cost on the text "
-            "chosen on, such as 15.",
-            BUDGETS["--max-ppl-increase"],
-        ),
-    ] = None,
-    minutes: Annotated[
-        float,
-        opt.option(
-            Setting("Time for the whole command.", "", PlanError, Range(0, 100_000, strictly=True))
-        ),
-    ] = MINUTES,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")
-    ] = False,
+    out_folder: opt.OutFolder,
+    max_params: MaxParams = None,
+    max_latency: MaxLatency = None,
+    size: Size = None,
+    ratio: Ratio = None,
+    max_ppl_increase: MaxPplIncrease = None,
+    minutes: Minutes = MINUTES,
+    dry_run: DryRun = False,
     speed: opt.Speed = True,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The folder of the runs. Default: DIR-run, beside the model folder."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped command.")] = False,
-    save_dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="Number format of the saved weights; by default that of the base model's."
-        ),
-    ] = None,
+    output: opt.RunsFolder = None,
+    resume: opt.Resume = False,
+    save_dtype: opt.SaveDtype = None,
     gguf: opt.Gguf = None,
     push_to_hub: opt.PushToHub = None,
     public: opt.Public = False,
@@ -98,10 +92,39 @@ def shrink(
       pruning-kit shrink --model gpt2 --max-ppl-increase 15 --dry-run --out ./smaller
     """
     began = time.monotonic()
+    limits = (opt.parameter_limit(max_params), max_latency, max_ppl_increase)
+    target = _target(size, ratio, *limits, speed)
+    outputs = Outputs(out_folder, save_dtype, gguf, push_to_hub, public)
+    from pruning_kit.inputs.models import find_model
+
+    repository, folder = outputs.refuse_early(find_model(typed["model"])), outputs.runs_in(output)
+    settings = opt.sweep_settings(typed, output=folder, resume=resume, command=ctx.obj)
+    shrinker = _shrinker(target, 60 * minutes, settings, speed, began)
+    if dry_run:
+        _show(shrinker.course(), minutes)
+        return
+    with resumable(f"What was done is in {folder}", ctx.obj):
+        shrunk = shrinker.carry_out()
+    _finish(ctx, shrunk, outputs, repository)
+
+
+def _target(
+    size: int | None,
+    ratio: float | None,
+    max_params: int | None,
+    max_latency: float | None,
+    max_ppl_increase: float | None,
+    speed: bool,
+) -> Target:
+    """How far to go.
+
+    Raises:
+        PlanError: if that is said twice, or by time where nothing is timed.
+    """
     target = Target(
         size=size,
         ratio=ratio,
-        max_params=opt.parameter_limit(max_params),
+        max_params=max_params,
         max_latency=max_latency,
         max_ppl_increase=max_ppl_increase,
     )
@@ -110,33 +133,7 @@ def shrink(
             f"cannot use --max-latency {max_latency:g} with --no-speed: nothing is timed then. "
             "Leave one out."
         )
-    from pruning_kit.inputs.models import find_model
-    from pruning_kit.runs.opening import check_place
-
-    outputs = Outputs(out_folder, save_dtype, gguf, push_to_hub, public)
-    repository = outputs.refuse_early(find_model(typed["model"]))
-    folder = output or Path(f"{out_folder}-run")
-    check_place(folder)
-    settings = opt.settings_from(
-        SweepSettings,
-        typed,
-        hub_text=opt.settings_from(HubText, typed),
-        distillation=opt.settings_from(DistillationSettings, typed),
-        output=folder,
-        resume=resume,
-        command=ctx.obj,
-    )
-    shrinker = _shrinker(target, 60 * minutes, settings, speed, began)
-    if dry_run:
-        _show(shrinker.course(), minutes)
-        return
-    try:
-        shrunk = shrinker.carry_out()
-    except KeyboardInterrupt:
-        again = copyable(with_option(ctx.obj, "--resume"))
-        notes.show_line(f"Stopped. What was done is in {folder}; go on with: {again}")
-        raise typer.Exit(130) from None
-    _finish(ctx, shrunk, outputs, repository)
+    return target
 
 
 def _shrinker(
@@ -198,40 +195,32 @@ def _show(course: Course, minutes: float) -> None:
 
 def _finish(ctx: typer.Context, shrunk: Shrunk, outputs: Outputs, repository: str | None) -> None:
     """Write the report, then the model, and say in six lines what came of it."""
-    from pruning_kit.cli.prune import print_checks
-    from pruning_kit.export.huggingface import export
-    from pruning_kit.findings.analysis import analyse
-    from pruning_kit.reporting.figures import OF_EVERY_SWEEP, save_figures
-    from pruning_kit.reporting.formats import Format, write_report
     from pruning_kit.reporting.words.shrunk import shrunk_lines
-    from pruning_kit.runs.results import measured_numbers, write_csv
+    from pruning_kit.runs.results import measured_numbers
     from pruning_kit.sweeps.making import made_of
 
     run, bench, variant = shrunk.run, shrunk.bench, shrunk.variant
-    report = run.folder / "report.html"
-    for found in (shrunk.searched, run):
-        analysis = analyse(found)
-        write_csv(found, found.folder / "results.csv")
-        write_report(found, found.folder / report.name, Format.html, None, analysis)
-    save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
-    outputs.say_format(bench.loaded)
+    report = _report(shrunk)
     numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
-    made = made_of(variant, bench)
-    folder, title = outputs.folder, f"{bench.loaded.source.name} without {variant.plan.short}"
-    checks = export(
-        made.loaded,
-        variant.plan,
-        folder,
-        numbers,
-        ctx.obj,
-        made.bridges,
-        made.recovered,
-        outputs.dtype,
-    )
-    print_checks(checks)
-    outputs.go_further(title, repository)
+    print_checks(outputs.save(made_of(variant, bench), variant.plan, numbers, ctx.obj))
+    outputs.go_further(title_of(bench.loaded.source.name, variant), repository)
     if shrunk.untrained is not None:
         out.say(f"Not distilled: the kit {opt.spell_settings(shrunk.untrained)}")
     out.line()
-    for line in shrunk_lines(shrunk.searched, run, variant, folder, report):
+    for line in shrunk_lines(shrunk.searched, run, variant, outputs.folder, report):
         out.show_line(line)
+
+
+def _report(shrunk: Shrunk) -> Path:
+    """Write tables, pages and figures into the run folders; the page of the result."""
+    from pruning_kit.findings.analysis import analyse
+    from pruning_kit.reporting.figures import OF_EVERY_SWEEP, save_figures
+    from pruning_kit.reporting.formats import Format, write_report
+    from pruning_kit.runs.results import write_csv
+
+    for run in (shrunk.searched, shrunk.run):
+        analysis, report = analyse(run), run.folder / "report.html"
+        write_csv(run, run.folder / "results.csv")
+        write_report(run, report, Format.html, None, analysis)
+    save_figures(run, analysis, run.folder, OF_EVERY_SWEEP)
+    return report

@@ -9,6 +9,7 @@ import typer
 
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
+from pruning_kit.cli.endings import resumable
 from pruning_kit.cli.invocation import with_option
 from pruning_kit.cli.request import Request
 from pruning_kit.errors import PlanError, RunError, TooManyPlansError
@@ -85,13 +86,8 @@ def sweep(
         run, workbench = start(settings, proposer, observer, ranks)
     except TooManyPlansError as error:
         raise request.too_many(error) from None
-    try:
+    with resumable(f"What was measured is in {run.folder}", ctx.obj, ranks.leads):
         carry_out(run, proposer, workbench, settings, ranks)
-    except KeyboardInterrupt:
-        again = copyable(with_option(ctx.obj, "--resume"))
-        if ranks.leads:
-            notes.show_line(f"Stopped. What was measured is in {run.folder}; go on with: {again}")
-        raise typer.Exit(130) from None
     if ranks.leads:
         _finish(ctx, run.folder, proposer.mode, settings.save_results, budget)
 
@@ -126,10 +122,8 @@ def _settings(
     """
     if not speed:
         opt.refuse_untimed(ctx)
-    return opt.settings_from(
-        SweepSettings,
+    return opt.sweep_settings(
         typed,
-        hub_text=opt.settings_from(HubText, typed),
         timing=opt.settings_from(LatencyProtocol, typed, execution=execution) if speed else None,
         command=ctx.obj,
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pruning_kit.errors import RunError
 from pruning_kit.plans.variant import Variant
-from pruning_kit.runs.store import FINISHED_FILE, RESTORE, RunFolder
+from pruning_kit.runs.files import RESTORE
+from pruning_kit.runs.store import FINISHED_FILE, RunFolder
 
 
 @dataclass(frozen=True, slots=True)

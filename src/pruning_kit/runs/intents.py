@@ -1,22 +1,25 @@
-"""Intents: what a recovery set out to do, kept beside what it made, to be gone on with."""
+"""Intents: what a command set out to do, kept beside what it made, to be gone on with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 from msgspec import Struct
 
 from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
-from pruning_kit.machine.typed import Count, MisfitError, fit
-from pruning_kit.runs.store import RECOVERIES, RESTORE
-
-INTENT_FILE = "intent.json"
+from pruning_kit.machine.typed import Count
+from pruning_kit.runs import files
 
 
-class Intent(Struct, frozen=True, kw_only=True):
-    """What was asked for, and what came of it."""
+class Recovery(Struct, frozen=True, kw_only=True):
+    """A recovery: what was asked for, and what came of it."""
+
+    verb: ClassVar[str] = "recover"
+    noun: ClassVar[str] = "recovery"
+    file: ClassVar[str] = f"{files.RECOVERIES}/intent.json"
 
     asked: dict[str, str]
     tokens: tuple[Count, ...]
@@ -25,55 +28,67 @@ class Intent(Struct, frozen=True, kw_only=True):
     """Of each text, which are measured at the end; None: all that were asked for."""
 
 
-def refuse_taken(folder: Path, resume: bool) -> None:
-    """Refuse a folder with anything in it but a recovery that is to be gone on with.
+class Shrinking(Struct, frozen=True, kw_only=True):
+    """A shrinking: what was asked for, and what timings decided, which would differ next time."""
+
+    verb: ClassVar[str] = "shrink"
+    noun: ClassVar[str] = "shrinking"
+    file: ClassVar[str] = "shrink.json"
+
+    asked: dict[str, str]
+    candidates: str
+    """Which sets are measured, as a proposer's text form."""
+    candidate_windows: Count
+    """Of each text, at most."""
+    result_windows: Count
+    untrained: str | None = None
+    """Why nothing is trained, once that is known."""
+
+
+Intent = TypeVar("Intent", Recovery, Shrinking)
+
+
+def refuse_taken(folder: Path, kind: type[Recovery | Shrinking], resume: bool) -> None:
+    """Refuse a folder with anything in it but what is to be gone on with.
 
     Raises:
         RunError: naming it.
     """
     with disk.disk_errors(str(folder)):
-        begun = _path(folder).exists()
-        is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        begun = (folder / kind.file).exists()
+        is_free = not folder.exists() or (folder.is_dir() and files.is_blank(folder))
     if begun and not resume:
         raise RunError(
-            f"cannot recover into {folder}: a recovery is already there. Choose another with "
-            "`output`, or go on with it by `resume`."
+            f"cannot {kind.verb} into {folder}: a {kind.noun} is already there. Choose another "
+            "with `output`, or go on with it by `resume`."
         )
     if not (begun or is_free):
         raise RunError(
-            f"cannot recover into {folder}: it is no empty folder, and no recovery was begun "
-            "there. Choose another with `output`."
+            f"cannot {kind.verb} into {folder}: it is no empty folder, and no {kind.noun} was "
+            "begun there. Choose another with `output`."
         )
 
 
-def read_intent(folder: Path) -> Intent | None:
-    """What a stopped recovery set out to do; None where none was begun.
+def read_intent(folder: Path, kind: type[Intent]) -> Intent | None:
+    """What a stopped command set out to do; None where none was begun.
 
     Raises:
         RunError: if it is damaged.
     """
-    path = _path(folder)
-    if not path.exists():
-        return None
-    try:
-        return fit(disk.read_json(path, RESTORE), Intent)
-    except MisfitError as misfit:
-        raise RunError(f"cannot read {path}: it {misfit.of_one}. {RESTORE}") from None
+    return files.read_if_there(folder, kind.file, kind)
 
 
-def write_intent(folder: Path, intent: Intent) -> None:
+def write_intent(folder: Path, intent: Recovery | Shrinking) -> None:
     """Keep it.
 
     Raises:
         RunError: if the disk refuses.
     """
-    with disk.disk_errors(str(folder)):
-        _path(folder).parent.mkdir(parents=True, exist_ok=True)
-    disk.write_json(_path(folder), intent)
+    files.write(folder, intent.file, intent)
 
 
 def refuse_other(folder: Path, stored: Mapping[str, str], asked: Mapping[str, str]) -> None:
-    """Refuse to go on with something else than was begun: a recovery, or a shrinking.
+    """Refuse to go on with something else than was begun.
 
     Args:
         folder: in which it was.
@@ -89,7 +104,3 @@ def refuse_other(folder: Path, stored: Mapping[str, str], asked: Mapping[str, st
             f"cannot resume {folder}: it was begun with {name}={then}, this one asks for {now}. "
             "Ask for the same again, or give another `output`."
         )
-
-
-def _path(folder: Path) -> Path:
-    return folder / RECOVERIES / INTENT_FILE

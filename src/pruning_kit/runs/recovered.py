@@ -7,14 +7,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pruning_kit.errors import PlanError, RunError
+from pruning_kit.errors import PlanError
 from pruning_kit.machine import disk
-from pruning_kit.machine.typed import MisfitError, fit
+from pruning_kit.machine.typed import MisfitError
 from pruning_kit.plans.variant import Variant
-from pruning_kit.runs.store import RECOVERIES, RESTORE
+from pruning_kit.runs import files
+from pruning_kit.runs.files import RECOVERIES
 
-FACTS_FILE = "recovered.json"
-RECOVERED_FACTS = f"{RECOVERIES}/{FACTS_FILE}"
+RECOVERED_FACTS = f"{RECOVERIES}/recovered.json"
 WEIGHTS = "weights"
 """The folder of the weights, which stay when a run is done: making them took long."""
 NAME_DIGITS = 16
@@ -62,15 +62,9 @@ def read_recovered(folder: Path) -> dict[Variant, RecoveredFacts]:
     Raises:
         RunError: if it is damaged.
     """
-    path = folder / RECOVERIES / FACTS_FILE
-    if not path.exists():
+    stored = files.read_if_there(folder, RECOVERED_FACTS, _Stored)
+    if stored is None:
         return {}
-    try:
-        stored = fit(disk.read_json(path, RESTORE), _Stored)
-    except MisfitError as misfit:
-        raise RunError(
-            f"cannot read run {folder}: its {RECOVERED_FACTS} {misfit.of_one}. {RESTORE}"
-        ) from None
     return {Variant.parse(text): facts for text, facts in stored.variants.items()}
 
 
@@ -81,8 +75,7 @@ def write_recovered(folder: Path, facts: Mapping[Variant, RecoveredFacts]) -> No
         RunError: if the disk refuses.
     """
     stored = _Stored(variants={str(variant): facts[variant] for variant in sorted(facts)})
-    make_place(folder)
-    disk.write_json(folder / RECOVERIES / FACTS_FILE, stored)
+    files.write(folder, RECOVERED_FACTS, stored)
 
 
 def weights_path(folder: Path, sha256: str) -> Path:
@@ -91,7 +84,7 @@ def weights_path(folder: Path, sha256: str) -> Path:
 
 
 def make_place(folder: Path) -> None:
-    """Make the folders for both.
+    """Make the folder of the weights.
 
     Raises:
         RunError: if the disk refuses.

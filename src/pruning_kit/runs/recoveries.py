@@ -10,13 +10,12 @@ from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
-from pruning_kit.machine.typed import MisfitError, fit
+from pruning_kit.runs import files
 from pruning_kit.runs.facts import TextFacts
-from pruning_kit.runs.store import RECOVERIES, RESTORE
+from pruning_kit.runs.files import RECOVERIES
 
-FACTS_FILE = "bridges.json"
+FACTS_FILE = f"{RECOVERIES}/bridges.json"
 
 
 class GapFacts(Struct, frozen=True, kw_only=True):
@@ -77,10 +76,7 @@ def write_facts(folder: Path, facts: BridgesFacts) -> None:
     Raises:
         RunError: if the disk refuses.
     """
-    place = folder / RECOVERIES
-    with disk.disk_errors(str(place)):
-        place.mkdir(exist_ok=True)
-    disk.write_json(place / FACTS_FILE, facts)
+    files.write(folder, FACTS_FILE, facts)
 
 
 def read_facts(folder: Path) -> BridgesFacts | None:
@@ -89,15 +85,7 @@ def read_facts(folder: Path) -> BridgesFacts | None:
     Raises:
         RunError: if it is damaged.
     """
-    path = folder / RECOVERIES / FACTS_FILE
-    if not path.exists():
-        return None
-    try:
-        return fit(disk.read_json(path, RESTORE), BridgesFacts)
-    except MisfitError as misfit:
-        raise RunError(
-            f"cannot read run {folder}: its {RECOVERIES}/{FACTS_FILE} {misfit.of_one}. {RESTORE}"
-        ) from None
+    return files.read_if_there(folder, FACTS_FILE, BridgesFacts)
 
 
 def write_weights(folder: Path, gap: str, weights: Mapping[str, np.ndarray]) -> None:

@@ -22,19 +22,19 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from pruning_kit.errors import RunError
 from pruning_kit.machine import disk
-from pruning_kit.machine.typed import MisfitError, fit
+from pruning_kit.machine.typed import MisfitError
 from pruning_kit.plans.variant import Variant
-from pruning_kit.runs import parts
+from pruning_kit.runs import files, parts
 from pruning_kit.runs.facts import (
     SCHEMA,
     AskedFacts,
@@ -44,14 +44,11 @@ from pruning_kit.runs.facts import (
     RoundFacts,
     RunFacts,
 )
+from pruning_kit.runs.files import RECOVERIES, RESTORE, ROUNDS, is_blank
 
 RUN_FILE = "run.json"
-ROUNDS, RECOVERIES = "rounds", "recoveries"
 VARIANTS_FILE = "variants.json"
 FINISHED_FILE = "finished.json"
-RESTORE = "Restore the file from a copy, or sweep again into another folder."
-
-Kind = TypeVar("Kind")
 
 
 class RunFolder:
@@ -76,7 +73,7 @@ class RunFolder:
             RunError: if the folder exists and is not empty, or cannot be written.
         """
         kept = {RECOVERIES} if begun else set()
-        if folder.is_dir() and not _is_blank(folder, kept):
+        if folder.is_dir() and not is_blank(folder, kept):
             raise RunError(
                 f"cannot write a new run to {folder}: the folder is not empty. "
                 "Choose another with `output`, or go on with it by `resume`."
@@ -133,11 +130,11 @@ class RunFolder:
             )
         for number in range(len(self._rounds), len(numbers)):
             name = f"{_name(number)}/{VARIANTS_FILE}"
-            round_ = _read(self.folder, name, RoundFacts)
+            round_ = files.read(self.folder, name, RoundFacts)
             try:
                 self._check(round_)
             except MisfitError as misfit:
-                raise _unfit(self.folder, name, misfit) from None
+                raise files.unfit(self.folder, name, misfit) from None
             self._rounds.append(round_)
         return list(self._rounds)
 
@@ -170,7 +167,7 @@ class RunFolder:
         for folder in sorted(folders, key=lambda path: (len(path.name), path.name)):
             if not re.fullmatch(r"\d{3,}", folder.name):
                 continue
-            if (folder / VARIANTS_FILE).exists() or not _is_blank(folder):
+            if (folder / VARIANTS_FILE).exists() or not is_blank(folder):
                 yield int(folder.name)
 
     def _check(self, round_: RoundFacts) -> None:
@@ -227,9 +224,12 @@ class RunFolder:
         return done and all(map(self.is_measured, range(n_rounds)))
 
     def mark(self) -> FinishedFacts | None:
-        """What was marked when the run was finished; None where it was not."""
-        is_there = (self.folder / FINISHED_FILE).exists()
-        return _read(self.folder, FINISHED_FILE, FinishedFacts) if is_there else None
+        """What was marked when the run was finished; None where it was not.
+
+        Raises:
+            RunError: if it is damaged.
+        """
+        return files.read_if_there(self.folder, FINISHED_FILE, FinishedFacts)
 
     # --- parts -------------------------------------------------------------------------------
 
@@ -317,32 +317,10 @@ def _read_run_file(folder: Path) -> RunFacts:
             f"cannot read run {folder}: its schema is {schema!r:.40}, this version reads {SCHEMA}. "
             "Use the version of pruning-kit that wrote it, or sweep again."
         )
-    return _read(folder, RUN_FILE, RunFacts)
-
-
-def _read(folder: Path, name: str, kind: type[Kind]) -> Kind:
-    """A file of the run folder, as its type."""
-    content = disk.read_json(folder / name, RESTORE)
-    try:
-        return fit(content, kind)
-    except MisfitError as misfit:
-        raise _unfit(folder, name, misfit) from None
-
-
-def _unfit(folder: Path, name: str, misfit: MisfitError) -> RunError:
-    return RunError(f"cannot read run {folder}: its {name} {misfit.of_one}. {RESTORE}")
+    return files.read(folder, RUN_FILE, RunFacts)
 
 
 def _sha256(*facts: Any) -> str:
     """SHA-256 of facts, in whatever order their names stand."""
     text = json.dumps(msgspec.to_builtins(facts), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_blank(folder: Path, kept: Collection[str] = ()) -> bool:
-    """Whether a folder is empty, or what a run leaves that was killed before its first file."""
-    return all(
-        _is_blank(path) if path.is_dir() and path.name == ROUNDS else disk.is_left_over(path)
-        for path in folder.iterdir()
-        if path.name not in kept
-    )

@@ -8,8 +8,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from pruning_kit.plans.variant import Variant
+from pruning_kit.runs.files import RECOVERIES
 from pruning_kit.runs.recovered import NAME_DIGITS, PointFacts
-from pruning_kit.runs.store import RECOVERIES
 
 TRAININGS, WRITTEN_FILE = "trainings", "written.safetensors"
 

@@ -28,7 +28,7 @@ from pruning_kit.pruning.recovered import pruned_copy
 from pruning_kit.pruning.surgery import count_parameters
 from pruning_kit.runs.facts import NLL
 from pruning_kit.runs.intents import (
-    Intent,
+    Recovery,
     read_intent,
     refuse_other,
     refuse_taken,
@@ -150,7 +150,7 @@ class Recovering:
         """The workbench, which keeps what is trained in the folder of the run."""
         self.settings.check()
         if self.ranks.leads:
-            refuse_taken(self.folder, self.settings.resume)
+            refuse_taken(self.folder, Recovery, self.settings.resume)
         found = find(
             self.settings,
             self.observer,
@@ -168,7 +168,7 @@ class Recovering:
         As a stopped one set out, or by timings here, which are kept.
         """
         asked = self._asked(bench)
-        intent = read_intent(self.folder) if self.settings.resume else None
+        intent = read_intent(self.folder, Recovery) if self.settings.resume else None
         if intent is None:
             bench, tokens = self._set_out(bench, asked)
         else:
@@ -188,7 +188,7 @@ class Recovering:
         # the bridges of the others are for the timing alone: later they take those of the first
         tokens = self._tokens(bench if self.ranks.leads else replace(bench))
         if self.ranks.leads:
-            write_intent(self.folder, Intent(asked=asked, tokens=tokens, max_windows=n_windows))
+            write_intent(self.folder, Recovery(asked=asked, tokens=tokens, max_windows=n_windows))
             self._keep_bridges(bench)
         self.ranks.wait_for_all("set out")
         return bench, tokens

@@ -15,19 +15,21 @@ from msgspec import structs
 
 from pruning_kit.errors import ArchitectureError, PlanError
 from pruning_kit.inputs.models import LoadedModel
+from pruning_kit.machine import disk
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.pruning.bridges.bridging import Bridging
 from pruning_kit.pruning.surgery import parameters_of
-from pruning_kit.runs.intents import refuse_other
+from pruning_kit.runs.intents import (
+    Shrinking,
+    read_intent,
+    refuse_other,
+    refuse_taken,
+    write_intent,
+)
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.recoveries import remove_weights
 from pruning_kit.runs.results import Run, load_run, plans_of, variants_of
-from pruning_kit.runs.shrinkings import (
-    Shrinking,
-    read_shrinking,
-    write_shrinking,
-)
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.search.named import parse
 from pruning_kit.search.together import Together
@@ -110,6 +112,7 @@ class Shrinker:
             PruningKitError: if anything asked for cannot be had.
         """
         self.settings.check()
+        refuse_taken(self.folder, Shrinking, self.settings.resume)
         begun = self._begin()
         searched = self._search(begun)
         plan = self.choose(searched)
@@ -171,7 +174,8 @@ class Shrinker:
         Raises:
             RunError: if another one was begun in the folder.
         """
-        begun = read_shrinking(self.folder, self.settings.resume)
+        disk.remove_left_overs(self.folder)
+        begun = read_intent(self.folder, Shrinking)
         bench = self._prepare()
         asked = self._asked(bench)
         if begun is None:
@@ -182,7 +186,7 @@ class Shrinker:
                 candidate_windows=course.candidates.n_windows,
                 result_windows=course.result_windows,
             )
-            write_shrinking(self.folder, begun)
+            write_intent(self.folder, begun)
             for stage in course.stages:
                 self.observer.say(f"To {stage.what}: about {stage.seconds:,.0f} seconds.")
         refuse_other(self.folder, begun.asked, asked)
@@ -239,7 +243,7 @@ class Shrinker:
                 return *recovering.carry_out(), recovering.refused
             except (PlanError, ArchitectureError) as error:
                 begun = structs.replace(begun, untrained=str(error))
-                write_shrinking(self.folder, begun)
+                write_intent(self.folder, begun)
         self.observer.warn(f"Nothing is trained: the kit {begun.untrained}")
         return *self._bridge(plan, settings), begun.untrained
 
