@@ -115,7 +115,7 @@ def test_the_folder_has_the_perplexity_of_the_row(make_base, name, dtype, tmp_pa
 def test_bridges_in_another_format_are_hashed_and_made_again_as_they_are_saved(
     base, bridges, dtype, tmp_path
 ):
-    export(base, bridges.plan, tmp_path / "out", bridges=bridges, dtype=dtype)
+    export(base, bridges.plan, tmp_path / "out", bridges=bridges, save_dtype=dtype)
     checks = [*verify_folder(tmp_path / "out"), *repeat(tmp_path / "out", base, bridges)]
     assert [check.name for check in checks if not check.passed] == []
     stored, own = (read_recipe(tmp_path / "out").bridges, bridges.fits)

@@ -533,7 +533,7 @@ def test_verify_says_what_is_wrong_and_ends_with_1(run, model_folder, tmp_path):
         (
             ("prune", "--remove", "1", "--out", "p", "--dtype", "int8"),
             "cannot save weights as 'int8': the kit writes float32, float16, bfloat16, float64. "
-            "Name one of these with --dtype.",
+            "Name one of these with --save-dtype.",
         ),
     ],
 )

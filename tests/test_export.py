@@ -172,7 +172,7 @@ class TestFolder:
         self, make_base: Callable[..., LoadedModel], stored: torch.dtype, dtype: str, tmp_path: Path
     ) -> None:
         base, out = make_base(dtype=stored), tmp_path / "out"
-        assert all(check.passed for check in export(base, Plan((1, 3)), out, dtype=dtype))
+        assert all(check.passed for check in export(base, Plan((1, 3)), out, save_dtype=dtype))
         tensors, model = load_file(out / "model.safetensors"), AutoModelForCausalLM
         assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, dtype)}
         assert model.from_pretrained(out).dtype == getattr(torch, dtype)
@@ -200,10 +200,11 @@ class TestFolder:
         with torch.no_grad():
             base.model.transformer.h[2].mlp.c_fc.weight[3, 5] = 1e5
         with pytest.raises(ExportError) as error:
-            export(base, Plan((1,)), tmp_path / "out", dtype="float16")
+            export(base, Plan((1,)), tmp_path / "out", save_dtype="float16")
         assert str(error.value) == (
             "cannot save weights as float16: transformer.h.1.mlp.c_fc.weight holds a number that "
-            "is not finite in it (its largest is 65,504). Save them as `dtype` bfloat16 or float32."
+            "is not finite in it (its largest is 65,504). Save them as `save_dtype` bfloat16 or "
+            "float32."
         )
         assert not list(tmp_path.iterdir())
 
@@ -444,12 +445,12 @@ class TestRefusal:
     ) -> None:
         said = (
             r"cannot save weights as 'I8': the kit writes float32, float16, bfloat16, float64\. "
-            r"Name one of these with `dtype`\."
+            r"Name one of these with `save_dtype`\."
         )
         with pytest.raises(ExportError, match=said):
             export(dataclasses.replace(base, stored_dtype="I8"), Plan((1,)), tmp_path / "out")
         with pytest.raises(ExportError, match=said):
-            export(base, Plan((1,)), tmp_path / "out", dtype="I8")
+            export(base, Plan((1,)), tmp_path / "out", save_dtype="I8")
 
 
 def fail_with(error: BaseException) -> Callable[..., None]:

@@ -22,12 +22,12 @@ from transformers import AutoTokenizer, MptConfig, PreTrainedTokenizerFast
 from pruning_kit.cli import app as cli
 from pruning_kit.errors import ExportError
 from pruning_kit.export.llama_cpp.vocabulary import RULES, vocabulary_of
-from pruning_kit.export.llama_cpp.writing import conversion_of, write_gguf
+from pruning_kit.export.llama_cpp.writing import conversion_of, gguf_beside, write_gguf
 from pruning_kit.inputs.models import DEMO_FOLDER, ModelSource, load_inputs
 
 
 def written(folder: Path, format: str = "f32") -> GGUFReader:
-    target = folder.with_name(f"{folder.name}.gguf")
+    target = gguf_beside(folder, format)
     write_gguf(folder, target, format, "the name")
     return GGUFReader(target)
 
@@ -285,6 +285,21 @@ class TestRefusal:
         ):
             write_gguf(folder, tmp_path / "x.gguf", "f16", "name")
         assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+    def test_a_file_with_the_same_bytes_stays_and_another_one_is_not_written_over(
+        self, tmp_path: Path
+    ) -> None:
+        folder = save_small(tmp_path / "small", "gpt2")
+        target, half = tmp_path / "x.gguf", tmp_path / ".x.gguf.0a1b2c3d.part"
+        half.write_text("of a writer that was killed")
+        write_gguf(folder, target, "f16", "name")
+        first = target.read_bytes()
+        write_gguf(folder, target, "f16", "name")
+        assert target.read_bytes() == first
+        with pytest.raises(ExportError, match=r"x\.gguf': the path is taken\. Move it away, or"):
+            write_gguf(folder, target, "f16", "another name")
+        assert target.read_bytes() == first
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["small", "x.gguf"]
 
     def test_a_missing_library_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "gguf", None)

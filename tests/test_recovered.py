@@ -377,7 +377,7 @@ def test_in_another_format_it_is_hashed_and_made_again_as_it_is_saved(saved, tmp
     bench = saved[0]
     made = shaken_copy(bench.decoder, Variant.parse("1+2~shaken"), size=0.05)
     assert made.hashes != made.rounded(torch.float16).hashes
-    export(bench.loaded, made.variant.plan, tmp_path / "out", recovered=made, dtype="float16")
+    export(bench.loaded, made.variant.plan, tmp_path / "out", recovered=made, save_dtype="float16")
     checks = [*verify_folder(tmp_path / "out"), *repeat(tmp_path / "out", bench.loaded, None, made)]
     assert [check.name for check in checks if not check.passed] == []
     assert checks[-1].detail.endswith("tensors at most 0.00% of their change away")

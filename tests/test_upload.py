@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelInfo
+from huggingface_hub.utils.sha import git_hash
 
 from pruning_kit.cli import app as cli
 from pruning_kit.export import upload as module
@@ -17,6 +19,7 @@ class Hub:
     def __init__(self) -> None:
         self.made: list[tuple[str, bool]] = []
         self.files: list[str] = []
+        self.blobs: dict[str, str] = {}
         self.messages: list[str] = []
         self.taken: set[str] = set()
         self.failure: Exception | None = None
@@ -27,14 +30,23 @@ class Hub:
     def repo_exists(self, repo_id: str) -> bool:
         return repo_id in self.taken
 
-    def create_repo(self, repo_id: str, private: bool) -> str:
+    def create_repo(self, repo_id: str, private: bool, exist_ok: bool) -> str:
+        assert exist_ok or repo_id not in self.taken
         self.made.append((repo_id, private))
+        self.taken.add(repo_id)
         return f"https://huggingface.co/{repo_id}"
+
+    def model_info(self, repo_id: str, files_metadata: bool) -> ModelInfo:
+        """As the Hub tells it of a repository with these files."""
+        blobs = {".gitattributes": "a" * 40} | self.blobs
+        files = [{"rfilename": name, "blobId": blob} for name, blob in blobs.items()]
+        return ModelInfo(id=repo_id, private=self.made[-1][1], siblings=files, tags=[])
 
     def upload_folder(self, repo_id: str, folder_path: Path, commit_message: str) -> None:
         if self.failure is not None:
             raise self.failure
         self.files = sorted(path.name for path in folder_path.iterdir())
+        self.blobs = {path.name: git_hash(path.read_bytes()) for path in folder_path.iterdir()}
         self.messages.append(commit_message)
 
 

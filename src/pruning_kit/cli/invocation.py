@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pruning_kit.errors import PruningKitError
 from pruning_kit.printable import printable
+from pruning_kit.runs.ranks import is_one_of_several
 
 
 def program_of(script: str) -> str:
@@ -69,6 +70,19 @@ def check_start(words: Sequence[str]) -> None:
     if _current_folder() is None:
         raise PruningKitError(
             "cannot work here: the current folder was deleted. Change to one that exists."
+        )
+
+
+def refuse_several(verb: str) -> None:
+    """Refuse to be one of several processes, before anything is asked of the others.
+
+    Raises:
+        PruningKitError: saying how many were started.
+    """
+    if is_one_of_several():
+        raise PruningKitError(
+            f"cannot {verb} in {os.environ['WORLD_SIZE']} processes: only sweep and recover share "
+            "their work. Start it without torchrun."
         )
 
 

@@ -160,6 +160,7 @@ OPTIONS = {
     "keep_text": "--keep-text",
     "bridges=None": "--bridge left out",
     "gguf": "--gguf",
+    "save_dtype": "--save-dtype",
 } | {
     name: _first_spelling(name, said)
     for kind in (SweepSettings, HubText, LatencyProtocol, DistillationSettings)
@@ -180,9 +181,9 @@ RunsFolder = Annotated[
 ]
 Resume = Annotated[bool, _own("Go on with a stopped command.", "", "--resume")]
 _SAVED_FORMAT = "Number format of the saved weights; by default that of the base model's."
-SavedFormat = Annotated[str | None, _own(_SAVED_FORMAT, "", "--dtype")]
+SavedFormat = Annotated[str | None, _own(_SAVED_FORMAT, "", "--save-dtype", "--dtype")]
 SaveDtype = Annotated[str | None, _own(_SAVED_FORMAT, "", "--save-dtype")]
-"""Where `--dtype` is the format to compute in."""
+"""The same where `--dtype` is the format to compute in."""
 Gguf = Annotated[
     str | None,
     _own("Also write a GGUF for llama.cpp beside the folder: f32, f16 or q8_0.", "", "--gguf"),

@@ -9,6 +9,7 @@ import typer
 
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
+from pruning_kit.cli.invocation import refuse_several
 from pruning_kit.cli.outputs import Outputs, print_checks
 from pruning_kit.errors import PlanError, RunError
 from pruning_kit.plans.distilled import NAME as DISTILLED
@@ -74,6 +75,7 @@ def prune(
       pruning-kit prune --remove 1+3 --refit --out ./pruned
       pruning-kit prune --remove 1+3 --gguf q8_0 --out ./pruned
     """
+    refuse_several("prune")
     variant = _asked(remove, bridge, refit)
     if variant.recovery is None:
         opt.refuse_unbridged(ctx)
@@ -82,18 +84,17 @@ def prune(
 
     run = _run_with(variant, run_folder)
     source = find_model(model or (run.facts.model.name if run else None))
-    outputs = Outputs(out_folder, dtype, gguf, push_to_hub, public)
-    repository = outputs.refuse_early(source)
+    saving = Outputs(out_folder, dtype, gguf, push_to_hub, public).check(source)
     if source.note:
         notes.say(f"{source.note}: pruning the demo model.", "Note:", "bold yellow")
     made = _made(variant, source, run, calibrate_on, device)
     numbers = card_numbers(run, variant, made.loaded.weights_sha256) if run else None
-    print_checks(outputs.save(made, variant.plan, numbers, ctx.obj))
+    print_checks(saving.save(made, variant.plan, numbers, ctx.obj))
     how = [f"{', '.join(map(str, made.bridges.fits))} bridged"] if made.bridges else []
     how += [str(variant.recovery)] if made.recovered else []
     title = ", ".join([f"{source.name} without {variant.plan.short}", *how])
     out.say(f"{title}{',' * bool(how)} is saved in {out_folder}.")
-    outputs.go_further(title, repository)
+    saving.go_further(title)
 
 
 def _run_with(variant: Variant, folder: Path | None) -> Run | None:

@@ -13,7 +13,7 @@ from pruning_kit.bounds import Range, Setting
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.endings import resumable
-from pruning_kit.cli.outputs import Outputs, print_checks, title_of
+from pruning_kit.cli.outputs import Outputs, Saving, print_checks, title_of
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.machine import disk
@@ -87,6 +87,10 @@ def recover(
     keep_text: KeepText = None,
     output: opt.RunsFolder = None,
     resume: opt.Resume = False,
+    save_dtype: opt.SaveDtype = None,
+    gguf: opt.Gguf = None,
+    push_to_hub: opt.PushToHub = None,
+    public: opt.Public = False,
     **typed: Any,
 ) -> None:
     """Cut blocks out of a model, bridge the gaps, and train back what was lost.
@@ -99,12 +103,13 @@ def recover(
     """
     began = time.monotonic()
     _refuse_two_lengths(tokens, minutes)
-    outputs = Outputs(out_folder, None, None, None, public=False)
+    outputs = Outputs(out_folder, save_dtype, gguf, push_to_hub, public)
     plan, like = _asked(remove, run_folder, size)
     typed |= {name: value for name, value in like.items() if typed[name] is None}
     from pruning_kit.inputs.models import find_model
 
-    folder, repository = outputs.runs_in(output), outputs.refuse_early(find_model(typed["model"]))
+    folder = outputs.runs_in(output)
+    saving = outputs.check(find_model(typed["model"]), folder if resume else None)
     settings = opt.sweep_settings(typed, output=folder, resume=resume, command=ctx.obj)
     from pruning_kit.cli.terminal import TerminalObserver
     from pruning_kit.runs.ranks import current_ranks
@@ -119,8 +124,8 @@ def recover(
     recovering = Recovering(plan, goal, settings, observer, ranks, began, time.monotonic)
     with resumable(f"What was learnt is in {folder}", ctx.obj, ranks.leads):
         found = recovering.carry_out()
-    if ranks.leads:
-        _finish(ctx, recovering, *found, outputs, repository, keep_text)
+        if ranks.leads:
+            _finish(ctx, recovering, *found, saving, keep_text)
 
 
 def _refuse_two_lengths(tokens: str | None, minutes: float | None) -> None:
@@ -173,8 +178,7 @@ def _finish(
     run: Run,
     bench: Workbench,
     variant: Variant,
-    outputs: Outputs,
-    repository: str | None,
+    saving: Saving,
     keep_text: Path | None,
 ) -> None:
     """Save the model, write results and figures, and print what was won."""
@@ -195,7 +199,7 @@ def _finish(
         assert recovering.trained is not None
         _keep_text(written_text(bench, recovering.trained), keep_text)
     numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
-    checks = outputs.save(made_of(variant, bench), variant.plan, numbers, ctx.obj)
+    checks = saving.save(made_of(variant, bench), variant.plan, numbers, ctx.obj)
     for line in describe_run(run):
         out.say(line)
     out.line()
@@ -207,8 +211,8 @@ def _finish(
     print_checks(checks)
     out.say(_what_training_did(recovering, bench, variant))
     title = title_of(bench.loaded.source.name, variant)
-    out.say(f"{title}{',' * bool(variant.recovery)} is saved in {outputs.folder}")
-    outputs.go_further(title, repository)
+    out.say(f"{title}{',' * bool(variant.recovery)} is saved in {saving.asked.folder}")
+    saving.go_further(title)
     drawn = [path.name for path in figures if path.suffix == ".png"]
     out.say(f"The run is saved in {run.folder}: {', '.join(['results.csv', 'run.json', *drawn])}")
     program = str(ctx.find_root().info_name)
@@ -216,6 +220,7 @@ def _finish(
 
 
 def _keep_text(text: str, path: Path) -> None:
+    disk.remove_left_overs(path.parent, path.name)
     if text:
         disk.write_file(path, text)
         return

@@ -11,7 +11,8 @@ from pruning_kit.bounds import BUDGETS, Range, Setting
 from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.endings import resumable
-from pruning_kit.cli.outputs import Outputs, print_checks, title_of
+from pruning_kit.cli.invocation import refuse_several
+from pruning_kit.cli.outputs import Outputs, Saving, print_checks, title_of
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.plans.plan import Plan
@@ -92,12 +93,15 @@ def shrink(
       pruning-kit shrink --model gpt2 --max-ppl-increase 15 --dry-run --out ./smaller
     """
     began = time.monotonic()
+    refuse_several("shrink")
     limits = (opt.parameter_limit(max_params), max_latency, max_ppl_increase)
     target = _target(size, ratio, *limits, speed)
     outputs = Outputs(out_folder, save_dtype, gguf, push_to_hub, public)
     from pruning_kit.inputs.models import find_model
+    from pruning_kit.sweeps.shrink import RECOVERY
 
-    repository, folder = outputs.refuse_early(find_model(typed["model"])), outputs.runs_in(output)
+    folder = outputs.runs_in(output)
+    saving = outputs.check(find_model(typed["model"]), folder / RECOVERY if resume else None)
     settings = opt.sweep_settings(typed, output=folder, resume=resume, command=ctx.obj)
     shrinker = _shrinker(target, 60 * minutes, settings, speed, began)
     if dry_run:
@@ -105,7 +109,8 @@ def shrink(
         return
     with resumable(f"What was done is in {folder}", ctx.obj):
         shrunk = shrinker.carry_out()
-    _finish(ctx, shrunk, outputs, repository)
+        _finish(ctx, shrunk, saving)
+        shrinker.tidy()
 
 
 def _target(
@@ -193,7 +198,7 @@ def _show(course: Course, minutes: float) -> None:
     out.say(f"All of it: {minutes:g} minutes. Nothing was written.")
 
 
-def _finish(ctx: typer.Context, shrunk: Shrunk, outputs: Outputs, repository: str | None) -> None:
+def _finish(ctx: typer.Context, shrunk: Shrunk, saving: Saving) -> None:
     """Write the report, then the model, and say in six lines what came of it."""
     from pruning_kit.reporting.words.shrunk import shrunk_lines
     from pruning_kit.runs.results import measured_numbers
@@ -202,12 +207,12 @@ def _finish(ctx: typer.Context, shrunk: Shrunk, outputs: Outputs, repository: st
     run, bench, variant = shrunk.run, shrunk.bench, shrunk.variant
     report = _report(shrunk)
     numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
-    print_checks(outputs.save(made_of(variant, bench), variant.plan, numbers, ctx.obj))
-    outputs.go_further(title_of(bench.loaded.source.name, variant), repository)
+    print_checks(saving.save(made_of(variant, bench), variant.plan, numbers, ctx.obj))
+    saving.go_further(title_of(bench.loaded.source.name, variant))
     if shrunk.untrained is not None:
         out.say(f"Not distilled: the kit {opt.spell_settings(shrunk.untrained)}")
     out.line()
-    for line in shrunk_lines(shrunk.searched, run, variant, outputs.folder, report):
+    for line in shrunk_lines(shrunk.searched, run, variant, saving.asked.folder, report):
         out.show_line(line)
 
 

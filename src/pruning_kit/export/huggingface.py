@@ -30,6 +30,7 @@ from pruning_kit.export.recipe import (
     write_recipe,
 )
 from pruning_kit.export.verification import Check, require, verify_folder
+from pruning_kit.export.written import check_written, is_written
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.inputs.texts import PreparedText
@@ -60,7 +61,8 @@ def export(
     command: str | None = None,
     bridges: Bridges | None = None,
     recovered: Recovered | None = None,
-    dtype: str | None = None,
+    save_dtype: str | None = None,
+    goes_on: bool = False,
 ) -> list[Check]:
     """Cut the plan's blocks out, verify the result and save it with tokenizer, card and recipe.
 
@@ -76,8 +78,9 @@ def export(
         bridges: those of the plan, to be folded into the blocks before its gaps.
         recovered: the plan's model with weights of its own, made from the bridged one if there
             are bridges.
-        dtype: number format of the saved weights, such as `bfloat16`; None for the one in which
-            the base model stores them, whatever it runs in.
+        save_dtype: number format of the saved weights, such as `bfloat16`; None for the one in
+            which the base model stores them, whatever it runs in.
+        goes_on: whether a folder with the same model, from an export before, is taken as it is.
 
     Returns:
         The checks, all passed.
@@ -102,9 +105,11 @@ def export(
         )
     decoder, target = Decoder(loaded.model), Path(folder)
     forms = {} if bridges is None else bridges.forms
-    saved_as = saved_format(loaded.stored_dtype if dtype is None else dtype)
+    saved_as = saved_format(loaded.stored_dtype if save_dtype is None else save_dtype)
     recovered = recovered and recovered.rounded(saved_as)
     recipe = _recipe(loaded, decoder, plan, saved_as, numbers or {}, command, bridges, recovered)
+    if goes_on and is_written(target):
+        return check_written(target, recipe)
     with disk_errors_said(target):
         _remove_stale_partials(target)
         check_target(target, needed_bytes=recipe.parameters * saved_as.itemsize + SPARE_BYTES)
@@ -132,7 +137,7 @@ def _held(model: PreTrainedModel) -> PreTrainedModel:
             raise ExportError(
                 f"cannot save weights as {dtype_name(weight.dtype)}: {name} holds a number that is "
                 f"not finite in it (its largest is {torch.finfo(weight.dtype).max:,.6g}). Save "
-                "them as `dtype` bfloat16 or float32."
+                "them as `save_dtype` bfloat16 or float32."
             )
     return model
 
@@ -253,7 +258,7 @@ def saved_format(name: str) -> torch.dtype:
         return getattr(torch, name)
     raise ExportError(
         f"cannot save weights as {name!r:.40}: the kit writes {', '.join(DTYPES.values())}. Name "
-        "one of these with `dtype`."
+        "one of these with `save_dtype`."
     )
 
 

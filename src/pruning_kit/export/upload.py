@@ -5,17 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
+from huggingface_hub.utils.sha import git_hash
 
 from pruning_kit.errors import ExportError, first_line
+from pruning_kit.export.recipe import RECIPE_FILE
 from pruning_kit.inputs import hub
 from pruning_kit.printable import quoted
 
+MADE_BY_THE_HUB = ".gitattributes"
+"""In every repository."""
 
-def new_repository(name: str) -> str:
+
+def new_repository(name: str, public: bool, begun: Path | None = None) -> str:
     """The whole name of a repository that can be made; nothing is made yet.
 
     Args:
         name: `user/name`, or a name for the user that the token belongs to.
+        public: whether everybody may read it.
+        begun: a folder that a stopped command may have made a repository of.
 
     Raises:
         ExportError: if no repository can have that name, there is one, the Hub does not answer, or
@@ -30,7 +37,7 @@ def new_repository(name: str) -> str:
     api = HfApi()
     try:
         whole = name if "/" in name else f"{api.whoami()['name']}/{name}"
-        taken = api.repo_exists(whole)
+        taken = api.repo_exists(whole) and not (begun and _is_of(begun, whole, public, api))
     except Exception as error:  # its own kinds and those of its HTTP client
         raise _refusal(name, f"{first_line(error)}. Check the token and the network") from error
     if taken:
@@ -38,7 +45,19 @@ def new_repository(name: str) -> str:
     return whole
 
 
-def upload(folder: Path, repository: str, public: bool, message: str) -> str:
+def _is_of(folder: Path, repository: str, public: bool, api: HfApi) -> bool:
+    """Whether a repository may be the one that `upload` made of a folder: still empty, or filled.
+
+    All files are put into it at once.
+    """
+    found = api.model_info(repository, files_metadata=True)
+    blobs = {file.rfilename: file.blob_id for file in found.siblings or ()}
+    blobs.pop(MADE_BY_THE_HUB, None)
+    is_filled = blobs.get(RECIPE_FILE) == git_hash((folder / RECIPE_FILE).read_bytes())
+    return found.private is not public and (is_filled or not blobs)
+
+
+def upload(folder: Path, repository: str, public: bool, message: str, goes_on: bool = False) -> str:
     """Make a repository and put a folder into it; its address.
 
     Args:
@@ -46,13 +65,14 @@ def upload(folder: Path, repository: str, public: bool, message: str) -> str:
         repository: from `new_repository`.
         public: whether everybody may read it.
         message: of the commit.
+        goes_on: whether the repository may be there, as `new_repository` found it.
 
     Raises:
         ExportError: if the Hub refuses or the transfer breaks off; the folder stays.
     """
     api = HfApi()
     try:
-        address = api.create_repo(repository, private=not public)
+        address = api.create_repo(repository, private=not public, exist_ok=goes_on)
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
     except Exception as error:  # its own kinds and those of its HTTP client
         raise _refusal(

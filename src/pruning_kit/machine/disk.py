@@ -8,6 +8,7 @@ dies, on whichever machine: what can be locked has no writer any more.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import re
@@ -199,12 +200,17 @@ def is_left_over(path: Path) -> bool:
     return _LEFT_OVER.fullmatch(path.name) is not None
 
 
-def remove_left_overs(folder: Path) -> None:
+def remove_left_overs(folder: Path, name: str | None = None) -> None:
     """Delete in a folder what killed writers left of their files and folders; live ones go on.
 
     What this user may not delete stays, and harms nobody.
+
+    Args:
+        folder: it may not be there.
+        name: of what the writers were to make; None: all.
     """
-    for path in filter(is_left_over, folder.glob(".*.part")):
+    pattern = "*" if name is None else f"{glob.escape(name)}.*"
+    for path in filter(is_left_over, folder.glob(f".{pattern}.part")):
         with suppress(OSError), _locked(path) as has_no_writer:
             if has_no_writer:
                 (remove_folder if path.is_dir() else Path.unlink)(path)

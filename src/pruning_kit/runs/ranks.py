@@ -86,16 +86,22 @@ class Ranks:
                 self.store.wait([f"{name}/left/{rank}" for rank in range(self.size)], FOREVER)
 
 
+def is_one_of_several() -> bool:
+    """Whether this process was started as one of several; nothing is asked of the others.
+
+    A size without a rank is a scheduler's, which starts its processes by itself.
+    """
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 @cache
 def current_ranks() -> Ranks:
     """The place of this process according to torchrun; one alone without it.
 
-    A size without a rank is a scheduler's, which starts its processes by itself.
-
     Raises:
         DeviceError: if this process is one of several and is not told how to join the others.
     """
-    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
+    if not is_one_of_several():
         return Ranks()
     rank, size, local_rank, local_size, port = (_number(name) for name in NUMBERS)
     if not (0 <= rank < size and 0 <= local_rank < local_size and 0 < port < 2**16):

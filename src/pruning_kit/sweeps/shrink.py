@@ -121,8 +121,11 @@ class Shrinker:
             folder = RunFolder.open(run.folder)
             refuse_other_timings(folder, bench, self.protocol)
             time_plans(folder, [Plan(), plan], bench, self.protocol)
-        remove_weights(searched.folder)
         return Shrunk(searched, load_run(run.folder), bench, variant, untrained)
+
+    def tidy(self) -> None:
+        """Delete what nothing needs once the result is saved."""
+        remove_weights(self.folder / SEARCH)
 
     @property
     def protocol(self) -> LatencyProtocol | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from filecmp import cmp
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pruning_kit.export.llama_cpp.architectures import (
 from pruning_kit.export.llama_cpp.vocabulary import Vocabulary, vocabulary_of
 from pruning_kit.inputs.models import ModelInputs, ModelSource, load_inputs
 from pruning_kit.inputs.weights import StoredTensor, find_weights
-from pruning_kit.machine.disk import being_written
+from pruning_kit.machine.disk import being_written, remove_left_overs
 
 FORMATS = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0"}
 """Of the weights, and what gguf calls them."""
@@ -80,22 +81,31 @@ def _library() -> Any:
 
 
 def gguf_beside(folder: Path, format: str) -> Path:
-    """Where the GGUF of a folder goes.
+    """Where the GGUF of a folder goes."""
+    return folder.with_name(f"{folder.name}-{format}.gguf")
+
+
+def refuse_taken(target: Path, written: Path | None = None) -> None:
+    """Refuse a path that something is at.
+
+    Args:
+        target: the path.
+        written: what is to be there: a file with the same bytes may be.
 
     Raises:
-        ExportError: if something has that name.
+        ExportError: naming the path.
     """
-    target = folder.with_name(f"{folder.name}-{format}.gguf")
-    if target.exists() or target.is_symlink():
+    is_there = target.exists() or target.is_symlink()
+    is_same = written is not None and target.is_file() and cmp(written, target, shallow=False)
+    if is_there and not is_same:
         raise ExportError(
             f"cannot write a GGUF to {str(target)!r}: the path is taken. Move it away, or give "
             "another folder."
         )
-    return target
 
 
 def write_gguf(folder: Path, target: Path, format: str, name: str) -> None:
-    """Write a model folder as one file for llama.cpp, whole or not at all.
+    """Write a model folder as one file for llama.cpp, whole or not at all, over nothing else.
 
     Args:
         folder: as `export` wrote it.
@@ -104,9 +114,11 @@ def write_gguf(folder: Path, target: Path, format: str, name: str) -> None:
         name: what the file is to say that it is.
 
     Raises:
-        ExportError: as `conversion_of`, or if a weight does not fit the format or the disk refuses.
+        ExportError: as `conversion_of`, or if a weight does not fit the format, something else is
+            at the path, or the disk refuses.
     """
     how = conversion_of(load_inputs(ModelSource(str(folder), folder)), format)
+    remove_left_overs(target.parent, target.name)
     with disk_errors_said(target), being_written(target) as partial:
         writer = how.gguf.GGUFWriter(partial, how.architecture.name)
         try:
@@ -114,6 +126,7 @@ def write_gguf(folder: Path, target: Path, format: str, name: str) -> None:
             _write_tensors(writer, how, folder)
         finally:
             writer.close()
+        refuse_taken(target, partial)
 
 
 def _describe(writer: Any, how: Conversion, name: str) -> None:
