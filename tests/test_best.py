@@ -63,7 +63,22 @@ def test_what_shapley_asks_for_in_rounds_is_waited_for():
     assert all(v.recovery is not None for v in found[-1])
 
 
-@pytest.mark.parametrize("text", ["distilled:3,tokens=2000000", "distilled:1,tokens=500000"])
+def test_of_one_size_alone_where_that_is_named():
+    found = rounds("pairs distilled:2,size=2,tokens=3000", lambda v: float(sum(v.plan.removed)))
+    assert [v.plan.size for v in found[-1]] == [2, 2]
+    assert BestDistilled(2, size=2).bound(6) == 3
+    with pytest.raises(PlanError, match=r"cannot remove 9 of 4 blocks: choose 1 to 3\."):
+        Together((parse("pairs distilled:2,size=9"),)).check(4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "distilled:3,tokens=2000000",
+        "distilled:1,tokens=500000",
+        "distilled:3,size=2,tokens=500000",
+    ],
+)
 def test_the_text_form_is_read_back(text: str):
     assert str(parse(text)) == text
     assert parse(str(parse(text))) == parse(text)
@@ -74,7 +89,9 @@ def test_the_default_is_written_out():
     assert parse("distilled:3") == BestDistilled(3)
 
 
-@pytest.mark.parametrize("text", ["distilled", "distilled:0", "distilled:1,2", "distilled:1,max=2"])
+@pytest.mark.parametrize(
+    "text", ["distilled", "distilled:0", "distilled:1,2", "distilled:1,max=2", "distilled:1,size=0"]
+)
 def test_another_form_is_refused(text: str):
     with pytest.raises(PlanError, match=r"cannot read 'distilled.*write distilled:3 or"):
         parse(text)

@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM
 from writers import Writer, save_writer
 
 from pruning_kit.cli import app as cli
-from pruning_kit.cli.shrink import choose_within
-from pruning_kit.errors import PlanError
+from pruning_kit.cli.shrink import choose, choose_bridged
+from pruning_kit.errors import ArchitectureError, PlanError
 from pruning_kit.export.recipe import read_recipe
 from pruning_kit.export.verification import verify_folder
-from pruning_kit.plans.distilled import Amount
+from pruning_kit.plans.distilled import Amount, is_trained
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.plans.variant import Variant
@@ -34,9 +34,11 @@ from pruning_kit.runs.intents import Shrinking, read_intent
 from pruning_kit.runs.results import LATENCY_FILE, load_run
 from pruning_kit.speed import stored_timings
 from pruning_kit.speed.protocol import LatencyProtocol
+from pruning_kit.sweeps import courses as courses_module
 from pruning_kit.sweeps import recover as recover_module
 from pruning_kit.sweeps import shrink as shrink_module
 from pruning_kit.sweeps.building import open_workbench
+from pruning_kit.sweeps.choosing import best_of
 from pruning_kit.sweeps.courses import LEAST_WINDOWS, Planner
 from pruning_kit.sweeps.recover import Recovering
 from pruning_kit.sweeps.targets import Target
@@ -45,6 +47,7 @@ from pruning_kit.walk.estimates import WindowCost
 
 FAST = ("--sequences", "4", "--rate", "0.01", "--minutes", "10")
 QUICK, SLOW = WindowCost(1e-5, 1e-5), WindowCost(1.0, 1.0)
+TO_TRY, NO_TIME_TO_TRY = Pace(1e-6, 1e-6, 1e-6), Pace(1.0, 1.0, 1.0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,10 +62,13 @@ def _paces(monkeypatch):
     set_paces(monkeypatch)
 
 
-def set_paces(patch, cost: WindowCost = QUICK, tokens: int = 4_000) -> None:
+def set_paces(
+    patch, cost: WindowCost = QUICK, tokens: int = 4_000, trying: Pace = NO_TIME_TO_TRY
+) -> None:
     found = Amount(tokens), Pace(1e-5, 1e-5, 1e-3)
     patch.setattr(Workbench, "cost_per_window", lambda *_: cost)
     patch.setattr(recover_module, "amount_within", lambda *_: found)
+    patch.setattr(courses_module, "pace_of", lambda *_: trying)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +148,7 @@ def test_sets_are_chosen_on_the_calibration_text_and_the_best_one_is_taken(done)
     searched = load_run(folder.with_name("out-run") / "search")
     assert searched.facts.choosing_role == "selection"
     assert searched.facts.proposal.text == "pairs"
-    best = recover_module.best_of(searched, 2)
+    best = best_of(searched, 2)
     result = load_run(folder.with_name("out-run") / "recovery")
     assert result.plans == [Plan(), best] and result.roles == ("reported",)
     assert (searched.folder / "report.html").exists() and (result.folder / "report.html").exists()
@@ -241,12 +247,46 @@ def stop_after_the_first(plainly):
     return measure
 
 
+@pytest.mark.usefixtures("_no_pages")
+def test_with_time_to_try_the_best_few_are_distilled_and_the_best_of_them_goes_on(
+    writer, tmp_path, monkeypatch
+):
+    set_paces(monkeypatch, trying=TO_TRY)
+    monkeypatch.setattr(courses_module, "TOKENS", 2_000)
+    monkeypatch.setattr(Pace, "tokens", lambda *_: 2_999)
+    words = ("--size", "2", "--out", tmp_path / "out")
+    dry = shrink(writer, *words, "--dry-run")
+    assert "2. distil the best 3 of them on 2k tokens each: about 1 s (alone: sweep --top 3)" in (
+        dry.said
+    )
+    assert "3. distil the best of them: about " in dry.said and "alone" not in dry.lines[-2]
+    with monkeypatch.context() as patch:
+        patch.setattr(shrink_module.Shrinker, "_recover", interrupted)
+        assert shrink(writer, *words).code == 130
+    set_paces(monkeypatch)  # what was decided stays decided
+    called = shrink(writer, *words, "--resume")
+    assert called.code == 0, called.said
+    searched = load_run(tmp_path / "out-run" / "search")
+    assert searched.facts.proposal.text == "distilled:3,size=2,tokens=2000 pairs"
+    tried = [variant for variant in searched.variants if is_trained(variant)]
+    assert len(tried) == 3 and {str(variant.recovery) for variant in tried} == {"distilled:2k"}
+    nll = searched.sums_of(tried, "nll", "selection").sum(axis=1)
+    best = tried[int(nll.argmin())].plan
+    assert load_run(tmp_path / "out-run" / "recovery").plans == [Plan(), best]
+    assert called.lines[-6].endswith("(selection part), 3 of them distilled to choose.")
+    assert called.lines[-6].startswith(f"Removed: blocks {best.short} of 4 blocks, distilled:4k")
+
+
 def test_a_dry_run_says_the_stages_and_writes_nothing(writer, tmp_path):
     called = shrink(writer, "--ratio", "0.5", "--out", tmp_path / "out", "--dry-run")
     assert called.code == 0, called.said
     assert "1. measure candidates as cut and bridged: about 1 s (alone: sweep)" in called.said
     assert re.search(r"2\. distil the best of them: about 10 min \(alone: recover\)", called.said)
     assert "Candidates: --try pairs, on at most " in called.said
+    assert (
+        "Distilled: the best by bridged cost alone. To try several, each would need 500k tokens "
+        "within a quarter of the time for distilling."
+    ) in called.said
     assert "All of it: 10 minutes. Nothing was written." in called.said
     assert list(tmp_path.iterdir()) == []
 
@@ -375,13 +415,24 @@ def test_a_target_asks_for_the_sizes_that_may_meet_it(target, sizes):
 
 def test_limits_choose_within_what_was_measured_and_a_size_the_best_of_it(stored_run):
     run = stored_run(plans=[Plan(), *singles(6)])
-    best = choose_within(run, Target(size=1))
+    best = choose(run, Target(size=1))
     assert best == min(run.plans[1:], key=lambda plan: run.nll()[run.plans.index(plan)].sum())
     whole = run.timings.summary(Plan())
     per_token_ms = 1e3 / whole.end_to_end_tokens_per_s
-    assert choose_within(run, Target(max_latency=0.99 * per_token_ms)) == best
+    assert choose(run, Target(max_latency=0.99 * per_token_ms)) == best
     with pytest.raises(PlanError, match="none of the 7 measured models keeps to at most"):
-        choose_within(run, Target(max_latency=0.01 * per_token_ms))
+        choose(run, Target(max_latency=0.01 * per_token_ms))
+
+
+def test_the_cheapest_of_those_distilled_to_choose_and_the_best_bridged_is_taken(stored_run):
+    costs = {Plan((1,)): 0.02, Plan((2,)): 0.01}
+    run = stored_run(plans=[Plan(), *singles(6)], recovered={"distilled:2k": costs.get})
+    parameters = run.parameters[Plan((2,))]
+    for target in (Target(size=1), Target(max_params=parameters)):
+        assert choose_bridged(run, target) not in costs
+        assert choose(run, target) == Plan((2,))
+    dear = stored_run(plans=[Plan(), *singles(6)], recovered={"distilled:2k": lambda _: 3.0})
+    assert choose(dear, Target(size=1)) == choose_bridged(dear, Target(size=1))
 
 
 def test_times_per_token_are_those_of_a_continuation_from_end_to_end(stored_run):
@@ -401,9 +452,9 @@ def bench(writer) -> Workbench:
     return open_workbench(**writer.settings, select_on=str(writer.calibration))
 
 
-def course(bench, patch, cost: float, seconds: float = 240.0):
-    set_paces(patch, WindowCost(cost, cost))
-    return Planner(bench, [2], seconds, None, times_all=False).course()
+def course(bench, patch, cost: float, seconds: float = 240.0, sizes=(2,), trying=NO_TIME_TO_TRY):
+    set_paces(patch, WindowCost(cost, cost), trying=trying)
+    return Planner(bench, sizes, seconds, None, times_all=False).course()
 
 
 def test_with_time_enough_all_sets_are_measured_on_all_windows(bench, monkeypatch):
@@ -418,6 +469,52 @@ def test_with_less_time_fewer_windows_are_and_the_stages_take_what_there_is(benc
     found = course(bench, monkeypatch, 2e-3)
     assert LEAST_WINDOWS <= found.candidates.n_windows < longest
     assert sum(stage.seconds for stage in found.stages) == pytest.approx(240.0)
+
+
+def test_the_best_few_are_distilled_where_a_quarter_of_the_time_for_it_is_enough(
+    bench, monkeypatch
+):
+    found = course(bench, monkeypatch, 1e-6, trying=TO_TRY)
+    assert found.trials is not None and found.trials.asked.top == 3
+    assert found.trials.asked.tokens % 500_000 == 0
+    assert found.searched == f"pairs {found.trials.asked}"
+    first, tried, best, *_ = found.stages
+    assert (first.alone, tried.alone, best.alone) == ("sweep", "sweep --top 3", "recover")
+    assert 0 < tried.seconds <= (tried.seconds + best.seconds) / 4
+    assert sum(stage.seconds for stage in found.stages) == pytest.approx(240.0)
+
+
+@pytest.mark.parametrize(
+    ("cost", "sizes", "trying"),
+    [
+        (1e-6, [2], NO_TIME_TO_TRY),
+        (2e-3, [2], TO_TRY),  # a walk tells that no training is fast enough: none is timed
+        (1e-6, [1, 2], TO_TRY),  # which size it will be is not known yet
+    ],
+)
+def test_else_the_best_alone_is_distilled(bench, monkeypatch, cost, sizes, trying):
+    found = course(bench, monkeypatch, cost, sizes=sizes, trying=trying)
+    assert found.trials is None and found.searched == found.candidates.text
+    assert [stage.alone for stage in found.stages[:2]] == ["sweep", "recover"]
+
+
+def test_a_model_that_cannot_be_trained_is_not_tried(bench, monkeypatch):
+    def refuse(*_):
+        raise ArchitectureError("cannot distil a gpt2 model: its logits are others.")
+
+    set_paces(monkeypatch)
+    monkeypatch.setattr(courses_module, "pace_of", refuse)
+    assert Planner(bench, [2], 240.0, None, times_all=False).course().trials is None
+
+
+def test_candidates_are_measured_on_few_windows_of_texts_that_nothing_is_chosen_on(done):
+    folder, _ = done
+    searched = load_run(folder.with_name("out-run") / "search")
+    result = load_run(folder.with_name("out-run") / "recovery")
+    n_windows = {role: len(facts.targets) for role, facts in searched.facts.windows.items()}
+    assert n_windows["reported"] == LEAST_WINDOWS < n_windows["selection"]
+    assert len(result.facts.windows["reported"].targets) > LEAST_WINDOWS
+    assert searched.facts.texts["reported"].part.startswith(f"first {LEAST_WINDOWS} of ")
 
 
 def test_where_sets_are_many_the_best_are_searched_for(bench, monkeypatch):

@@ -12,7 +12,7 @@ from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.invocation import refuse_several
 from pruning_kit.cli.outputs import Outputs, print_checks
 from pruning_kit.errors import PlanError, RunError
-from pruning_kit.plans.distilled import NAME as DISTILLED
+from pruning_kit.plans.distilled import is_trained
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, MARK, REFITTED, Recovery, Variant
 
@@ -107,7 +107,7 @@ def _run_with(variant: Variant, folder: Path | None) -> Run | None:
     from pruning_kit.runs.results import load_run, measured_numbers
 
     if folder is None:
-        if _is_trained(variant):
+        if is_trained(variant):
             raise PlanError(
                 f"cannot prune by {variant} alone: it is trained, which takes long. Give a run "
                 "that has it with --run, or train it with the command recover."
@@ -135,10 +135,6 @@ def _asked(remove: str, bridge: bool, refit: bool) -> Variant:
     return Variant(Plan.parse(plan, "--remove"), Recovery.parse(recovery) if mark else how)
 
 
-def _is_trained(variant: Variant) -> bool:
-    return variant.recovery is not None and variant.recovery.name == DISTILLED
-
-
 def _made(
     variant: Variant, source: ModelSource, run: Run | None, calibrate_on: str | None, device: str
 ) -> Made:
@@ -154,7 +150,7 @@ def _made(
     if variant.recovery is None:
         return making.Made(load_model(source), None, None)
     given = _given(source.name, calibrate_on, device)
-    if run and _is_trained(variant):
+    if run and is_trained(variant):
         like = making.settings_of_run(run.facts, run.bridges) | given
         return making.take_from(run.folder, variant, like, TerminalObserver(notes))
     return _bridged(variant, run, given)

@@ -158,8 +158,8 @@ def _asked(
     plan = None if remove is None else Plan.parse(remove, "--remove")
     if run_folder is not None:
         from pruning_kit.runs.results import load_run
+        from pruning_kit.sweeps.choosing import best_of
         from pruning_kit.sweeps.making import settings_of_run
-        from pruning_kit.sweeps.recover import best_of
 
         run = load_run(run_folder)
         like = {"model": run.facts.model.name, **settings_of_run(run.facts, run.bridges)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,10 +14,14 @@ from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.endings import resumable
 from pruning_kit.cli.invocation import refuse_several
 from pruning_kit.cli.outputs import Outputs, Saving, print_checks, title_of
+from pruning_kit.cli.request import in_options
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.hub_text import HubText
+from pruning_kit.plans.costs import Cost
+from pruning_kit.plans.distilled import count, is_trained
 from pruning_kit.plans.plan import Plan
 from pruning_kit.pruning.distillation.settings import DistillationSettings
+from pruning_kit.search.best import TOKENS
 from pruning_kit.sweeps.settings import SweepSettings, WorkbenchSettings
 from pruning_kit.sweeps.targets import Target
 
@@ -147,14 +152,26 @@ def _shrinker(
     from pruning_kit.cli.terminal import TerminalObserver
     from pruning_kit.sweeps.shrink import Shrinker
 
-    def choose(run: Run) -> Plan:
-        return choose_within(run, target)
-
-    observer = TerminalObserver(notes)
-    return Shrinker(target, seconds, settings, speed, choose, observer, began, time.monotonic)
+    chosen, observer = partial(choose, target=target), TerminalObserver(notes)
+    return Shrinker(target, seconds, settings, speed, chosen, observer, began, time.monotonic)
 
 
-def choose_within(run: Run, target: Target) -> Plan:
+def choose(run: Run, target: Target) -> Plan:
+    """The set that costs least of those distilled to choose and the best bridged one.
+
+    Some are distilled to choose only where all sets of their size keep to the target.
+
+    Raises:
+        PlanError: as `choose_bridged`.
+    """
+    from pruning_kit.sweeps.choosing import cheapest
+
+    best = choose_bridged(run, target)
+    judged = [variant for variant in run.judged_by(Cost.bridged) if variant.plan == best]
+    return cheapest(run, [*judged, *filter(is_trained, run.variants)]).plan
+
+
+def choose_bridged(run: Run, target: Target) -> Plan:
     """The best set of the size that was asked for, or the one that a limit allows.
 
     Raises:
@@ -163,7 +180,7 @@ def choose_within(run: Run, target: Target) -> Plan:
     from pruning_kit.findings.analysis import analyse
     from pruning_kit.findings.budgets import Budget
     from pruning_kit.reporting.words.budget import budget_sentences
-    from pruning_kit.sweeps.recover import best_of
+    from pruning_kit.sweeps.choosing import best_of
 
     if target.is_size:
         return best_of(run, max(plan.size for plan in run.plans))
@@ -192,9 +209,14 @@ def _show(course: Course, minutes: float) -> None:
         out.say(f"{number}. {stage.what}: about {duration(stage.seconds)} (alone: {stage.alone})")
     candidates = course.candidates
     out.say(
-        f"Candidates: --try {candidates.text}, on at most {candidates.n_windows:,} windows of each "
-        f"text; the result on {course.result_windows:,}."
+        f"Candidates: {in_options(course.searched)}, on at most {candidates.n_windows:,} windows "
+        f"of the text chosen on; the result on {course.result_windows:,}."
     )
+    if course.trials is None:
+        out.say(
+            "Distilled: the best by bridged cost alone. To try several, each would need "
+            f"{count(TOKENS)} tokens within a quarter of the time for distilling."
+        )
     out.say(f"All of it: {minutes:g} minutes. Nothing was written.")
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pruning_kit.errors import PlanError
-from pruning_kit.plans.variant import Recovery
+from pruning_kit.plans.variant import Recovery, Variant
 
 NAME = "distilled"
 ADAPTERS = "lora"
@@ -69,6 +69,11 @@ def count(tokens: int) -> str:
     """Tokens as a variant names them: `8M`, `1.5M`, `500k`."""
     unit = next((u for u in ("G", "M", "k") if tokens >= UNITS[u]), "")
     return f"{tokens / UNITS[unit]:.6f}".rstrip("0").rstrip(".") + unit
+
+
+def is_trained(variant: Variant) -> bool:
+    """Whether a variant is distilled; several processes make it together."""
+    return variant.recovery is not None and variant.recovery.name == NAME
 
 
 def refuse_few(tokens: int) -> None:

@@ -67,11 +67,6 @@ def has_own_weights(variant: Variant) -> bool:
     return variant.recovery not in (None, BRIDGED)
 
 
-def is_trained(variant: Variant) -> bool:
-    """Whether several processes make it together."""
-    return variant.recovery is not None and variant.recovery.name == NAME
-
-
 def needs_bridges(variant: Variant) -> bool:
     """Whether there is no such variant where a model can have no bridges."""
     if has_own_weights(variant):

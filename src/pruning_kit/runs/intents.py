@@ -39,7 +39,7 @@ class Shrinking(Struct, frozen=True, kw_only=True):
     candidates: str
     """Which sets are measured, as a proposer's text form."""
     candidate_windows: Count
-    """Of each text, at most."""
+    """Of the text chosen on, at most."""
     result_windows: Count
     untrained: str | None = None
     """Why nothing is trained, once that is known."""

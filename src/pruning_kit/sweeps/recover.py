@@ -8,14 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from pruning_kit.errors import PlanError, RunError
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.inputs.texts import window_sizes
 from pruning_kit.intervals.windows import MIN_WINDOWS
 from pruning_kit.machine.devices import using_threads
-from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.distilled import ADAPTERS, Amount, count
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
@@ -26,7 +23,6 @@ from pruning_kit.pruning.distillation.pace import Pace, amount_within, pace_of
 from pruning_kit.pruning.distillation.settings import DistillationSettings
 from pruning_kit.pruning.recovered import pruned_copy
 from pruning_kit.pruning.surgery import count_parameters
-from pruning_kit.runs.facts import NLL
 from pruning_kit.runs.intents import (
     Recovery,
     read_intent,
@@ -325,24 +321,6 @@ def written_text(bench: Workbench, trained: Variant) -> str:
     rows_KT = learning.mixture(learning.schedule(Amount.of(trained.recovery))).written_KT
     texts = [bench.loaded.tokenizer.decode(row) for row in rows_KT.tolist()]
     return "".join(f"{' '.join(text.split())}\n" for text in texts)
-
-
-def best_of(run: Run, size: int) -> Plan:
-    """The plan of a size that costs least, bridged where there is such a row.
-
-    Raises:
-        PlanError: if the run has none of that size.
-    """
-    role = run.facts.choosing_role
-    variants = [v for v in run.judged_by(Cost.bridged) if v.plan.size == size]
-    if not variants:
-        raise PlanError(
-            f"cannot choose a plan of {size} blocks from {run.folder}: it measured none. Give "
-            "`size` another number, or name the blocks."
-        )
-    nll = run.sums_of(variants, NLL, role)
-    assert nll is not None, "every round takes it"
-    return variants[int(np.nanargmin(nll.sum(axis=1)))].plan
 
 
 def _doubling(longest: int) -> tuple[int, ...]:

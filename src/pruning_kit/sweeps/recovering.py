@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pruning_kit.errors import NoGainError
+from pruning_kit.plans.distilled import is_trained
 from pruning_kit.plans.variant import Variant
-from pruning_kit.pruning.recovery import has_own_weights, is_trained
+from pruning_kit.pruning.recovery import has_own_weights
 from pruning_kit.runs.ranks import Ranks
 from pruning_kit.runs.store import RunFolder
 from pruning_kit.sweeps.keeping import Kept

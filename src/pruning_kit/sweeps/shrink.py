@@ -36,7 +36,7 @@ from pruning_kit.search.together import Together
 from pruning_kit.speed.protocol import LatencyProtocol
 from pruning_kit.sweeps import bridges
 from pruning_kit.sweeps.building import Found, find, prepare
-from pruning_kit.sweeps.courses import REPORT_S, Course, Planner, timing_s
+from pruning_kit.sweeps.courses import LEAST_WINDOWS, REPORT_S, Course, Planner, timing_s
 from pruning_kit.sweeps.observer import Observer, SilentObserver
 from pruning_kit.sweeps.opening import open_run
 from pruning_kit.sweeps.recover import Goal, Recovering
@@ -185,7 +185,7 @@ class Shrinker:
             course = self._course(bench)
             begun = Shrinking(
                 asked=asked,
-                candidates=course.candidates.text,
+                candidates=course.searched,
                 candidate_windows=course.candidates.n_windows,
                 result_windows=course.result_windows,
             )
@@ -215,7 +215,8 @@ class Shrinker:
             timing=self.protocol if self.target.max_latency is not None else None,
         )
         proposer = Together((parse(begun.candidates),))
-        run, bench = open_run(settings, self._prepare(settings.max_windows), proposer, ALONE)
+        bench = _judging(self._prepare(settings.max_windows))
+        run, bench = open_run(settings, bench, proposer, ALONE)
         measure(run, proposer, bench, ALONE, settings.resume)
         if settings.timing is not None:
             time_plans(run, plans_of(variants_of(run.rounds())), bench, settings.timing)
@@ -260,3 +261,13 @@ class Shrinker:
         measure(run, proposer, bench, ALONE, settings.resume)
         found, bridged = load_run(run.folder), Variant(plan, BRIDGED)
         return found, bench, bridged if bridged in found.variants else Variant(plan)
+
+
+def _judging(bench: Workbench) -> Workbench:
+    """A workbench that reads no more than it must of texts that nothing is chosen on."""
+    chosen_on, few = bench.chosen_on, bench.settings.max_windows or LEAST_WINDOWS
+    beside = bench.with_windows(min(LEAST_WINDOWS, few)).texts
+    texts = {
+        role: text if text is chosen_on else beside[role] for role, text in bench.texts.items()
+    }
+    return replace(bench, texts=texts)

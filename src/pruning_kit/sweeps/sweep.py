@@ -10,6 +10,7 @@ from pathlib import Path
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.models import LoadedModel
 from pruning_kit.machine.devices import available_cores
+from pruning_kit.plans.distilled import is_trained
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning import recovery
 from pruning_kit.runs import opening
@@ -126,7 +127,7 @@ def refuse_unrecovered(proposer: Proposer, workbench: Workbench) -> None:
         if recovery.needs_bridges(variant) and isinstance(workbench.bridging, str):
             raise PlanError(f"cannot recover {variant}: {workbench.bridging}. Leave it out.")
     will_train = isinstance(proposer, Together) and proposer.trains
-    if will_train or any(map(recovery.is_trained, asked)):
+    if will_train or any(map(is_trained, asked)):
         workbench.check_learning()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pruning_kit.findings.evidence import Interval
 from pruning_kit.findings.recovered import change_between
+from pruning_kit.plans.distilled import is_trained
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import Variant
 from pruning_kit.reporting.words.numbers import (
@@ -45,9 +46,11 @@ def _removed(searched: Run, variant: Variant) -> str:
     n_sets = sum(plan.size == variant.plan.size for plan in screened.union(searched.plans))
     title = searched.facts.texts[searched.facts.choosing_role].title
     how = f", {variant.recovery}" if variant.recovery else ", as cut"
+    n_tried = sum(is_trained(one) for one in searched.variants)
+    tried = f", {n_tried} of them distilled to choose" * bool(n_tried)
     return (
         f"{name_blocks(variant.plan)} of {count_blocks(searched.n_blocks)}{how}; the best of "
-        f"{n_sets:,} sets of that size on {title}"
+        f"{n_sets:,} sets of that size on {title}{tried}"
     )
 
 
