@@ -29,6 +29,7 @@ from pruning_kit.pruning.bridges.gaps import Gap, gaps_of
 from pruning_kit.pruning.bridges.moments import add_up
 from pruning_kit.pruning.bridges.ridge import solve
 from pruning_kit.pruning.surgery import cut
+from pruning_kit.sweeps import courses as courses_module
 from pruning_kit.walk.kernel import Form, Kernel
 from pruning_kit.walk.reference import ReferenceKernel
 
@@ -39,7 +40,8 @@ CONTEXT = 32
 def little_text() -> Iterator[None]:
     """Of a text only as much is used as makes the demo model's last gaps better."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration_module, "FITTING_TOKENS", 2048)
+        for module in (calibration_module, courses_module):
+            patch.setattr(module, "FITTING_TOKENS", 2048)
         patch.setattr(calibration_module, "TUNING_TOKENS", 768)
         patch.setattr(calibration_module, "JUDGING_TOKENS", 1024)
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bridging import little_text, plain_nll
+from bridging import plain_nll
 from transformers import AutoModelForCausalLM
 
 from pruning_kit.cli import app as cli
@@ -15,18 +15,15 @@ from pruning_kit.runs.results import Run, load_run
 from pruning_kit.sweeps.building import open_workbench
 from pruning_kit.sweeps.sweep import sweep
 
-FEW = {"max_windows": 2, "context": 128, "threads": 1, "device": "cpu"}
+FEW = {"max_windows": 6}
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_text():
-    with little_text():
-        yield
+pytestmark = pytest.mark.usefixtures("little_text")
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory) -> Run:
-    return sweep("5 0", open_workbench("demo", **FEW), tmp_path_factory.mktemp("run") / "run")
+def swept(writer, tmp_path_factory) -> Run:
+    bench = open_workbench(**writer.settings, **FEW)
+    return sweep("3 0", bench, tmp_path_factory.mktemp("run") / "run")
 
 
 @pytest.fixture
@@ -46,15 +43,17 @@ def run(capsys, monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def pruned(swept, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "pruned"
-    words = ("prune", "--remove", "5", "--bridge", "--run", swept.folder, "--device", "cpu")
+    words = ("prune", "--remove", "3", "--bridge", "--run", swept.folder, "--device", "cpu")
     assert cli.main([*map(str, words), "--out", str(folder)]) == 0
     return folder
 
 
-def test_the_folder_has_the_perplexity_of_the_row_by_a_loop_of_transformers_alone(swept, pruned):
+def test_the_folder_has_the_perplexity_of_the_row_by_a_loop_of_transformers_alone(
+    writer, swept, pruned
+):
     model = AutoModelForCausalLM.from_pretrained(pruned, dtype=torch.float32)
-    (row,) = [row for row in swept.rows() if row["variant"] == "5~bridged"]
-    text = open_workbench("demo", bridges=False, **FEW).texts["reported"]
+    (row,) = [row for row in swept.rows() if row["variant"] == "3~bridged"]
+    text = open_workbench(**writer.settings, bridges=False, **FEW).texts["reported"]
     nats = 0.0
     for window in text.windows:
         ids = torch.from_numpy(text.ids[window.start : window.stop]).long()[None]
@@ -62,27 +61,27 @@ def test_the_folder_has_the_perplexity_of_the_row_by_a_loop_of_transformers_alon
     assert nats == pytest.approx(row["nll_nats"], rel=1e-5)
     recipe = json.loads((pruned / "pruning.json").read_text())
     assert recipe["numbers"]["perplexity"] == row["ppl"]
-    as_cut = {row["variant"]: row["ppl"] for row in swept.rows()}["5"]
+    as_cut = {row["variant"]: row["ppl"] for row in swept.rows()}["3"]
     assert recipe["numbers"]["perplexity as cut"] == as_cut
 
 
 def test_the_same_weights_are_folded_in_that_the_run_measured(swept, pruned):
     recipe = json.loads((pruned / "pruning.json").read_text())["bridges"]
     assert swept.bridges is not None
-    stored = swept.bridges.gaps["4>6"]
-    assert recipe["gaps"] == {"4>6": {"strength": stored.strength, "sha256": stored.sha256}}
+    stored = swept.bridges.gaps["2>4"]
+    assert recipe["gaps"] == {"2>4": {"strength": stored.strength, "sha256": stored.sha256}}
     assert recipe["fitting"]["sha256"] == swept.bridges.fitting.sha256
 
 
-def test_verify_makes_the_folder_again_from_its_base(run, pruned):
-    code, said = run("verify", pruned, "--base", "demo")
+def test_verify_makes_the_folder_again_from_its_base(run, writer, pruned):
+    code, said = run("verify", pruned, "--base", writer.model)
     assert code == 0
-    assert "recipe: demo without 5: 5 blocks, 6,912,864 parameters, 4>6 bridged" in said
+    assert f"recipe: {writer.model} without 3: 3 blocks, 11,408 parameters, 2>4 bridged" in said
     assert "tensors are those of the base, bit for bit" in said
-    assert "bridges: fitted again: 4>6 0.00% of what it adds away (allowed 5%)" in said
+    assert "bridges: fitted again: 2>4 0.00% of what it adds away (allowed 5%)" in said
 
 
-def test_bridges_are_told_of_and_a_run_of_other_strengths_is_said(run, swept, tmp_path):
+def test_bridges_are_told_of_and_a_run_of_other_strengths_is_said(run, writer, swept, tmp_path):
     copy = tmp_path / "copy"
     for path in (path for path in swept.folder.rglob("*") if path.is_file()):
         target = copy / path.relative_to(swept.folder)
@@ -90,18 +89,18 @@ def test_bridges_are_told_of_and_a_run_of_other_strengths_is_said(run, swept, tm
         target.write_bytes(path.read_bytes())
     file = copy / "recoveries" / "bridges.json"
     content = json.loads(file.read_text())
-    here = content["gaps"]["4>6"]["strength"]
-    content["gaps"]["4>6"]["strength"] = 0.5
+    here = content["gaps"]["2>4"]["strength"]
+    content["gaps"]["2>4"]["strength"] = 0.5
     file.write_text(json.dumps(content))
-    words = ("--remove", "5", "--bridge", "--run", copy, "--device", "cpu", "--out", "out")
+    words = ("--remove", "3", "--bridge", "--run", copy, "--device", "cpu", "--out", "out")
     code, said = run("prune", *words)
     assert code == 0
-    assert "Bridges were fitted on Jane Austen, Northanger Abbey (fitting part), 2," in said
+    assert "Bridges were fitted on calibration.txt (fitting part), 2," in said
     assert (
-        f"copy bridged 4>6 with strength 0.5 and not, as here, strength {here:g}: its numbers are "
+        f"copy bridged 2>4 with strength 0.5 and not, as here, strength {here:g}: its numbers are "
         "not quite those of this folder."
     ) in said
-    assert "demo without 5, 4>6 bridged, is saved in out." in said
+    assert f"{writer.model} without 3, 2>4 bridged, is saved in out." in said
 
 
 def test_what_cannot_be_bridged_is_one_sentence_with_the_way_out(run, swept, tmp_path):
@@ -120,7 +119,7 @@ def test_what_cannot_be_bridged_is_one_sentence_with_the_way_out(run, swept, tmp
         "cannot use --calibrate-on without --bridge or --refit: it says how bridges are fitted. "
         "Give both, or neither."
     )
-    assert refused("--remove", "5", "--device", "cpu") == (
+    assert refused("--remove", "3", "--device", "cpu") == (
         "cannot use --device without --bridge or --refit: it says how bridges are fitted. Give "
         "both, or neither."
     )
@@ -130,19 +129,19 @@ def test_what_cannot_be_bridged_is_one_sentence_with_the_way_out(run, swept, tmp
     other = tmp_path / "other.txt"
     other.write_text("A line of some length, again and again.\n" * 600)
     assert refused(
-        "--remove", "5", "--bridge", "--run", swept.folder, "--calibrate-on", other
+        "--remove", "3", "--bridge", "--run", swept.folder, "--calibrate-on", other
     ).startswith(
-        "cannot fit the same bridges again: they were fitted on Jane Austen, Northanger Abbey "
+        "cannot fit the same bridges again: they were fitted on calibration.txt "
         f"(fitting part) (hash {swept.bridges.fitting.sha256[:8]}), and this is other.txt "
     )
 
 
-def test_a_run_without_bridges_has_none_to_fold(run, tmp_path):
-    bench = open_workbench("demo", bridges=False, **FEW)
-    plain = load_run(sweep("5", bench, tmp_path / "plain").folder)
-    code, said = run("prune", "--remove", "5", "--bridge", "--run", plain.folder, "--out", "out")
+def test_a_run_without_bridges_has_none_to_fold(run, writer, tmp_path):
+    bench = open_workbench(**writer.settings, bridges=False, **FEW)
+    plain = load_run(sweep("3", bench, tmp_path / "plain").folder)
+    code, said = run("prune", "--remove", "3", "--bridge", "--run", plain.folder, "--out", "out")
     assert code == 2
-    assert f"cannot take numbers from {plain.folder}: it did not measure 5~bridged." in said
+    assert f"cannot take numbers from {plain.folder}: it did not measure 3~bridged." in said
 
 
 def test_verify_names_a_base_that_is_not_the_one(run, pruned, tmp_path):

@@ -205,6 +205,7 @@ def test_the_command_that_bridges_fits_on_the_text_that_the_run_was_given(run, o
     assert values_of("", "--calibrate-on") == []
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_page_holds_both_perplexities_where_plans_are_judged_bridged(run):
     data = page_data(render(run, "html"))
     bridging = [" --bridge " in command for command in data["commands"]]

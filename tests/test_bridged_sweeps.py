@@ -11,7 +11,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from bridging import little_text
 from torch.distributed import TCPStore
 
 from pruning_kit.pruning.bridges import fitting as fitting_module
@@ -31,28 +30,24 @@ from pruning_kit.sweeps.settings import SweepSettings
 from pruning_kit.sweeps.sweep import measure, sweep
 from pruning_kit.sweeps.workbench import Workbench
 
-GAPS = [Gap(3, 6), Gap(4, 6)]
-VARIANTS = ["none", "0", "5", "5~bridged", "4+5", "4+5~bridged"]
+GAPS = [Gap(1, 4), Gap(2, 4)]
+VARIANTS = ["none", "0", "3", "3~bridged", "2+3", "2+3~bridged"]
 
 
 class Killed(BaseException):
     """What a process that was killed does: nothing more."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _little_text():
-    with little_text():
-        yield
+FEW = {"max_windows": 6, "batch_size": 2}
+SEARCH = "3 2+3 0"
 
-
-FEW = {"max_windows": 3, "context": 128, "batch_size": 2, "threads": 1}
-SEARCH = "5 4+5 0"
+pytestmark = pytest.mark.usefixtures("little_text")
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def bench(writer) -> Workbench:
     """Every run opened on it has bridges of its own."""
-    return open_workbench("demo", device="cpu", **FEW)
+    return open_workbench(**writer.settings, **FEW)
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +72,19 @@ def fits(monkeypatch) -> list[list[Gap]]:
 def test_a_bridged_row_stands_behind_its_row_as_cut_where_there_is_a_gap(undisturbed):
     rows = undisturbed.rows()
     assert [row["variant"] for row in rows] == VARIANTS
-    assert [row["removed"] for row in rows] == ["none", "0", "5", "5", "4+5", "4+5"]
+    assert [row["removed"] for row in rows] == ["none", "0", "3", "3", "2+3", "2+3"]
     ppl = {row["variant"]: row["ppl"] for row in rows}
-    assert ppl["none"] < ppl["5~bridged"] < ppl["5"] and ppl["4+5~bridged"] < ppl["4+5"]
+    assert ppl["3~bridged"] < ppl["3"] and ppl["2+3~bridged"] < ppl["2+3"]
 
 
 def test_the_run_holds_what_was_fitted_on_what_and_how_it_was_judged(undisturbed):
     facts = read_facts(undisturbed.folder)
     assert facts is not None
-    assert facts.fitting.title == "Jane Austen, Northanger Abbey (fitting part)"
-    assert facts.tuning.title == "Jane Austen, Northanger Abbey (tuning part)"
+    assert facts.fitting.title == "calibration.txt (fitting part)"
+    assert facts.tuning.title == "calibration.txt (tuning part)"
     assert list(facts.gaps) == list(map(str, GAPS)) and facts.refused == {}
     assert all(gap.strength and gap.sha256 for gap in facts.gaps.values())
-    assert list(facts.plans) == ["5", "4+5"] and facts.unhelped == []
+    assert list(facts.plans) == ["3", "2+3"] and facts.unhelped == []
 
 
 def killed_at(monkeypatch, action: Callable[[], object], kind: object, name: str, after: int):
@@ -141,7 +136,7 @@ def test_a_run_killed_in_mid_fit_fits_only_what_is_missing(bench, fits, monkeypa
     killed_at(
         monkeypatch, lambda: sweep(SEARCH, bench, folder), recoveries, "write_weights", after=1
     )
-    left_over = folder / "recoveries" / ".4-6.safetensors.0f.part"
+    left_over = folder / "recoveries" / ".2-4.safetensors.0f.part"
     left_over.write_bytes(b"half")
     run = sweep(SEARCH, bench, folder, resume=True)
     assert fits == [GAPS, GAPS[1:]] and not left_over.exists()
@@ -151,12 +146,12 @@ def test_a_run_killed_in_mid_fit_fits_only_what_is_missing(bench, fits, monkeypa
 def test_weights_that_are_damaged_are_fitted_anew(bench, undisturbed, fits, monkeypatch, tmp_path):
     folder = tmp_path / "run"
     killed_at(monkeypatch, lambda: sweep(SEARCH, bench, folder), RunFolder, "write_part", after=1)
-    file = folder / "recoveries" / "4-6.safetensors"
+    file = folder / "recoveries" / "2-4.safetensors"
     content = bytearray(file.read_bytes())
     content[-5] ^= 64
     file.write_bytes(content)
     run = sweep(SEARCH, bench, folder, resume=True)
-    assert fits == [GAPS, [Gap(4, 6)]]
+    assert fits == [GAPS, [Gap(2, 4)]]
     assert run.variants == undisturbed.variants
     np.testing.assert_allclose(run.nll(), undisturbed.nll(), rtol=1e-5)
 
@@ -178,10 +173,10 @@ def test_plans_that_their_bridges_make_worse_have_no_row_and_are_named(
         self.judged |= {plan: Judgement(4.0, 3.0 + plan.size) for plan in plans if plan.size}
 
     monkeypatch.setattr(Bridging, "judge", judge)
-    run = sweep("5 4+5", bench, tmp_path / "run")
-    assert list(map(str, run.variants)) == ["none", "5", "4+5"]
+    run = sweep("3 2+3", bench, tmp_path / "run")
+    assert list(map(str, run.variants)) == ["none", "3", "2+3"]
     facts = read_facts(run.folder)
-    assert facts is not None and facts.unhelped == ["5", "4+5"]
+    assert facts is not None and facts.unhelped == ["3", "2+3"]
 
 
 def test_a_failed_forward_is_no_number_and_the_run_can_be_read(bench, monkeypatch, tmp_path):
@@ -190,16 +185,16 @@ def test_a_failed_forward_is_no_number_and_the_run_can_be_read(bench, monkeypatc
 
     def nats(self, paths):
         return [
-            math.nan if len(path) == 5 else one
+            math.nan if len(path) == 3 else one
             for path, one in zip(paths, plainly(self, paths), strict=True)
         ]
 
     monkeypatch.setattr(Fitter, "nats", nats)
-    run = sweep("5 4+5", bench, tmp_path / "run")
-    assert list(map(str, run.variants)) == ["none", "5", "4+5", "4+5~bridged"]
+    run = sweep("3 2+3", bench, tmp_path / "run")
+    assert list(map(str, run.variants)) == ["none", "3", "2+3", "2+3~bridged"]
     stored = json.loads((run.folder / "recoveries" / "bridges.json").read_text())
-    assert stored["gaps"]["4>6"]["nats"] is None
-    assert run.bridges is not None and run.bridges.gaps["4>6"].strength is None
+    assert stored["gaps"]["2>4"]["nats"] is None
+    assert run.bridges is not None and run.bridges.gaps["2>4"].strength is None
 
 
 def test_sums_that_are_infinite_are_a_failed_forward(bench, monkeypatch):

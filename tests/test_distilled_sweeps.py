@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bridging import little_text, plain_nll
+from bridging import plain_nll
 from test_recover import Called, call, interrupted, same_weights
 from transformers import AutoModelForCausalLM
-from writers import Writer, save_writer
+from writers import Writer
 
 from pruning_kit.export.recipe import read_recipe
 from pruning_kit.pruning.distillation.training import Training
@@ -22,21 +22,17 @@ from pruning_kit.sweeps.building import open_workbench
 FULL, ADAPTERS = "1+2~distilled:2k", "1+2~distilled:2k,lora"
 TRIES = ("--try", f"{FULL} {ADAPTERS} 0~distilled:2k", "--no-speed", "--save_results")
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_text():
-    pytest.importorskip("peft")
-    with little_text():
-        yield
+pytestmark = pytest.mark.usefixtures("little_text", "blank_figures")
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory) -> Writer:
-    return save_writer(tmp_path_factory.mktemp("writer"), torch.bfloat16)
+def writer(rounding_writer) -> Writer:
+    return rounding_writer
 
 
 @pytest.fixture(scope="module")
 def swept(writer, tmp_path_factory) -> tuple[Path, str]:
+    pytest.importorskip("peft")
     folder = tmp_path_factory.mktemp("swept") / "run"
     code, said = call("sweep", *writer.words, *TRIES, "--output", folder)
     assert code == 0, said
@@ -104,10 +100,10 @@ def test_a_trained_row_is_saved_with_the_weights_of_the_run(
     assert nats == pytest.approx(row["nll_nats"], rel=1e-5)
 
 
-def test_a_recovery_in_the_name_is_the_option_of_that_recovery(writer, tmp_path):
-    calibration = ("--calibrate-on", writer.calibration)
+def test_a_recovery_in_the_name_is_the_option_of_that_recovery(writer, swept, tmp_path):
+    run = ("--run", swept[0])
     for name, words in (("named", ["1+2~bridged"]), ("option", ["1+2", "--bridge"])):
-        code, said = prune(writer, "--remove", *words, *calibration, "--out", tmp_path / name)
+        code, said = prune(writer, "--remove", *words, *run, "--out", tmp_path / name)
         assert code == 0, said
     assert same_weights(tmp_path / "named", tmp_path / "option")
 

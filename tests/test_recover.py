@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from bridging import little_text, plain_nll
+from bridging import plain_nll
 from hypothesis import given
 from hypothesis.strategies import floats, integers, tuples
 from test_kills import KILLER, fsync_counts  # noqa: F401 - the latter is a fixture
 from transformers import AutoModelForCausalLM
-from writers import CONTEXT, Writer, save_writer
+from writers import CONTEXT, Writer
 
 from pruning_kit.cli import app as cli
 from pruning_kit.export.recipe import read_recipe
@@ -48,16 +48,7 @@ FAST = ("--sequences", "4", "--rate", "0.01")
 BRIEF = ("--remove", "1+2", "--tokens", "4k", *FAST)
 TRAINED = Variant.parse("1+2~distilled:4k")
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_text():
-    with little_text():
-        yield
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory) -> Writer:
-    return save_writer(tmp_path_factory.mktemp("writer"))
+pytestmark = pytest.mark.usefixtures("little_text", "blank_figures")
 
 
 class Called(NamedTuple):
@@ -94,12 +85,6 @@ class Done(NamedTuple):
     @property
     def curve(self):
         return self.run.recovered[TRAINED].curve
-
-
-@pytest.fixture(scope="module")
-def rounding_writer(tmp_path_factory) -> Writer:
-    """Its checkpoints hold few digits."""
-    return save_writer(tmp_path_factory.mktemp("writer16"), torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
@@ -257,16 +242,15 @@ def begin(writer: Writer, folder: Path, goal: Goal, each: float = 0.01, **settin
 
 
 @pytest.mark.usefixtures("_nothing_afterwards")
-def test_minutes_become_tokens_by_the_pace_here_and_are_stored(writer, tmp_path):
+def test_minutes_become_tokens_by_the_pace_here_and_are_stored(writer, tmp_path, monkeypatch):
     """A call of the clock takes a hundredth: so long lasts what is timed between two."""
     goal = Goal.parse(None, 0.025, None, adapters=False)
-    slow, fast = (
-        begin(writer, tmp_path / str(each), goal, each).carry_out()[2] for each in (0.02, 0.01)
-    )
-    stored = {each: read_intent(tmp_path / str(each), Recovery).tokens for each in (0.02, 0.01)}
-    for variant, each in ((slow, 0.02), (fast, 0.01)):
-        (tokens,) = stored[each]
-        assert str(variant) == f"1+2~distilled:{tokens / 1000:g}k"
+    monkeypatch.setattr(Training, "go_on", interrupted)
+    stored = {}
+    for each in (0.02, 0.01):
+        with pytest.raises(KeyboardInterrupt):
+            begin(writer, tmp_path / str(each), goal, each).carry_out()
+        (stored[each],) = read_intent(tmp_path / str(each), Recovery).tokens
     assert stored[0.01] > stored[0.02]
 
 
@@ -358,17 +342,17 @@ def test_too_few_minutes_are_refused_and_leave_nothing(writer, tmp_path):
 
 def test_trainings_double_until_a_perplexity_is_reached(writer, tmp_path, monkeypatch):
     monkeypatch.setattr("pruning_kit.sweeps.recover.FIRST_TOKENS", 1024)
-    words = ("--remove", "1+2", "--tokens", "8k", *FAST)
+    words = ("--remove", "1+2", *FAST)
     easy, hard = tmp_path / "easy", tmp_path / "hard"
-    code, said = recover(writer, *words, "--until-ppl", "23", "--out", easy)
+    code, said = recover(writer, *words, "--tokens", "8k", "--until-ppl", "23", "--out", easy)
     assert code == 0, said
     assert read_intent(Path(f"{easy}-run"), Recovery).tokens == (2000, 4000, 8000)
     variants = list(map(str, load_run(f"{easy}-run").recovered))
     assert variants == ["1+2~distilled:2k"]
     assert "not reached" not in said
-    code, said = recover(writer, *words, "--until-ppl", "1.5", "--out", hard)
+    code, said = recover(writer, *words, "--tokens", "4k", "--until-ppl", "1.5", "--out", hard)
     assert code == 0, said
-    assert len(load_run(f"{hard}-run").recovered) == 3
+    assert len(load_run(f"{hard}-run").recovered) == 2
     assert "The 1.5 that was asked for was not reached." in said
 
 
@@ -388,7 +372,10 @@ def test_adapters_are_merged_into_a_folder_of_the_usual_shape(writer, tmp_path):
 @pytest.mark.parametrize(
     ("named", "key", "read", "share"),
     [
-        ("calibration", "read", "calibration.txt (fitting part) and ", 0.0),
+        pytest.param(
+            *("calibration", "read", "calibration.txt (fitting part) and ", 0.0),
+            marks=pytest.mark.slow,
+        ),
         ("other", "read", "other.txt", 0.0),
     ],
 )
@@ -446,10 +433,15 @@ def test_a_family_that_has_no_bridges_is_trained_from_the_cut(writer, tmp_path, 
     assert read_recipe(tmp_path / "out").recovery.details["begun with"] == "the model as cut"
 
 
-def test_model_texts_and_plan_come_from_a_run(writer, tmp_path):
-    swept = tmp_path / "swept"
-    words = ("--mode", "sequential", "--no-speed", "--max-windows", "20", "--output", swept)
+@pytest.fixture(scope="module")
+def swept(writer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("swept") / "run"
+    words = ("--mode", "sequential", "--no-speed", "--max-windows", "20", "--output", folder)
     assert call("sweep", *writer.words, *words).code == 0
+    return folder
+
+
+def test_model_texts_and_plan_come_from_a_run(swept, tmp_path):
     ppl = {row["variant"]: row["ppl"] for row in load_run(swept).rows()}
     judged = {b: ppl.get(f"{b}~bridged", ppl[str(b)]) for b in range(4)}
     best = min(judged, key=judged.get)
@@ -460,14 +452,6 @@ def test_model_texts_and_plan_come_from_a_run(writer, tmp_path):
     assert recipe.removed == (best,)
     assert recipe.recovery.details["watched"].startswith("calibration.txt")
     assert run.facts.texts["reported"].title == "reported.txt"
-
-
-@pytest.fixture(scope="module")
-def swept(writer, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("swept") / "run"
-    words = ("--mode", "sequential", "--no-speed", "--max-windows", "20", "--output", folder)
-    assert call("sweep", *writer.words, *words).code == 0
-    return folder
 
 
 NAMED = ("--remove", "1")
@@ -684,16 +668,24 @@ def left_overs(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if disk.is_left_over(path)}
 
 
-def states(writer: Writer, folder: Path, **settings) -> tuple[Kept, Variant, str, State]:
-    """A training in a folder, at its first look: with all that is asked for when it goes on."""
+BEGUN = Variant.parse("1~distilled:2k")
+
+
+def training_of(writer: Writer, **settings) -> tuple[Training, str]:
+    """A training, and all that is asked for when it is gone on with."""
     training = DistillationSettings(sequences=4, rate=0.01, **settings)
     bench = open_workbench(**writer.settings, distillation=training)
-    kept, variant = Kept(folder), Variant.parse("1~distilled:2k")
     learning = bench.learning
-    student = pruned_copy(bench.decoder, variant.plan, {})
+    student = pruned_copy(bench.decoder, BEGUN.plan, {})
     made = learning.training(student, learning.schedule(Amount(2000)))
+    return made, learning.identity(made)
+
+
+def states(writer: Writer, folder: Path) -> tuple[Kept, Variant, str, State]:
+    """A training in a folder, at its first look."""
+    kept, variant = Kept(folder), BEGUN
+    made, identity = training_of(writer)
     state = next(made.go_on(made.begin()))
-    identity = learning.identity(made)
     kept.save(variant, identity, state)
     return kept, variant, identity, state
 
@@ -719,11 +711,11 @@ def test_a_state_comes_back_whole_or_not_at_all(writer, tmp_path):
         assert kept.load(variant, identity) is None, length
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"train_on": "self"}], ids=str)
-def test_a_state_of_another_training_is_not_gone_on_with(writer, tmp_path, other):
+def test_a_state_of_another_training_is_not_gone_on_with(writer, tmp_path):
     kept, variant, identity, _ = states(writer, tmp_path)
-    another = states(writer, tmp_path / "another", **other)[2]
-    assert another != identity and kept.load(variant, another) is None
+    for other in ({"seed": 1}, {"train_on": "self"}):
+        another = training_of(writer, **other)[1]
+        assert another != identity and kept.load(variant, another) is None, other
 
 
 def test_written_text_is_taken_for_the_same_key_alone_and_not_if_it_is_damaged(tmp_path):

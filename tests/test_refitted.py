@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bridging import little_text, plain_nll
+from bridging import plain_nll
 from transformers import AutoModelForCausalLM
 
 from pruning_kit.cli import app as cli
@@ -24,11 +24,7 @@ from pruning_kit.sweeps.sweep import sweep
 FEW = {"max_windows": 2, "context": 128, "threads": 1, "device": "cpu"}
 REFITTED, CHANCE = Variant.parse("4~refitted"), Variant.parse("5~refitted")
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_text():
-    with little_text():
-        yield
+pytestmark = pytest.mark.usefixtures("little_text")
 
 
 @pytest.fixture(scope="module")

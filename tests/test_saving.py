@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from bridging import little_text
 from test_kills import KILLER, fsync_counts  # noqa: F401 - the latter is a fixture
 from test_shrink import set_paces
 from test_upload import Hub
-from writers import WORDS, Writer, save_writer
+from writers import WORDS, Writer
 
 from pruning_kit.cli import app as cli
 from pruning_kit.export import upload as upload_module
@@ -37,10 +36,7 @@ COMMANDS = pytest.mark.parametrize("command", [RECOVER, SHRINK], ids=lambda word
 FURTHER = ("--gguf", "f16", "--push-to-hub", "small")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _little_text():
-    with little_text():
-        yield
+pytestmark = pytest.mark.usefixtures("little_text")
 
 
 @pytest.fixture(autouse=True)
@@ -48,11 +44,6 @@ def _paces_and_no_pages(monkeypatch):
     set_paces(monkeypatch, tokens=2_000)
     monkeypatch.setattr(figures_module, "save_figures", lambda *_: [])
     monkeypatch.setattr(formats_module, "write_report", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory) -> Writer:
-    return save_writer(tmp_path_factory.mktemp("writer"))
 
 
 @pytest.fixture(autouse=True)

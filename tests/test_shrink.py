@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from bridging import little_text
 from synthetic_runs import synthetic_timings
 from transformers import AutoModelForCausalLM
-from writers import Writer, save_writer
+from writers import Writer
 
 from pruning_kit.cli import app as cli
 from pruning_kit.cli.shrink import choose, choose_bridged
@@ -26,8 +25,6 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.plans.variant import Variant
 from pruning_kit.pruning.distillation.pace import Pace
-from pruning_kit.reporting import figures as figures_module
-from pruning_kit.reporting import formats as formats_module
 from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.reporting.words.shrunk import shrunk_lines
 from pruning_kit.runs.intents import Shrinking, read_intent
@@ -46,14 +43,12 @@ from pruning_kit.sweeps.workbench import Workbench
 from pruning_kit.walk.estimates import WindowCost
 
 FAST = ("--sequences", "4", "--rate", "0.01", "--minutes", "10")
-QUICK, SLOW = WindowCost(1e-5, 1e-5), WindowCost(1.0, 1.0)
+QUICK, SLOW = WindowCost(1e-5, 1e-5), WindowCost(10.0, 10.0)
+MEDIUM = WindowCost(0.03, 0.03)
+"""There is time for some fifty windows of each candidate."""
 TO_TRY, NO_TIME_TO_TRY = Pace(1e-6, 1e-6, 1e-6), Pace(1.0, 1.0, 1.0)
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_text():
-    with little_text():
-        yield
+pytestmark = pytest.mark.usefixtures("little_text", "blank_figures")
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +58,12 @@ def _paces(monkeypatch):
 
 
 def set_paces(
-    patch, cost: WindowCost = QUICK, tokens: int = 4_000, trying: Pace = NO_TIME_TO_TRY
+    patch, cost: WindowCost = MEDIUM, tokens: int = 4_000, trying: Pace = NO_TIME_TO_TRY
 ) -> None:
     found = Amount(tokens), Pace(1e-5, 1e-5, 1e-3)
     patch.setattr(Workbench, "cost_per_window", lambda *_: cost)
     patch.setattr(recover_module, "amount_within", lambda *_: found)
     patch.setattr(courses_module, "pace_of", lambda *_: trying)
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory) -> Writer:
-    return save_writer(tmp_path_factory.mktemp("writer"))
 
 
 class Called(NamedTuple):
@@ -158,19 +148,11 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.fixture
-def _no_pages(monkeypatch):
-    """Figures and pages take seconds, and are asked for elsewhere."""
-    monkeypatch.setattr(figures_module, "save_figures", lambda *_: [])
-    monkeypatch.setattr(formats_module, "write_report", lambda *_: None)
-
-
-@pytest.mark.usefixtures("_no_pages")
 @pytest.mark.parametrize(
     ("where", "name", "tokens"),
     [
         (shrink_module, "open_run", 4_000),
-        (shrink_module.Shrinker, "_recover", 4_000),
+        pytest.param(shrink_module.Shrinker, "_recover", 4_000, marks=pytest.mark.slow),
         (Recovering, "_train", 8_000),
     ],
 )
@@ -184,7 +166,7 @@ def test_a_stopped_one_goes_on_to_the_same_folder(
     assert stopped.code == 130
     assert f"Stopped. What was done is in {tmp_path / 'out-run'}; go on with: " in stopped.said
     assert not (tmp_path / "out").exists()
-    set_paces(monkeypatch, WindowCost(1e-3, 1e-3), tokens)  # what was decided stays decided
+    set_paces(monkeypatch, QUICK, tokens)  # what was decided stays decided
     resumed = shrink(writer, "--size", "2", "--out", tmp_path / "out", "--resume")
     assert resumed.code == 0, resumed.said
     weights = "model.safetensors"
@@ -209,7 +191,6 @@ def test_another_target_does_not_go_on_with_it(writer, done, tmp_path):
     )
 
 
-@pytest.mark.usefixtures("_no_pages")
 def test_without_time_to_train_the_bridged_model_is_taken_and_that_stays(
     writer, tmp_path, monkeypatch
 ):
@@ -247,7 +228,6 @@ def stop_after_the_first(plainly):
     return measure
 
 
-@pytest.mark.usefixtures("_no_pages")
 def test_with_time_to_try_the_best_few_are_distilled_and_the_best_of_them_goes_on(
     writer, tmp_path, monkeypatch
 ):
@@ -277,7 +257,8 @@ def test_with_time_to_try_the_best_few_are_distilled_and_the_best_of_them_goes_o
     assert called.lines[-6].startswith(f"Removed: blocks {best.short} of 4 blocks, distilled:4k")
 
 
-def test_a_dry_run_says_the_stages_and_writes_nothing(writer, tmp_path):
+def test_a_dry_run_says_the_stages_and_writes_nothing(writer, tmp_path, monkeypatch):
+    set_paces(monkeypatch, QUICK)
     called = shrink(writer, "--ratio", "0.5", "--out", tmp_path / "out", "--dry-run")
     assert called.code == 0, called.said
     assert "1. measure candidates as cut and bridged: about 1 s (alone: sweep)" in called.said
@@ -344,7 +325,8 @@ def test_a_folder_that_is_taken_is_refused_before_anything_is_measured(writer, t
 
 
 def test_a_limit_on_perplexity_that_no_set_keeps_to_names_the_cheapest(writer, tmp_path):
-    called = shrink(writer, "--max-ppl-increase", "0", "--out", tmp_path / "out")
+    words = ("--max-ppl-increase", "0", "--minutes", "30")
+    called = shrink(writer, *words, "--out", tmp_path / "out")
     assert called.code == 2
     assert re.search(
         r"cannot shrink by what was measured in .*search: with at most 0 % more perplexity.*keep "
@@ -361,7 +343,7 @@ def _short_timing(monkeypatch):
     monkeypatch.setattr(shrink_module, "LatencyProtocol", lambda **_: short(budget_s=0.2))
 
 
-@pytest.mark.usefixtures("_no_pages", "_short_timing")
+@pytest.mark.usefixtures("_short_timing")
 def test_whole_and_result_are_timed_beside_each_other(writer, tmp_path):
     called = shrink(writer, "--size", "1", "--out", tmp_path / "out", timed=True)
     assert called.code == 0, called.said
@@ -374,7 +356,11 @@ def test_whole_and_result_are_timed_beside_each_other(writer, tmp_path):
 @pytest.mark.parametrize(
     ("limit", "said"),
     [
-        ("0.000001", "none of the 11 measured models keeps to at most"),
+        pytest.param(
+            "0.000001",
+            "none of the 11 measured models keeps to at most",
+            marks=pytest.mark.slow,
+        ),
         ("1000000", "keep the whole model"),
     ],
 )
@@ -385,7 +371,8 @@ def test_a_limit_on_time_is_held_against_the_candidates_timed(
         stored_timings.write(run.folder / LATENCY_FILE, synthetic_timings(plans, bench.n_blocks))
 
     monkeypatch.setattr(shrink_module, "time_plans", timed)
-    called = shrink(writer, "--max-latency", limit, "--out", tmp_path / "out", timed=True)
+    words = ("--max-latency", limit, "--minutes", "30")
+    called = shrink(writer, *words, "--out", tmp_path / "out", timed=True)
     assert called.code == 2
     assert said in called.said, called.said
     assert not (tmp_path / "out").exists()
@@ -466,7 +453,7 @@ def test_with_time_enough_all_sets_are_measured_on_all_windows(bench, monkeypatc
 
 def test_with_less_time_fewer_windows_are_and_the_stages_take_what_there_is(bench, monkeypatch):
     longest = max(len(text.windows) for text in bench.texts.values())
-    found = course(bench, monkeypatch, 2e-3)
+    found = course(bench, monkeypatch, 6e-3)
     assert LEAST_WINDOWS <= found.candidates.n_windows < longest
     assert sum(stage.seconds for stage in found.stages) == pytest.approx(240.0)
 

@@ -50,7 +50,7 @@ def save_writer(folder: Path, dtype: torch.dtype = torch.float32, scale: float =
     _tokenizer().save_pretrained(folder / "model")
     paths = {}
     for seed, (name, n_lines) in enumerate(
-        {"reported": 40, "calibration": 900, "other": 200}.items()
+        {"reported": 40, "calibration": 300, "other": 200}.items()
     ):
         paths[name] = folder / f"{name}.txt"
         paths[name].write_text(_text(model.float(), n_lines, seed), encoding="utf-8")
