@@ -188,7 +188,10 @@ def test_a_refusal_of_plans_reads_no_text_either(sweep, without_weights, tmp_pat
     assert "cannot remove block 7" in said
 
 
-@pytest.mark.parametrize("n_blocks", [4, 9, 18, 19, 30, 48, 80, 1000, 2000])
+DEEPEST = [pytest.param(n_blocks, marks=pytest.mark.slow) for n_blocks in (1000, 2000)]
+
+
+@pytest.mark.parametrize("n_blocks", [4, 9, 18, 19, 30, 48, 80, *DEEPEST])
 def test_the_sweep_that_shapley_values_ask_for_is_taken(n_blocks, sweep, without_weights):
     options = shapley_options(n_blocks, permutations_to_sample(n_blocks))
     assert accepted(sweep(without_weights(n_blocks), *options.split()))

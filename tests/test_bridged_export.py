@@ -88,9 +88,9 @@ def pruned(base, bridges, tmp_path_factory) -> Path:
         ("gpt2-inverse", torch.float32),
         ("llama", torch.bfloat16),
         ("granite", torch.float16),
-        ("falcon", torch.bfloat16),
+        pytest.param("falcon", torch.bfloat16, marks=pytest.mark.slow),
         ("qwen2_moe", torch.float32),
-        ("opt", torch.float16),
+        pytest.param("opt", torch.float16, marks=pytest.mark.slow),
     ],
 )
 def test_the_folder_has_the_perplexity_of_the_row(make_base, name, dtype, tmp_path):

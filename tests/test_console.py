@@ -83,7 +83,15 @@ def report(run_folder, *words, env=None, **options):
     )
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "latin-1"])
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "ascii",
+        "cp1252",
+        pytest.param("cp437", marks=pytest.mark.slow),
+        pytest.param("latin-1", marks=pytest.mark.slow),
+    ],
+)
 def test_a_terminal_without_some_letters_gets_others(run_folder, encoding):
     done = report(run_folder, env={"PYTHONIOENCODING": encoding})
     assert (done.returncode, done.stderr) == (0, b"")

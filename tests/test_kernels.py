@@ -366,6 +366,7 @@ def test_what_rounding_takes_off_a_weight_is_put_back_on_the_mean_input(make_lin
     assert (put_back - exact).norm() < 0.2 * (plain - exact).norm()
 
 
+@pytest.mark.slow
 def test_bfloat16_stays_within_a_fifth_of_a_per_cent_on_the_trained_demo_model():
     """On 2,048 tokens, over which chance is a third of that: of 512 the error may be twice it."""
     loaded = load_model(find_model("demo"), attention="sdpa")
