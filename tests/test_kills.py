@@ -98,6 +98,8 @@ def test_a_sweep_killed_at_any_operation_is_gone_on_with_to_the_bit(tmp_path, mo
         resume=True,
     )
     first = begin(wanted.but(output=tmp_path / "first")).workbench
+    inputs = building.models.load_inputs(first.loaded.source)
+    monkeypatch.setattr(building.models, "load_inputs", lambda *_: inputs)
     monkeypatch.setattr(building.models, "load_model", lambda *_, **__: first.loaded)
     monkeypatch.setattr(building, "choose_kernel", lambda *_: first.kernel)
 

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "library.md"
 
 def test_the_page_runs_as_printed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calibration, "FITTING_TOKENS", 8192)
+    monkeypatch.setattr(calibration, "FITTING_TOKENS", 4096)
     monkeypatch.setattr(calibration, "TUNING_TOKENS", 512)
     names = {}
     threads = torch.get_num_threads()

@@ -7,7 +7,6 @@ which a change of arithmetic has to give a reason for.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,32 +15,22 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from pruning_kit import load_run
+from pruning_kit import open_workbench, sweep
 from pruning_kit.inputs.architectures import Decoder
 from pruning_kit.kernels import choose_kernel
 from pruning_kit.plans.sets import subsets
 from pruning_kit.walk.sums import nll_sums
 from tests.families import N_BLOCKS, random_tokens, tiny_model
 
-ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("sums.safetensors")
 FAMILIES = ("gpt2", "llama", "gemma2")
-EVERYWHERE = {"device": "cpu", "dtype": "float32", "threads": "2", "batch-size": "2"}
+EVERYWHERE = {"device": "cpu", "dtype": "float32", "threads": 1, "batch_size": 2}
 
 
 def demo_sums(folder: Path, n_windows: int | None = None) -> np.ndarray:
     """Nats of the demo model's held-out novel, all 64 plans by the windows, (64, windows)."""
-    words = [f"--{name}={value}" for name, value in EVERYWHERE.items()]
-    words += [
-        "--model=demo",
-        "--mode=combinatorial",
-        "--no-speed",
-        "--no-bridges",
-        f"--output={folder}",
-    ]
-    words += [f"--max-windows={n_windows}"] if n_windows else []
-    subprocess.run([sys.executable, str(ROOT / "main.py"), *words], check=True)
-    return load_run(folder).nll()
+    bench = open_workbench("demo", bridges=False, max_windows=n_windows, **EVERYWHERE)
+    return sweep("combinatorial", bench, folder).nll()
 
 
 def family_sums(name: str) -> np.ndarray:
