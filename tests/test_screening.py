@@ -148,6 +148,25 @@ def test_what_several_ask_for_names_them_all_and_what_was_named_by_hand_nobody(b
     assert by["3+4"].split()[0] == "last:2"
 
 
+def test_a_run_from_before_rows_were_asked_for_is_read_and_one_that_names_others_is_not(
+    run, tmp_path
+):
+    shutil.copytree(run.folder, tmp_path / "run")
+    mark = tmp_path / "run" / "finished.json"
+    stored = json.loads(mark.read_text())
+    asked = stored.pop("asked")
+    mark.write_text(json.dumps(stored))
+    assert load_run(tmp_path / "run").proposed_by == {}
+    asked[0]["variants"].append("0+1+2+3")
+    mark.write_text(json.dumps(stored | {"asked": asked}))
+    with pytest.raises(RunError) as error:
+        load_run(tmp_path / "run")
+    assert str(error.value) == (
+        f"cannot read run {tmp_path / 'run'}: its finished.json names a row '0+1+2+3', which was "
+        "not measured. Restore the file from a copy, or sweep again into another folder."
+    )
+
+
 def test_a_table_sets_the_best_of_every_proposer_beside_a_named_set(bench, tmp_path, capsys):
     run = sweep("spans:2,evaluations=30 influence:1,2 pairs", bench, tmp_path / "run")
     show_against(run, Plan((1, 3)), Cost.as_cut)
