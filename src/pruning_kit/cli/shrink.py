@@ -45,7 +45,9 @@ MaxParams = Annotated[
 ]
 MaxLatency = Annotated[
     float | None,
-    _number("Milliseconds per token, end to end, such as 2.5.", BUDGETS["--max-latency"]),
+    _number(
+        "Milliseconds end to end, such as 300, as the report has them.", BUDGETS["--max-latency"]
+    ),
 ]
 Size = Annotated[int | None, _number("Blocks to remove.", Range(1, 10_000))]
 Ratio = Annotated[
@@ -184,11 +186,7 @@ def choose_bridged(run: Run, target: Target) -> Plan:
 
     if target.is_size:
         return best_of(run, max(plan.size for plan in run.plans))
-    latency_s = None
-    if target.max_latency is not None and run.timings is not None:
-        whole = run.timings.summary(Plan())
-        n_tokens = whole.end_to_end_tokens_per_s * whole.end_to_end_s.median_s
-        latency_s = target.max_latency * n_tokens / 1e3
+    latency_s = None if target.max_latency is None else target.max_latency / 1e3
     analysis = analyse(run)
     budget = Budget(latency_s, target.max_params, target.max_ppl_increase)
     choice = analysis.choose(budget)

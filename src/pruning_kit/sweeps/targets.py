@@ -29,7 +29,7 @@ class Target:
     max_params: int | None = None
     """Parameters that may stay."""
     max_latency: float | None = None
-    """Milliseconds per token, end to end."""
+    """Milliseconds end to end."""
     max_ppl_increase: float | None = None
     """Per cent above the whole model's perplexity, on the text chosen on."""
 
