@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_right
 from collections.abc import Callable
+from statistics import median
 from typing import NamedTuple
 
 from pruning_kit.errors import PlanError
@@ -17,7 +18,10 @@ from pruning_kit.pruning.distillation.writing import Writer, choose_at_once, pro
 
 FIRST_GUESS = {"cuda": 8_000_000, "cpu": 200_000}
 """Tokens whose batches the first trial has."""
-TRIAL_STEPS = 3
+TRIAL_STEPS = 7
+"""Timed; one of them alone may take a third more or less."""
+WARM_STEPS = 3
+"""Of writing, before its time is taken."""
 WRITTEN_AT_TRIAL = 16
 """Tokens of each sequence."""
 SURE = 0.9
@@ -76,13 +80,13 @@ def pace_of(learning: Learning, student: Decoder, amount: Amount) -> Pace:
     if learning.settings.writes:
         writer = Writer(model, choose_at_once(model, schedule.length), schedule.length, seed=0)
         prompts_BT = prompts(learning.text_N, writer.at_once, schedule.length, seed=0)
-        writer.go_on(prompts_BT, n_steps=TRIAL_STEPS)
+        writer.go_on(prompts_BT, n_steps=WARM_STEPS)
         written_s = seconds(lambda: writer.go_on(prompts_BT, n_steps=WRITTEN_AT_TRIAL))
         written_s /= WRITTEN_AT_TRIAL * writer.at_once
     plain = learning.reading_only()
     training = plain.training(Decoder(copy.deepcopy(student.model)), schedule)
     training.try_step(0)
-    read_s = min(seconds(lambda: training.try_step(1)) for _ in range(TRIAL_STEPS))
+    read_s = median(seconds(lambda: training.try_step(1)) for _ in range(TRIAL_STEPS))
     return Pace(read_s / schedule.tokens_per_step, written_s, seconds(training.nats))
 
 
