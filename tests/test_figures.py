@@ -295,7 +295,7 @@ def test_what_bridging_changes_is_drawn_from_as_cut_to_bridged_with_both_numbers
     names = ["5", *(size.best.short for size in sizes[1:])]
     assert ticks(axes.yaxis)[0] == "5" and ticks(axes.yaxis)[5:] == names[1:]
     assert set(ticks(axes.yaxis)[:5]) == set("12345")
-    circles, dots = (points.get_offsets()[:, 0] for points in axes.collections[1:])
+    circles, dots = (points.get_offsets()[:, 0] for points in axes.collections[1:3])
     frame = bridged.frame().set_index("variant")["ppl"]
     for name, cut, after, label in zip(
         ticks(axes.yaxis), circles, dots, labels(figure), strict=False

@@ -15,11 +15,12 @@ from pruning_kit.plans.sets import singles
 from pruning_kit.plans.variant import Recovery, Variant
 from pruning_kit.pruning.distillation.settings import NATS_OF_WHOLE, WATCHED
 from pruning_kit.reporting.contents import build_document
-from pruning_kit.reporting.figures import training_curves
+from pruning_kit.reporting.figures import perplexity_bridged, training_curves
 from pruning_kit.reporting.figures.canvas import image
 from pruning_kit.reporting.figures.training import MAX_LINES
 from pruning_kit.reporting.formats import rich_table
 from pruning_kit.reporting.recovered import recovered_table, reordered_table
+from pruning_kit.reporting.words.numbers import format_ppl
 from pruning_kit.reporting.words.recovered import (
     curve_sentences,
     recovered_sentences,
@@ -234,6 +235,21 @@ def test_a_sweep_ends_with_what_was_won_and_whether_the_choice_changes(tmp_path,
     assert "Of 5 sets of 1 block, 5 costs least bridged, and distilled:2M too." in said
     _show_recovered(analyse(run_of(tmp_path / "plain", recovered={})))
     assert capsys.readouterr().out == ""
+
+
+def test_what_was_trained_is_drawn_behind_the_bridged_one_and_the_best_of_several(tmp_path):
+    further = {"distilled:8M": lambda plan: 0.01 if plan == Plan((5,)) else None}
+    recovered = {DISTILLED: lambda plan: TRAINED.get(plan), **further}
+    run = run_of(tmp_path, recovered=recovered)
+    figure = perplexity_bridged(run, analyse(run))
+    axes, ppl = figure.axes[0], run.frame().set_index("variant")["ppl"]
+    diamonds = axes.collections[-1].get_offsets()[:, 0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    forms = ["distilled:8M" if name == "5" else DISTILLED for name in names]
+    wanted = [ppl[f"{name}~{form}"] for name, form in zip(names, forms, strict=True)]
+    assert diamonds.tolist() == pytest.approx(wanted)
+    first = [ppl["5"], ppl["5~bridged"], ppl["5~distilled:8M"]]
+    assert axes.texts[0].get_text().startswith(" → ".join(map(format_ppl, first)))
 
 
 def test_curves_are_drawn_against_tokens_and_seconds_with_start_and_best_look(tmp_path):

@@ -1,7 +1,7 @@
 """Figures of a stored run, for print, for the page and for notebooks; None where there is nothing.
 
 perplexity_bars              every plan as cut, or of many the best
-perplexity_bridged           what bridging changes: plans as cut and bridged
+perplexity_bridged           what bridging changes: plans as cut, bridged and recovered
 training_curves              perplexity of unseen text while models were trained
 speed_against_perplexity     what plans win against what they cost, and the front
 perplexity_by_removed_block  each single block
