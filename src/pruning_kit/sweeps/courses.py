@@ -27,7 +27,7 @@ from pruning_kit.walk.estimates import WindowCost
 
 MOST_SETS = 100
 """Of more, the best are searched for."""
-CANDIDATES_SHARE, RESULT_SHARE = 0.25, 0.15
+CANDIDATES_SHARE, RESULT_SHARE = 0.15, 0.15
 """Of the minutes, for measuring candidates, and the result beside the whole model."""
 LEAST_WINDOWS = 8
 """Of a text, without which there are no intervals."""
@@ -44,7 +44,7 @@ REPORT_S = 15.0
 TRIED, TRIED_SHARE = 3, 0.25
 """Sets that are distilled a little, to choose among them: so many, and their share of the time for
 distilling."""
-TIMING_SHARE, LEAST_TIMING_S, MOST_TIMING_S = 0.1, 2.0, 25.0
+TIMING_SHARE, LEAST_TIMING_S, MOST_TIMING_S = 0.08, 2.0, 25.0
 
 
 @dataclass(frozen=True, slots=True)
