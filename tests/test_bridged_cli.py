@@ -11,6 +11,7 @@ from bridging import plain_nll
 from transformers import AutoModelForCausalLM
 
 from pruning_kit.cli import app as cli
+from pruning_kit.inputs import corpora
 from pruning_kit.runs.results import Run, load_run
 from pruning_kit.sweeps.building import open_workbench
 from pruning_kit.sweeps.sweep import sweep
@@ -73,7 +74,13 @@ def test_the_same_weights_are_folded_in_that_the_run_measured(swept, pruned):
     assert recipe["fitting"]["sha256"] == swept.bridges.fitting.sha256
 
 
-def test_verify_makes_the_folder_again_from_its_base(run, writer, pruned):
+def test_verify_makes_the_folder_again_from_its_base_and_fetches_nothing(
+    run, writer, pruned, monkeypatch
+):
+    def fetched(*_):
+        raise AssertionError("no text but the one that is fitted on is needed")
+
+    monkeypatch.setattr(corpora, "_wikitext", fetched)
     code, said = run("verify", pruned, "--base", writer.model)
     assert code == 0
     assert f"recipe: {writer.model} without 3: 3 blocks, 11,408 parameters, 2>4 bridged" in said

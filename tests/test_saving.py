@@ -149,8 +149,11 @@ def interrupted(*_, **__):
 @COMMANDS
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(writing_module, "_describe"), (Hub, "create_repo"), (Hub, "upload_folder")],
-    ids=["gguf", "repository", "upload"],
+    [
+        pytest.param(writing_module, "_describe", id="gguf"),
+        pytest.param(Hub, "create_repo", id="repository", marks=pytest.mark.slow),
+        pytest.param(Hub, "upload_folder", id="upload"),
+    ],
 )
 def test_a_command_stopped_behind_its_folder_finishes_what_comes_after(
     writer, fake, tmp_path, monkeypatch, command, where, name

@@ -26,7 +26,11 @@ from pruning_kit.sweeps.building import find, open_workbench, prepare
 from pruning_kit.sweeps.observer import Observer
 from pruning_kit.sweeps.settings import WorkbenchSettings
 from pruning_kit.sweeps.shelf import Shelf
+from pruning_kit.sweeps.texts import CALIBRATION
 from pruning_kit.sweeps.workbench import Workbench
+
+EMBEDDED = "demo"
+"""A text that is always at hand."""
 
 
 class Made(NamedTuple):
@@ -114,7 +118,10 @@ def make_again(
         CorpusError: if that text is not the one that the settings mean.
         PlanError: as `bridges_of`, or if the recovery gains nothing.
     """
-    found = find(WorkbenchSettings(**settings), observer, partial(check, variant))
+    asked = WorkbenchSettings(**settings)
+    if asked.calibrate_on not in (None, CALIBRATION):  # no figure is taken: no text is fetched
+        asked = replace(asked, dataset=EMBEDDED)
+    found = find(asked, observer, partial(check, variant))
     if fitted is not None and found.texts.parts is not None:
         refuse_other_text(fitted, found.texts.parts.fitting)
     workbench = prepare(found, observer)
