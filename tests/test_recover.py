@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import shutil
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from bridging import plain_nll
+from calling import Called, call
 from hypothesis import given
 from hypothesis.strategies import floats, integers, tuples
 from test_kills import KILLER, fsync_counts  # noqa: F401 - the latter is a fixture
 from transformers import AutoModelForCausalLM
 from writers import CONTEXT, Writer
 
-from pruning_kit.cli import app as cli
 from pruning_kit.export.recipe import read_recipe
 from pruning_kit.machine import disk
 from pruning_kit.plans.distilled import Amount
@@ -51,23 +49,6 @@ TRAINED = Variant.parse("1+2~distilled:4k")
 pytestmark = pytest.mark.usefixtures("little_text", "blank_figures")
 
 
-class Called(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    said: str
-    """In one line."""
-
-
-def call(*words: object) -> Called:
-    """Call the command line in this process."""
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(told):
-        patch.setenv("COLUMNS", "120")
-        code = cli.main([str(word) for word in words])
-    return Called(code, " ".join(told.getvalue().split()))
-
-
 def recover(writer: Writer, *words: object) -> Called:
     return call("recover", *writer.words, *words)
 
@@ -90,7 +71,7 @@ class Done(NamedTuple):
 @pytest.fixture(scope="module")
 def done(rounding_writer, tmp_path_factory) -> Done:
     folder = tmp_path_factory.mktemp("done") / "out"
-    code, said = recover(rounding_writer, *BRIEF, "--out", folder)
+    code, said, _ = recover(rounding_writer, *BRIEF, "--out", folder)
     assert code == 0, said
     return Done(folder, said)
 
@@ -148,9 +129,9 @@ def test_the_folder_is_no_worse_than_its_start_on_the_text_that_was_watched(done
 
 
 def test_what_is_saved_passes_its_checks_also_against_its_base(done, rounding_writer):
-    code, said = call("verify", done.folder)
+    code, said, _ = call("verify", done.folder)
     assert code == 0 and "tensors distilled:4k" in said
-    code, said = call("verify", done.folder, "--base", rounding_writer.model)
+    code, said, _ = call("verify", done.folder, "--base", rounding_writer.model)
     assert code == 0, said
     assert "passed base: " in said and "tensors are those of the base, bit for bit" in said
 
@@ -174,7 +155,7 @@ def test_recipe_and_card_say_what_was_trained_on_what(done):
 
 def test_what_the_whole_model_wrote_is_kept_a_line_for_each_sequence(writer, tmp_path):
     words = (*BRIEF, "--text", "self", "--keep-text", tmp_path / "kept.txt")
-    code, said = recover(writer, *words, "--out", tmp_path / "out")
+    code, said, _ = recover(writer, *words, "--out", tmp_path / "out")
     assert code == 0, said
     lines = (tmp_path / "kept.txt").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4096 // CONTEXT
@@ -186,7 +167,7 @@ def test_what_the_whole_model_wrote_is_kept_a_line_for_each_sequence(writer, tmp
 
 def test_where_nothing_had_to_be_written_no_file_is_kept_and_that_is_said(writer, tmp_path):
     kept = tmp_path / "kept.txt"
-    code, said = recover(writer, *BRIEF, "--keep-text", kept, "--out", tmp_path / "out")
+    code, said, _ = recover(writer, *BRIEF, "--keep-text", kept, "--out", tmp_path / "out")
     assert code == 0, said
     assert not kept.exists()
     assert f"There is no {kept}: the whole model wrote nothing, since the text at hand is" in said
@@ -331,7 +312,9 @@ def interrupted(*_):
 
 
 def test_too_few_minutes_are_refused_and_leave_nothing(writer, tmp_path):
-    code, said = recover(writer, "--remove", "1", "--minutes", "0.001", "--out", tmp_path / "out")
+    code, said, _ = recover(
+        writer, "--remove", "1", "--minutes", "0.001", "--out", tmp_path / "out"
+    )
     assert code == 2
     assert "cannot distil in what is left of the time: 0 seconds are enough for 0 tokens" in said
     assert "at least 1,024 are needed. Give more minutes, or measure fewer" in " ".join(
@@ -344,13 +327,13 @@ def test_trainings_double_until_a_perplexity_is_reached(writer, tmp_path, monkey
     monkeypatch.setattr("pruning_kit.sweeps.recover.FIRST_TOKENS", 1024)
     words = ("--remove", "1+2", *FAST)
     easy, hard = tmp_path / "easy", tmp_path / "hard"
-    code, said = recover(writer, *words, "--tokens", "8k", "--until-ppl", "23", "--out", easy)
+    code, said, _ = recover(writer, *words, "--tokens", "8k", "--until-ppl", "23", "--out", easy)
     assert code == 0, said
     assert read_intent(Path(f"{easy}-run"), Recovery).tokens == (2000, 4000, 8000)
     variants = list(map(str, load_run(f"{easy}-run").recovered))
     assert variants == ["1+2~distilled:2k"]
     assert "not reached" not in said
-    code, said = recover(writer, *words, "--tokens", "4k", "--until-ppl", "1.5", "--out", hard)
+    code, said, _ = recover(writer, *words, "--tokens", "4k", "--until-ppl", "1.5", "--out", hard)
     assert code == 0, said
     assert len(load_run(f"{hard}-run").recovered) == 2
     assert "The 1.5 that was asked for was not reached." in said
@@ -359,7 +342,7 @@ def test_trainings_double_until_a_perplexity_is_reached(writer, tmp_path, monkey
 def test_adapters_are_merged_into_a_folder_of_the_usual_shape(writer, tmp_path):
     pytest.importorskip("peft")
     folder = tmp_path / "out"
-    code, said = recover(writer, *BRIEF, "--method", "lora", "--out", folder)
+    code, said, _ = recover(writer, *BRIEF, "--method", "lora", "--out", folder)
     assert code == 0, said
     assert "without 1+2, distilled:4k,lora, is saved in" in said
     details = read_recipe(folder).recovery.details
@@ -383,7 +366,7 @@ def test_the_text_that_is_learnt_from_is_the_one_that_was_named(
     writer, tmp_path, named, key, read, share
 ):
     text = writer.other if named == "other" else named
-    code, said = recover(writer, *BRIEF, "--text", text, "--out", tmp_path / "out")
+    code, said, _ = recover(writer, *BRIEF, "--text", text, "--out", tmp_path / "out")
     assert code == 0, said
     details = read_recipe(tmp_path / "out").recovery.details
     assert details[key].startswith(read)
@@ -393,7 +376,7 @@ def test_the_text_that_is_learnt_from_is_the_one_that_was_named(
 def test_a_training_that_gains_nothing_keeps_the_bridged_model_and_says_so(writer, tmp_path):
     folder = tmp_path / "out"
     words = ("--remove", "1+2", "--tokens", "4k", "--sequences", "4", "--rate", "0.9")
-    code, said = recover(writer, *words, "--out", folder)
+    code, said, _ = recover(writer, *words, "--out", folder)
     assert code == 0, said
     assert "There is no row of 1+2~distilled:4k: the kit cannot distil 1+2: " in said
     assert "The model bridged is kept: the kit cannot distil 1+2: " in said
@@ -407,14 +390,14 @@ def test_a_training_that_diverges_keeps_the_bridged_model_and_says_so(
 ):
     plainly = Training._step
     monkeypatch.setattr(Training, "_step", lambda self, step: plainly(self, step) * torch.nan)
-    code, said = recover(writer, *BRIEF, "--out", tmp_path / "out")
+    code, said, _ = recover(writer, *BRIEF, "--out", tmp_path / "out")
     assert code == 0, said
     assert "cannot distil 1+2: it diverged after 1,408 tokens. Take what it began with" in said
     assert read_recipe(tmp_path / "out").recovery is None
 
 
 def test_a_plan_without_a_block_before_its_gap_is_trained_from_the_cut(writer, tmp_path):
-    code, said = recover(writer, "--remove", "0", *BRIEF[2:], "--out", tmp_path / "out")
+    code, said, _ = recover(writer, "--remove", "0", *BRIEF[2:], "--out", tmp_path / "out")
     assert code == 0, said
     recipe = read_recipe(tmp_path / "out")
     assert recipe.bridges is None and recipe.recovery.details["begun with"] == "the model as cut"
@@ -427,7 +410,7 @@ def test_a_family_that_has_no_bridges_is_trained_from_the_cut(writer, tmp_path, 
     monkeypatch.setattr(
         "pruning_kit.sweeps.workbench.bridging_of", lambda *_: "into no block of this model: so"
     )
-    code, said = recover(writer, *BRIEF, "--out", tmp_path / "out")
+    code, said, _ = recover(writer, *BRIEF, "--out", tmp_path / "out")
     assert code == 0, said
     assert "Gaps are not bridged: into no block of this model: so." in said
     assert read_recipe(tmp_path / "out").recovery.details["begun with"] == "the model as cut"
@@ -446,7 +429,7 @@ def test_model_texts_and_plan_come_from_a_run(swept, tmp_path):
     judged = {b: ppl.get(f"{b}~bridged", ppl[str(b)]) for b in range(4)}
     best = min(judged, key=judged.get)
     words = ("--run", swept, "--size", "1", *BRIEF[2:], "--device", "cpu", "--threads", "1")
-    code, said = call("recover", *words, "--out", tmp_path / "out")
+    code, said, _ = call("recover", *words, "--out", tmp_path / "out")
     assert code == 0, said
     run, recipe = load_run(f"{tmp_path / 'out'}-run"), read_recipe(tmp_path / "out")
     assert recipe.removed == (best,)
@@ -506,7 +489,7 @@ def test_what_cannot_be_recovered_is_refused_before_anything_is_written(writer, 
     short.write_text("w1 w2 w3 w4 w5\n", encoding="utf-8")
     places = {**writer._asdict(), "short": short, "folder": tmp_path, "kept": tmp_path / "kept"}
     asked = [word.format(**places) for word in words]
-    code, said = recover(writer, *NAMED, *asked, "--out", tmp_path / "out")
+    code, said, _ = recover(writer, *NAMED, *asked, "--out", tmp_path / "out")
     assert code == 2
     assert said.replace(" ", "") == f"Error: {REFUSED[words].format(**places)}".replace(" ", "")
     assert list(tmp_path.iterdir()) == [short]
@@ -514,15 +497,15 @@ def test_what_cannot_be_recovered_is_refused_before_anything_is_written(writer, 
 
 def test_a_plan_is_needed_and_has_to_fit(writer, swept, tmp_path):
     out = ("--out", tmp_path / "out")
-    code, said = recover(writer, *out)
+    code, said, _ = recover(writer, *out)
     assert code == 2 and said == (
         "Error: cannot recover without a plan: nothing says what to remove. Name blocks with "
         "--remove, or a sweep with --run."
     )
-    code, said = recover(writer, "--remove", "9", *out)
+    code, said, _ = recover(writer, "--remove", "9", *out)
     assert code == 2
     assert "cannot remove block 9: the model has 4 blocks, numbered 0 to 3." in said
-    code, said = recover(writer, "--run", swept, "--size", "3", *out)
+    code, said, _ = recover(writer, "--run", swept, "--size", "3", *out)
     assert code == 2
     assert f"cannot choose a plan of 3 blocks from {swept}: it measured none." in said
     assert "Give --size another number, or name the blocks." in said
@@ -530,9 +513,9 @@ def test_a_plan_is_needed_and_has_to_fit(writer, swept, tmp_path):
 
 
 def test_folders_that_are_taken_are_refused(writer, done, tmp_path):
-    code, said = recover(writer, *BRIEF, "--out", done.folder)
+    code, said, _ = recover(writer, *BRIEF, "--out", done.folder)
     assert code == 2 and f"cannot write the pruned model to '{done.folder}': " in said
-    code, said = recover(
+    code, said, _ = recover(
         writer, *BRIEF, "--out", tmp_path / "out", "--output", f"{done.folder}-run"
     )
     assert code == 2
@@ -541,7 +524,7 @@ def test_folders_that_are_taken_are_refused(writer, done, tmp_path):
     (tmp_path / "out-run").mkdir()
     (tmp_path / "out-run" / "notes").write_text("mine")
     for words in ((), ("--resume",)):
-        code, said = recover(writer, *BRIEF, *words, "--out", tmp_path / "out")
+        code, said, _ = recover(writer, *BRIEF, *words, "--out", tmp_path / "out")
         assert code == 2
         assert f"cannot recover into {tmp_path / 'out-run'}: it is no empty folder" in said
 
@@ -574,7 +557,7 @@ def test_a_model_that_does_something_to_its_logits_is_refused_by_both_commands(
 )
 def test_only_the_same_is_gone_on_with(rounding_writer, done, tmp_path, words, said):
     folder = f"{done.folder}-run"
-    code, told = recover(
+    code, told, _ = recover(
         rounding_writer, "--remove", "1+2", *FAST, *words, "--resume", "--output", folder,
         "--out", tmp_path / "out",
     )  # fmt: skip
@@ -589,7 +572,7 @@ def test_a_text_that_has_changed_is_not_gone_on_with(writer, tmp_path):
     assert recover(writer, *words, "--out", tmp_path / "out").code == 0
     shutil.copy(writer.reported, text)
     text.write_text(text.read_text() + "w1\n", encoding="utf-8")
-    code, said = recover(
+    code, said, _ = recover(
         writer, *words, "--resume", "--output", tmp_path / "out-run", "--out", tmp_path / "again"
     )
     assert code == 2 and f"cannot resume {tmp_path / 'out-run'}: it was begun with text=" in said
@@ -602,7 +585,7 @@ def test_a_finished_command_is_resumed_without_training_and_saves_the_same(
     shutil.copytree(f"{done.folder}-run", run)
     monkeypatch.setattr(Training, "go_on", interrupted)
     words = (*BRIEF, "--resume", "--output", run, "--out", tmp_path / "out")
-    code, said = recover(rounding_writer, *words)
+    code, said, _ = recover(rounding_writer, *words)
     assert code == 0, said
     assert same_weights(tmp_path / "out", done.folder)
 
@@ -625,11 +608,11 @@ def test_a_command_stopped_at_a_look_goes_on_and_ends_with_the_same_bits(
     words = (*BRIEF, "--out", tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(Kept, "save", stop)
-        code, said = recover(rounding_writer, *words)
+        code, said, _ = recover(rounding_writer, *words)
     assert code == 130 and len(looks) == 1
     assert f"Stopped. What was learnt is in {tmp_path / 'out'}-run; go on with: " in said
     assert said.endswith(" --resume") and not (tmp_path / "out").exists()
-    code, said = recover(rounding_writer, *words, "--resume")
+    code, said, _ = recover(rounding_writer, *words, "--resume")
     assert code == 0, said
     assert same_weights(tmp_path / "out", done.folder)
     resumed = Done(tmp_path / "out", said)

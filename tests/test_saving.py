@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from calling import Called, call
 from test_kills import KILLER, fsync_counts  # noqa: F401 - the latter is a fixture
 from test_shrink import set_paces
 from test_upload import Hub
@@ -63,23 +61,6 @@ def fake(monkeypatch) -> Hub:
     return fake
 
 
-class Called(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    said: str
-    """In one line."""
-
-
-def call(*words: object) -> Called:
-    """Call the command line in this process."""
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(told):
-        patch.setenv("COLUMNS", "120")
-        code = cli.main([str(word) for word in words])
-    return Called(code, " ".join(told.getvalue().split()))
-
-
 def hashes_in(folder: Path) -> dict[str, str]:
     """Of what a model's user reads; the recipe tells the time."""
     files = (folder / name for name in ("model.safetensors", "config.json", "tokenizer.json"))
@@ -91,7 +72,7 @@ def hashes_in(folder: Path) -> dict[str, str]:
 def test_a_gguf_a_format_and_a_repository_come_of_one_command(writer, fake, tmp_path, command):
     out = tmp_path / "out"
     words = (*FURTHER, "--public", "--save-dtype", "bfloat16")
-    code, said = call(*command, *writer.words, *words, "--out", out)
+    code, said, _ = call(*command, *writer.words, *words, "--out", out)
     assert code == 0, said
     assert read_recipe(out).dtype == "bfloat16"
     assert (
@@ -164,9 +145,9 @@ def test_a_command_stopped_behind_its_folder_finishes_what_comes_after(
         stopped = call(*words)
     assert stopped.code == 130 and stopped.said.endswith("--resume"), stopped.said
     before = (tmp_path / "out" / "pruning.json").read_bytes()
-    code, said = call(*words)
+    code, said, _ = call(*words)
     assert code == 2 and "the folder is not empty" in said
-    code, said = call(*words, "--resume")
+    code, said, _ = call(*words, "--resume")
     assert code == 0, said
     assert (tmp_path / "out" / "pruning.json").read_bytes() == before
     assert (tmp_path / "out-f16.gguf").is_file()
@@ -179,7 +160,7 @@ def done(writer, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("done")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures_module, "save_figures", lambda *_: [])
-        code, said = call(*RECOVER, *writer.words, "--out", folder / "out")
+        code, said, _ = call(*RECOVER, *writer.words, "--out", folder / "out")
     assert code == 0, said
     return folder
 
@@ -189,11 +170,11 @@ def resume(writer: Writer, done: Path, *words: object) -> Called:
 
 
 def test_a_finished_command_does_later_what_was_not_asked_for_at_first(writer, done, fake):
-    code, said = resume(writer, done, *FURTHER)
+    code, said, _ = resume(writer, done, *FURTHER)
     assert code == 0, said
     first = hashes_in(done / "out")
     assert len(first) == 4
-    code, said = resume(writer, done, *FURTHER)  # all of it is there
+    code, said, _ = resume(writer, done, *FURTHER)  # all of it is there
     assert code == 0, said
     assert hashes_in(done / "out") == first
 
@@ -201,7 +182,7 @@ def test_a_finished_command_does_later_what_was_not_asked_for_at_first(writer, d
 def test_another_file_in_the_place_of_the_gguf_stays(writer, done):
     place = done / "out-f32.gguf"
     place.write_text("mine")
-    code, said = resume(writer, done, "--gguf", "f32")
+    code, said, _ = resume(writer, done, "--gguf", "f32")
     assert code == 2
     assert said.endswith(
         f"Error: cannot write a GGUF to '{place}': the path is taken. Move it away, or give "
@@ -219,7 +200,7 @@ def test_a_repository_that_is_not_of_the_folder_is_not_gone_on_with(
     writer, done, fake, private, blobs
 ):
     fake.taken, fake.made, fake.blobs = {"me/small"}, [("me/small", private)], blobs
-    code, said = resume(writer, done, "--push-to-hub", "small")
+    code, said, _ = resume(writer, done, "--push-to-hub", "small")
     assert code == 2
     assert said.endswith(
         "cannot push to 'small' on the Hub: there is a repository me/small already. Give another "
@@ -229,7 +210,7 @@ def test_a_repository_that_is_not_of_the_folder_is_not_gone_on_with(
 
 
 def test_a_folder_of_another_format_is_not_gone_on_with(writer, done):
-    code, said = resume(writer, done, "--save-dtype", "float16")
+    code, said, _ = resume(writer, done, "--save-dtype", "float16")
     assert code == 2
     assert said.endswith(
         f"Error: cannot go on with '{done / 'out'}': it holds the model without 1+2 with another "
@@ -244,14 +225,14 @@ def test_a_folder_that_was_damaged_is_not_gone_on_with(writer, done, tmp_path):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    code, said = resume(writer, copy)
+    code, said, _ = resume(writer, copy)
     assert code == 2
     assert f"Error: {copy / 'out'} fails 1 of " in said and said.endswith("Do not use it."), said
 
 
 @COMMANDS
 def test_an_unfinished_run_takes_no_folder_that_is_there(writer, done, tmp_path, command):
-    code, said = call(
+    code, said, _ = call(
         *command, *writer.words, "--resume", "--output", tmp_path / "run", "--out", done / "out"
     )
     assert code == 2 and "the folder is not empty" in said
@@ -264,7 +245,7 @@ def test_what_a_kill_left_in_an_empty_folder_is_not_in_the_way(writer, tmp_path)
         inner = folder.with_name(f"{folder.name}-run") / place
         inner.mkdir(parents=True)
         (inner / ".intent.json.0a1b2c3d.part").write_text("half")
-        code, said = call(*command, *writer.words, "--out", folder)
+        code, said, _ = call(*command, *writer.words, "--out", folder)
         assert code == 0, said
         assert list(inner.rglob("*.part")) == []
 
@@ -277,7 +258,7 @@ def test_several_processes_are_refused_where_one_does_the_work(
     for name, value in {"RANK": rank, "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     current_ranks.cache_clear()
-    code, said = call(*words, "--model", writer.model, "--out", tmp_path / "out")
+    code, said, _ = call(*words, "--model", writer.model, "--out", tmp_path / "out")
     assert code == 2
     assert said == (rank == "0") * (
         f"Error: cannot {words[0]} in 2 processes: only sweep and recover share their work. Start "

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from calling import Called, call
 from synthetic_runs import synthetic_timings
 from transformers import AutoModelForCausalLM
 from writers import Writer
 
-from pruning_kit.cli import app as cli
 from pruning_kit.cli.shrink import choose, choose_bridged
 from pruning_kit.errors import ArchitectureError, PlanError
 from pruning_kit.export.recipe import read_recipe
@@ -66,24 +63,8 @@ def set_paces(
     patch.setattr(courses_module, "pace_of", lambda *_: trying)
 
 
-class Called(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    lines: list[str]
-
-    @property
-    def said(self) -> str:
-        return " ".join(" ".join(self.lines).split())
-
-
 def shrink(writer: Writer, *words: object, timed: bool = False) -> Called:
-    """Call the command line in this process."""
-    told, untimed = io.StringIO(), ("--no-speed",) * (not timed)
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(told), redirect_stderr(told):
-        patch.setenv("COLUMNS", "120")
-        code = cli.main([str(word) for word in ("shrink", *writer.words, *FAST, *untimed, *words)])
-    return Called(code, told.getvalue().strip().splitlines())
+    return call("shrink", *writer.words, *FAST, *("--no-speed",) * (not timed), *words)
 
 
 def hashes_in(folder: Path) -> dict[str, str]:
