@@ -14,13 +14,14 @@ from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.sets import singles
 from pruning_kit.plans.variant import Recovery, Variant
 from pruning_kit.pruning.distillation.settings import NATS_OF_WHOLE, WATCHED
+from pruning_kit.reporting.card import card_numbers
 from pruning_kit.reporting.contents import build_document
 from pruning_kit.reporting.figures import perplexity_bridged, training_curves
 from pruning_kit.reporting.figures.canvas import image
 from pruning_kit.reporting.figures.training import MAX_LINES
 from pruning_kit.reporting.formats import rich_table
 from pruning_kit.reporting.recovered import recovered_table, reordered_table
-from pruning_kit.reporting.words.numbers import format_ppl
+from pruning_kit.reporting.words.numbers import format_change, format_ppl
 from pruning_kit.reporting.words.recovered import (
     curve_sentences,
     recovered_sentences,
@@ -250,6 +251,18 @@ def test_what_was_trained_is_drawn_behind_the_bridged_one_and_the_best_of_severa
     assert diamonds.tolist() == pytest.approx(wanted)
     first = [ppl["5"], ppl["5~bridged"], ppl["5~distilled:8M"]]
     assert axes.texts[0].get_text().startswith(" → ".join(map(format_ppl, first)))
+
+
+def test_the_card_of_a_trained_model_has_its_intervals(tmp_path):
+    run = run_of(tmp_path, n_windows=60)
+    (variant,) = trained(5)
+    row = next(row for row in analyse(run).recovered if row.variant == variant)
+    numbers = card_numbers(run, variant, run.facts.model.weights_sha256)
+    assert numbers["perplexity"] == pytest.approx(row.ppl.value)
+    low, high = numbers["perplexity, 95 % interval"].split(" to ")
+    assert (float(low), float(high)) == pytest.approx((row.ppl.low, row.ppl.high), rel=1e-3)
+    assert numbers["perplexity beside the whole model's"] == format_change(row.ratio)
+    assert numbers["perplexity beside what it was made from"] == format_change(row.step)
 
 
 def test_curves_are_drawn_against_tokens_and_seconds_with_start_and_best_look(tmp_path):

@@ -184,11 +184,12 @@ def _finish(
     """Save the model, write results and figures, and print what was won."""
     from pruning_kit.cli.terminal import describe_run, sweep_table
     from pruning_kit.findings.analysis import analyse
+    from pruning_kit.reporting.card import card_numbers
     from pruning_kit.reporting.figures import OF_EVERY_SWEEP, save_figures
     from pruning_kit.reporting.formats import rich_table
     from pruning_kit.reporting.recovered import recovered_table
     from pruning_kit.reporting.words.recovered import won_sentences
-    from pruning_kit.runs.results import measured_numbers, write_csv
+    from pruning_kit.runs.results import write_csv
     from pruning_kit.sweeps.making import made_of
     from pruning_kit.sweeps.recover import written_text
 
@@ -198,7 +199,7 @@ def _finish(
     if keep_text is not None:
         assert recovering.trained is not None
         _keep_text(written_text(bench, recovering.trained), keep_text)
-    numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
+    numbers = card_numbers(run, variant, bench.loaded.weights_sha256)
     checks = saving.save(made_of(variant, bench), variant.plan, numbers, ctx.obj)
     for line in describe_run(run):
         out.say(line)

@@ -220,13 +220,13 @@ def _show(course: Course, minutes: float) -> None:
 
 def _finish(ctx: typer.Context, shrunk: Shrunk, saving: Saving) -> None:
     """Write the report, then the model, and say in six lines what came of it."""
+    from pruning_kit.reporting.card import card_numbers
     from pruning_kit.reporting.words.shrunk import shrunk_lines
-    from pruning_kit.runs.results import measured_numbers
     from pruning_kit.sweeps.making import made_of
 
     run, bench, variant = shrunk.run, shrunk.bench, shrunk.variant
     report = _report(shrunk)
-    numbers = measured_numbers(run, variant, bench.loaded.weights_sha256)
+    numbers = card_numbers(run, variant, bench.loaded.weights_sha256)
     print_checks(saving.save(made_of(variant, bench), variant.plan, numbers, ctx.obj))
     saving.go_further(title_of(bench.loaded.source.name, variant))
     if shrunk.untrained is not None:

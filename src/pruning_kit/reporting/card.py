@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pruning_kit.findings.analysis import analyse
 from pruning_kit.findings.evidence import Interval
+from pruning_kit.findings.recovered import RecoveredRow, recovered_rows
 from pruning_kit.findings.sizes import PlanRow
 from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.variant import BRIDGED, Variant
@@ -23,22 +25,39 @@ def card_numbers(run: Run, variant: Variant, weights_sha256: str) -> dict[str, A
         RunError: if the run is of another model or did not measure the variant.
     """
     numbers = measured_numbers(run, variant, weights_sha256)
-    if variant.recovery not in COSTS:
-        return numbers
-    row = analyse(run, COSTS[variant.recovery]).row[variant.plan]
-    return numbers if row.failed else numbers | _with_intervals(row)
+    if variant.recovery in COSTS:
+        row = analyse(run, COSTS[variant.recovery]).row[variant.plan]
+        said = {} if row.failed else _of_plan(row)
+    else:
+        said = _of_recovered(next(row for row in recovered_rows(run) if row.variant == variant))
+    return numbers | {name: words for name, words in said.items() if words}
 
 
-def _with_intervals(row: PlanRow) -> dict[str, str]:
+def _of_plan(row: PlanRow) -> dict[str, str | None]:
     said = {
-        "perplexity, 95 % interval": _bounds(row.ppl),
-        "perplexity beside the whole model's": format_change(row.ppl_ratio),
-        "KL to the whole model, nats per token": row.kl and format_nats(row.kl),
+        **_of_perplexity(row.ppl, row.ppl_ratio, row.kl),
         "tokens most likely to both": row.agreement and format_share(row.agreement),
     }
     if row.latency is not None and row.latency.claimed:
         said["time of a generation beside the whole model's"] = format_change(row.latency.ratio)
-    return {name: words for name, words in said.items() if words}
+    return said
+
+
+def _of_recovered(row: RecoveredRow) -> dict[str, str | None]:
+    if not math.isfinite(row.ppl.value):
+        return {}
+    said = _of_perplexity(row.ppl, row.ratio, row.kl)
+    if row.step is not None:
+        said["perplexity beside what it was made from"] = format_change(row.step)
+    return said
+
+
+def _of_perplexity(ppl: Interval, ratio: Interval, kl: Interval | None) -> dict[str, str | None]:
+    return {
+        "perplexity, 95 % interval": _bounds(ppl),
+        "perplexity beside the whole model's": format_change(ratio),
+        "KL to the whole model, nats per token": kl and format_nats(kl),
+    }
 
 
 def _bounds(interval: Interval) -> str | None:
