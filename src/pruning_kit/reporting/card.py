@@ -36,7 +36,7 @@ def card_numbers(run: Run, variant: Variant, weights_sha256: str) -> dict[str, A
 def _of_plan(row: PlanRow) -> dict[str, str | None]:
     said = {
         **_of_perplexity(row.ppl, row.ppl_ratio, row.kl),
-        "tokens most likely to both": row.agreement and format_share(row.agreement),
+        "tokens most likely to both": format_share(row.agreement) if row.agreement else None,
     }
     if row.latency is not None and row.latency.claimed:
         said["time of a generation beside the whole model's"] = format_change(row.latency.ratio)
@@ -56,7 +56,7 @@ def _of_perplexity(ppl: Interval, ratio: Interval, kl: Interval | None) -> dict[
     return {
         "perplexity, 95 % interval": _bounds(ppl),
         "perplexity beside the whole model's": format_change(ratio),
-        "KL to the whole model, nats per token": kl and format_nats(kl),
+        "KL to the whole model, nats per token": format_nats(kl) if kl else None,
     }
 
 
