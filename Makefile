@@ -8,7 +8,7 @@ IN_TWO := -n 2 --dist worksteal
 .PHONY: demo shrink test test-avx2 lint check compat wheel-check bench clean
 
 demo: .venv/run-installed
-	$(BIN)/python main.py --model demo --mode sequential --max-windows 100 --save_results
+	$(BIN)/python main.py --model demo --mode sequential --max-windows 60 --save_results
 
 # a smaller model of the demo, in about four minutes on two cores
 shrink: .venv/run-installed
