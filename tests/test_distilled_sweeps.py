@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from bridging import plain_nll
-from test_recover import Called, call, interrupted, same_weights
+from calling import Called, call
+from test_recover import interrupted, same_weights
 from transformers import AutoModelForCausalLM
 from writers import Writer
 
@@ -34,7 +35,7 @@ def writer(rounding_writer) -> Writer:
 def swept(writer, tmp_path_factory) -> tuple[Path, str]:
     pytest.importorskip("peft")
     folder = tmp_path_factory.mktemp("swept") / "run"
-    code, said = call("sweep", *writer.words, *TRIES, "--output", folder)
+    code, said, _ = call("sweep", *writer.words, *TRIES, "--output", folder)
     assert code == 0, said
     return folder, said
 
@@ -52,7 +53,7 @@ def test_trained_variants_have_rows_behind_their_plan(swept):
 
 def test_the_page_shows_them_as_cut_bridged_and_distilled(swept, tmp_path):
     folder, _ = swept
-    code, said = call("report", folder, "--format", "html", "--output", tmp_path / "page.html")
+    code, said, _ = call("report", folder, "--format", "html", "--output", tmp_path / "page.html")
     assert code == 0, said
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     for name in ("1+2 bridged", "1+2 distilled:2k", "1+2 distilled:2k,lora", "0 distilled:2k"):
@@ -65,7 +66,7 @@ def test_a_resumed_sweep_takes_the_models_from_the_run(writer, swept, monkeypatc
     (folder / "rounds" / "000" / "reported-000000.safetensors").unlink()
     monkeypatch.setattr(Training, "go_on", interrupted)
     words = (*writer.words, *TRIES, "--output", folder, "--resume")
-    code, said = call("sweep", *words)
+    code, said, _ = call("sweep", *words)
     assert code == 0, said
     np.testing.assert_array_equal(load_run(folder).nll(), before)
 
@@ -80,7 +81,7 @@ def test_a_trained_row_is_saved_with_the_weights_of_the_run(
 ):
     folder, out = swept[0], tmp_path / "out"
     monkeypatch.setattr(Training, "go_on", interrupted)
-    code, said = prune(writer, "--run", folder, "--remove", variant, "--out", out)
+    code, said, _ = prune(writer, "--run", folder, "--remove", variant, "--out", out)
     assert code == 0, said
     plan, _, recovery = variant.partition("~")
     assert f"without {plan}, " in said and f"{recovery}, is saved in {out}." in said
@@ -103,28 +104,28 @@ def test_a_trained_row_is_saved_with_the_weights_of_the_run(
 def test_a_recovery_in_the_name_is_the_option_of_that_recovery(writer, swept, tmp_path):
     run = ("--run", swept[0])
     for name, words in (("named", ["1+2~bridged"]), ("option", ["1+2", "--bridge"])):
-        code, said = prune(writer, "--remove", *words, *run, "--out", tmp_path / name)
+        code, said, _ = prune(writer, "--remove", *words, *run, "--out", tmp_path / name)
         assert code == 0, said
     assert same_weights(tmp_path / "named", tmp_path / "option")
 
 
 def test_what_cannot_be_saved_of_a_trained_row_is_refused(writer, swept, tmp_path):
     folder, out = swept[0], ("--out", tmp_path / "out")
-    code, said = prune(writer, "--remove", FULL, *out)
+    code, said, _ = prune(writer, "--remove", FULL, *out)
     assert code == 2 and said == (
         f"Error: cannot prune by {FULL} alone: it is trained, which takes long. Give a run that "
         "has it with --run, or train it with the command recover."
     )
-    code, said = prune(writer, "--run", folder, "--remove", "1+2~distilled:4k", *out)
+    code, said, _ = prune(writer, "--run", folder, "--remove", "1+2~distilled:4k", *out)
     assert code == 2 and f"{folder}: it did not measure 1+2~distilled:4k." in said
-    code, said = prune(writer, "--run", folder, "--remove", FULL, "--bridge", *out)
+    code, said, _ = prune(writer, "--run", folder, "--remove", FULL, "--bridge", *out)
     assert code == 2 and said == (
         f"Error: cannot use --bridge or --refit with --remove {FULL}: both say how what is lost "
         "is recovered. Give one."
     )
     for path in (folder / "recoveries" / "weights").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    code, said = prune(writer, "--run", folder, "--remove", FULL, *out)
+    code, said, _ = prune(writer, "--run", folder, "--remove", FULL, *out)
     assert code == 2 and said == (
         f"Error: cannot take the weights of {FULL} from {folder}: they are gone or damaged. Sweep "
         "again with --resume, or train it with the command recover."
@@ -135,7 +136,7 @@ def test_what_cannot_be_saved_of_a_trained_row_is_refused(writer, swept, tmp_pat
 def test_the_best_of_each_size_are_distilled_when_all_else_is_measured(writer, tmp_path):
     folder = tmp_path / "run"
     asked = ("--mode", "sequential", "--top", "1", "--tokens", "2k", "--no-speed")
-    code, said = call("sweep", *writer.words, *asked, "--output", folder)
+    code, said, _ = call("sweep", *writer.words, *asked, "--output", folder)
     assert code == 0, said
     run = load_run(folder)
     trained = [str(v) for v in run.variants if str(v).endswith("~distilled:2k")]
@@ -150,6 +151,6 @@ def test_what_will_be_trained_is_refused_before_anything_is_measured(writer, tmp
     words = [word for word in writer.words if word != "--calibrate-on"]
     words.remove(writer.words[writer.words.index("--calibrate-on") + 1])
     asked = ("--mode", "sequential", "--top", "1", "--tokens", "2k", "--no-speed")
-    code, said = call("sweep", *words, *asked, "--output", tmp_path / "run")
+    code, said, _ = call("sweep", *words, *asked, "--output", tmp_path / "run")
     assert code == 2 and "cannot distil" in said
     assert not (tmp_path / "run").exists()

@@ -534,7 +534,7 @@ def test_a_model_that_does_something_to_its_logits_is_refused_by_both_commands(
 ):
     monkeypatch.setattr("pruning_kit.pruning.distillation.ends.close", lambda *_: False)
     words = ("--try", "1~distilled:2k", "--no-speed", "--output", tmp_path / "run")
-    for code, said in (
+    for code, said, _ in (
         recover(writer, *NAMED, "--out", tmp_path / "out"),
         call("sweep", *writer.words, *words),
     ):
