@@ -43,21 +43,24 @@ class Writer(NamedTuple):
         }
 
 
-def save_writer(folder: Path, dtype: torch.dtype = torch.float32, scale: float = 15.0) -> Writer:
-    """Save the model and three texts of it; the same each time."""
-    model = _model(scale).to(dtype)
+def save_writer(folder: Path, dtype: torch.dtype = torch.float32, n_lines: int = 300) -> Writer:
+    """Save the model and three texts of it, so many lines for calibration; the same each time."""
+    model = _model().to(dtype)
     model.save_pretrained(folder / "model")
     _tokenizer().save_pretrained(folder / "model")
     paths = {}
-    for seed, (name, n_lines) in enumerate(
-        {"reported": 40, "calibration": 300, "other": 200}.items()
-    ):
+    lines = {"reported": 40, "calibration": n_lines, "other": 200}
+    for seed, (name, count) in enumerate(lines.items()):
         paths[name] = folder / f"{name}.txt"
-        paths[name].write_text(_text(model.float(), n_lines, seed), encoding="utf-8")
+        paths[name].write_text(_text(model.float(), count, seed), encoding="utf-8")
     return Writer(folder / "model", **paths)
 
 
-def _model(scale: float) -> GPT2LMHeadModel:
+SCALE = 15.0
+"""Of what is drawn for matrices."""
+
+
+def _model() -> GPT2LMHeadModel:
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=4, n_embd=16, n_head=2, n_positions=CONTEXT, vocab_size=WORDS,
@@ -66,7 +69,7 @@ def _model(scale: float) -> GPT2LMHeadModel:
     model = GPT2LMHeadModel(config).eval().requires_grad_(False)
     for name, weight in model.named_parameters():
         if weight.ndim == 2:
-            weight.mul_(scale if ".h." in name else 3 * scale)
+            weight.mul_(SCALE if ".h." in name else 3 * SCALE)
     return model
 
 
