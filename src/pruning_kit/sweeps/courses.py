@@ -30,7 +30,7 @@ MOST_SETS = 100
 CANDIDATES_SHARE, RESULT_SHARE = 0.15, 0.15
 """Of the minutes, for measuring candidates, and the result beside the whole model."""
 LEAST_WINDOWS = 8
-"""Of a text, without which there are no intervals."""
+"""Of a text: with fewer nothing is chosen or said."""
 LEAST_EVALUATIONS, EVALUATIONS_PER_BLOCK = 24, 4
 """Of a search."""
 RESULT_ROWS = 4

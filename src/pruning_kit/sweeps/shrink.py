@@ -103,7 +103,7 @@ class Shrinker:
         Raises:
             PruningKitError: if anything asked for cannot be had.
         """
-        return self._course(self._prepare())
+        return self._course(self._prepared)
 
     def carry_out(self) -> Shrunk:
         """Search, choose, distil, measure and time.
@@ -148,13 +148,12 @@ class Shrinker:
                 f"there is no calibration text ({found.texts.unbridged})."
             )
             return found
-        chosen_on = self.settings.calibrate_on or CALIBRATION
-        return find(replace(self.settings, select_on=chosen_on), SilentObserver())
+        return find(replace(self.settings, select_on=CALIBRATION), SilentObserver())
 
-    def _prepare(self, max_windows: int | None = None) -> Workbench:
-        found = self._found
-        settings = replace(found.settings, max_windows=max_windows or found.settings.max_windows)
-        return prepare(replace(found, settings=settings), self.observer, check=self._check_timing)
+    @cached_property
+    def _prepared(self) -> Workbench:
+        """The model, and all windows of its texts."""
+        return prepare(self._found, self.observer, check=self._check_timing)
 
     def _check_timing(self, loaded: LoadedModel) -> None:
         """Refuse a model that cannot be timed, before any work."""
@@ -179,10 +178,9 @@ class Shrinker:
         """
         disk.remove_left_overs(self.folder)
         begun = read_intent(self.folder, Shrinking)
-        bench = self._prepare()
-        asked = self._asked(bench)
+        asked = self._asked(self._prepared)
         if begun is None:
-            course = self._course(bench)
+            course = self._course(self._prepared)
             begun = Shrinking(
                 asked=asked,
                 candidates=course.searched,
@@ -215,7 +213,10 @@ class Shrinker:
             timing=self.protocol if self.target.max_latency is not None else None,
         )
         proposer = Together((parse(begun.candidates),))
-        bench = _judging(self._prepare(settings.max_windows))
+        bench = _judging(self._prepared.with_windows(begun.candidate_windows))
+        del (
+            self._prepared
+        )  # what comes after reads the model anew, for texts without the one chosen on
         run, bench = open_run(settings, bench, proposer, ALONE)
         measure(run, proposer, bench, ALONE, settings.resume)
         if settings.timing is not None:
@@ -265,8 +266,9 @@ class Shrinker:
 
 def _judging(bench: Workbench) -> Workbench:
     """A workbench that reads no more than it must of texts that nothing is chosen on."""
-    chosen_on, few = bench.chosen_on, bench.settings.max_windows or LEAST_WINDOWS
-    beside = bench.with_windows(min(LEAST_WINDOWS, few)).texts
+    chosen_on, asked = bench.chosen_on, bench.settings.max_windows
+    assert asked is not None, "it was given a number of windows"
+    beside = bench.with_windows(min(LEAST_WINDOWS, asked)).texts
     texts = {
         role: text if text is chosen_on else beside[role] for role, text in bench.texts.items()
     }
