@@ -21,6 +21,19 @@ class Mode(StrEnum):
     COMBINATORIAL = "combinatorial"
 
 
+def refuse_untimed_limit(max_latency: float | None, speed: bool) -> None:
+    """Refuse a limit on time where nothing is timed.
+
+    Raises:
+        PlanError: naming both options.
+    """
+    if max_latency is not None and not speed:
+        raise PlanError(
+            f"cannot use --max-latency {max_latency:g} with --no-speed: nothing is timed then. "
+            "Leave one out."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """The options that say what to measure.

@@ -14,7 +14,7 @@ from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.endings import resumable
 from pruning_kit.cli.invocation import refuse_several
 from pruning_kit.cli.outputs import Outputs, Saving, print_checks, title_of
-from pruning_kit.cli.request import in_options
+from pruning_kit.cli.request import in_options, refuse_untimed_limit
 from pruning_kit.errors import PlanError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.plans.costs import Cost
@@ -140,11 +140,7 @@ def _target(
         max_latency=max_latency,
         max_ppl_increase=max_ppl_increase,
     )
-    if max_latency and not speed:
-        raise PlanError(
-            f"cannot use --max-latency {max_latency:g} with --no-speed: nothing is timed then. "
-            "Leave one out."
-        )
+    refuse_untimed_limit(max_latency, speed)
     return target
 
 

@@ -11,8 +11,8 @@ from pruning_kit.cli import options as opt
 from pruning_kit.cli.console import notes, out
 from pruning_kit.cli.endings import resumable
 from pruning_kit.cli.invocation import with_option
-from pruning_kit.cli.request import Request
-from pruning_kit.errors import PlanError, RunError, TooManyPlansError
+from pruning_kit.cli.request import Request, refuse_untimed_limit
+from pruning_kit.errors import RunError, TooManyPlansError
 from pruning_kit.inputs.hub_text import HubText
 from pruning_kit.printable import copyable, quoted
 from pruning_kit.search.together import MAX_PLANS
@@ -104,11 +104,7 @@ def _budget(max_params: int | None, max_latency: float | None, speed: bool) -> B
 
     budget = Budget(None if max_latency is None else max_latency / 1e3, max_params)
     budget.check()
-    if max_latency is not None and not speed:
-        raise PlanError(
-            f"cannot use --max-latency {max_latency:g} with --no-speed: nothing is timed then. "
-            "Leave one out."
-        )
+    refuse_untimed_limit(max_latency, speed)
     return budget
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning_kit.findings.evidence import exp
+from pruning_kit.inputs.windows import places_of
 from pruning_kit.intervals.windows import estimate
 from pruning_kit.plans.costs import Cost
 from pruning_kit.plans.plan import Plan
@@ -78,7 +79,7 @@ def search_path(run: Run) -> tuple[Step, ...]:
     first: dict[Plan, float] = {}
     read = 0.0
     for screened in run.screenings:
-        places_N = np.concatenate([np.arange(*group) for group in screened.windows])
+        places_N = places_of(screened.windows)
         read += len(screened.candidates) * len(places_N) / len(targets_W)
         more_V = (screened.nats_VN - whole_VW[0, places_N]).sum(axis=1)
         for facts, more_nats in zip(screened.candidates, more_V.tolist(), strict=True):

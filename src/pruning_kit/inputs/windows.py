@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from pruning_kit.errors import WindowError
 
@@ -110,6 +112,11 @@ def window_groups(windows: Sequence[Window], batch_size: int) -> list[tuple[int,
             groups.append((first, index))
             first = index
     return groups
+
+
+def places_of(groups: Iterable[tuple[int, int]]) -> np.ndarray:
+    """The windows of some groups, one after the other: (N,)."""
+    return np.concatenate([np.arange(*group) for group in groups])
 
 
 def spread(groups: Sequence[tuple[int, int]], n_pieces: int) -> list[tuple[int, int]]:

@@ -114,6 +114,16 @@ def largest_size(max_removed: int | None, n_blocks: int) -> int:
     return max(1, n_blocks - 1) if max_removed is None else max_removed
 
 
+def sizes_or_half(sizes: Sequence[int], n_blocks: int) -> list[int]:
+    """Those numbers of removed blocks, ascending; where none is named, each up to half of them.
+
+    Raises:
+        PlanError: if a size is impossible for the model, or no block can go.
+    """
+    Plan((0,)).check(n_blocks)
+    return sizes_within(sizes or range(1, n_blocks // 2 + 1), None, n_blocks)
+
+
 def sizes_within(
     sizes: Sequence[int], max_removed: int | None, n_blocks: int, asked: str = "sizes"
 ) -> list[int]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pruning_kit.inputs.windows import spread
+from pruning_kit.inputs.windows import places_of, spread
 from pruning_kit.plans.plan import Plan
 from pruning_kit.plans.variant import BRIDGED, Variant
 from pruning_kit.search.proposer import Request, Scoring, Screening
@@ -52,7 +52,7 @@ class Costs(Mapping[Variant, float]):
         self.targets_W = np.asarray(targets, dtype=np.int64)
         self._groups = groups
         self._pieces = spread(groups, N_PIECES)
-        order_W = np.concatenate([np.arange(*group) for group in self._pieces])
+        order_W = places_of(self._pieces)
         self._ends = np.cumsum([0, *(end - first for first, end in self._pieces)])
         self._windows = [np.sort(order_W[:end]) for end in self._ends]
         self._rows: dict[Variant, np.ndarray] = {}
@@ -125,7 +125,7 @@ class Costs(Mapping[Variant, float]):
         self, plans: Sequence[Plan], windows: Sequence[Group], nats_PN: np.ndarray
     ) -> None:
         """Take in what candidates cost on the windows that a screening lacked, in their order."""
-        places = np.concatenate([np.arange(*group) for group in windows])
+        places = places_of(windows)
         for plan, nats_N in zip(plans, nats_PN, strict=True):
             nats_W = self._screened.setdefault(plan, np.full(len(self.targets_W), np.nan))
             nats_W[places] = nats_N
@@ -152,7 +152,7 @@ class Costs(Mapping[Variant, float]):
                 share.add_rows(rows, [self._rows[row] for row in rows])
                 share.add_absent(lacking.variants)
             else:
-                places = np.concatenate([np.arange(*group) for group in lacking.windows])
+                places = places_of(lacking.windows)
                 nats_PN = np.stack([self._judged(plan)[places] for plan in lacking.plans])
                 share.add_screened(lacking.plans, lacking.windows, nats_PN)
         return share

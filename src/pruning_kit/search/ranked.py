@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.sets import sizes_within
+from pruning_kit.plans.sets import sizes_or_half
 from pruning_kit.plans.variant import Variant
 from pruning_kit.search.proposer import Asking, Scoring
 from pruning_kit.search.text import Word, as_ranges, unreadable
@@ -90,8 +90,7 @@ class Ranked:
         return max(self._sizes(n_blocks))
 
     def _sizes(self, n_blocks: int) -> list[int]:
-        Plan((0,)).check(n_blocks)
-        return sizes_within(self.sizes or range(1, n_blocks // 2 + 1), None, n_blocks)
+        return sizes_or_half(self.sizes, n_blocks)
 
     def propose(self, n_blocks: int) -> Asking:
         """The whole model, the scores, and all plans in one round."""

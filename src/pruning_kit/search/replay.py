@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pruning_kit.inputs.windows import places_of
 from pruning_kit.plans.plan import Plan
 from pruning_kit.search.costs import Costs, Group, Lacking
 from pruning_kit.search.proposer import Proposer, Request, Scoring, next_round
@@ -50,6 +51,6 @@ def _answer(costs: Costs, lacking: Lacking, nats: Mapping[Plan, np.ndarray]) -> 
         plans = [variant.plan for variant in lacking.variants]
         costs.add_rows(lacking.variants, np.stack([nats[plan] for plan in plans]))
     else:
-        places = np.concatenate([np.arange(*group) for group in lacking.windows])
+        places = places_of(lacking.windows)
         found = np.stack([nats[plan][places] for plan in lacking.plans])
         costs.add_screened(lacking.plans, lacking.windows, found)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 from pruning_kit.bounds import MOST_PLANS
 from pruning_kit.errors import PlanError, TooManyPlansError
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.sets import sizes_within
+from pruning_kit.plans.sets import sizes_or_half
 from pruning_kit.plans.variant import Variant
 from pruning_kit.search.combined import SOLUTIONS, combined, quadratic
 from pruning_kit.search.contest import Contest, Method
@@ -168,11 +168,10 @@ class SizedSearch:
         return max(self._sizes(n_blocks))
 
     def _sizes(self, n_blocks: int) -> list[int]:
-        Plan((0,)).check(n_blocks)
         sizes = self.sizes or self.granted.sizes
         if self.is_budgeted and not sizes:  # not known yet; most likely it will be one
             sizes = (max(1, n_blocks // 2),)
-        return sizes_within(sizes or range(1, n_blocks // 2 + 1), None, n_blocks)
+        return sizes_or_half(sizes, n_blocks)
 
     def allowed(self, n_blocks: int) -> int:
         """Evaluations: those asked for or granted, or all that the way needs.

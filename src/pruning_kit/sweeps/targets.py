@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
-from pruning_kit.plans.sets import check_ratio, count_for_ratio, sizes_within
+from pruning_kit.plans.sets import check_ratio, count_for_ratio, sizes_or_half, sizes_within
 
 DEFAULT_RATIO = 1 / 3
 """Of the blocks, where nothing is said."""
@@ -75,7 +75,7 @@ class Target:
         if self.max_params is not None:
             return sizes_within_parameters(self.max_params, n_parameters, of_blocks)
         if not self.is_size:
-            return list(range(1, n_blocks // 2 + 1))
+            return sizes_or_half((), n_blocks)
         if self.size is not None:
             return sizes_within([self.size], None, n_blocks)
         return [count_for_ratio(self.ratio or DEFAULT_RATIO, n_blocks)]

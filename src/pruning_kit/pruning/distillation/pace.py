@@ -55,15 +55,12 @@ class Pace(NamedTuple):
 
     def tokens(self, seconds: float, share_written: Share) -> int:
         """That can be read in a time; 0 if it is over before a first one."""
+
+        def takes(tokens: int) -> float:
+            return self.seconds(tokens, share_written)
+
         longest = int(seconds / self.read_s)
-        return max(
-            0,
-            bisect_right(
-                range(1, longest + 1),
-                SURE * seconds,
-                key=lambda tokens: self.seconds(tokens, share_written),
-            ),
-        )
+        return bisect_right(range(1, longest + 1), SURE * seconds, key=takes)
 
 
 def pace_of(learning: Learning, student: Decoder, amount: Amount) -> Pace:
