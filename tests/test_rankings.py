@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from bridging import reference
 from families import N_BLOCKS, random_tokens, tiny_model
 from known_costs import known_costs
-from tiny import TEXT, save_tiny_gpt2
+from tiny import TEXT, tiny_bench
 from torch.distributed import TCPStore
 
-from pruning_kit import analyse, load_run, open_workbench, sweep
+from pruning_kit import analyse, load_run, sweep
 from pruning_kit.errors import DeviceError, PlanError, RunError
 from pruning_kit.findings.rankings import compared
 from pruning_kit.findings.searching import SEARCHES, replayed
@@ -177,21 +177,7 @@ def test_without_sizes_a_ranking_proposes_each_up_to_half():
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    (folder / "other.txt").write_text(TEXT[40:] * 4, encoding="utf-8")
-    model = save_tiny_gpt2(folder / "model", n_blocks=4)
-    return open_workbench(
-        str(model),
-        str(folder / "text.txt"),
-        select_on=str(folder / "other.txt"),
-        device="cpu",
-        threads=1,
-        context=16,
-        stride=8,
-        batch_size=4,
-        bridges=False,
-    )
+    return tiny_bench(tmp_path_factory.mktemp("bench"), 4, TEXT[40:] * 4, bridges=False)
 
 
 @pytest.fixture(scope="module")

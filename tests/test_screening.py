@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bridging import little_text
 from msgspec import structs
-from tiny import TEXT, save_tiny_gpt2
+from tiny import tiny_bench
 from torch.distributed import TCPStore
 
 import benchmarks.searches
@@ -45,20 +45,7 @@ OTHER_TEXT = "She was sure that he would come, and he came. "
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    (folder / "other.txt").write_text(OTHER_TEXT * 16, encoding="utf-8")
-    model = save_tiny_gpt2(folder / "model", n_blocks=5)
-    return open_workbench(
-        str(model),
-        str(folder / "text.txt"),
-        select_on=str(folder / "other.txt"),
-        device="cpu",
-        threads=1,
-        context=16,
-        stride=8,
-        batch_size=4,
-    )
+    return tiny_bench(tmp_path_factory.mktemp("bench"), 5, OTHER_TEXT * 16)
 
 
 @pytest.fixture(scope="module")

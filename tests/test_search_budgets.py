@@ -7,9 +7,9 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from synthetic_runs import synthetic_timings
-from tiny import TEXT, save_tiny_gpt2
+from tiny import tiny_bench
 
-from pruning_kit import open_workbench, sweep
+from pruning_kit import sweep
 from pruning_kit.cli import app as cli
 from pruning_kit.errors import PlanError
 from pruning_kit.plans.plan import Plan
@@ -27,19 +27,7 @@ FOUR = [100, 100, 100, 100]
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    model = save_tiny_gpt2(folder / "model", n_blocks=N_BLOCKS)
-    return open_workbench(
-        str(model),
-        str(folder / "text.txt"),
-        device="cpu",
-        threads=1,
-        context=16,
-        stride=8,
-        batch_size=4,
-        bridges=False,
-    )
+    return tiny_bench(tmp_path_factory.mktemp("bench"), N_BLOCKS, bridges=False)
 
 
 @pytest.fixture

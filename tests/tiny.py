@@ -6,6 +6,8 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from pruning_kit.inputs.models import DEMO_FOLDER
+from pruning_kit.sweeps.building import open_workbench
+from pruning_kit.sweeps.workbench import Workbench
 
 TEXT = (
     "It is a truth universally acknowledged, that a single man in possession of a good fortune, "
@@ -33,3 +35,21 @@ def save_tiny_gpt2(folder: Path, n_blocks: int = 3, dtype: torch.dtype = torch.f
     GPT2LMHeadModel(config).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def tiny_bench(folder: Path, n_blocks: int, other: str | None = None, **settings) -> Workbench:
+    """A workbench on such a GPT-2, in small windows; plans are chosen on another text, if given."""
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    if other is not None:
+        (folder / "other.txt").write_text(other, encoding="utf-8")
+        settings["select_on"] = str(folder / "other.txt")
+    return open_workbench(
+        str(save_tiny_gpt2(folder / "model", n_blocks=n_blocks)),
+        str(folder / "text.txt"),
+        device="cpu",
+        threads=1,
+        context=16,
+        stride=8,
+        batch_size=4,
+        **settings,
+    )
